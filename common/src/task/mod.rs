@@ -1,1 +1,355 @@
-//! (to come)
+//! What both ends of a lease must agree on: which work it grants, and what came of it.
+
+mod reads;
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::str::FromStr;
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+
+pub use reads::{Bound, Granularity, Offset, ReadRange, Side};
+
+use crate::id::{EnvironmentName, InvalidId, ModelName, PlanId, SnapshotId, Token, Version};
+use crate::interval::{Interval, Timestamp};
+
+/// One physical table of ours: a model at one version, and whether it is the throwaway table of a
+/// development environment.
+///
+/// Prints as `model@version` or `model@version+dev`; the text is its key in the state.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct TableId {
+    /// The model.
+    pub model: ModelName,
+    /// The generation of its table.
+    pub version: Version,
+    /// Whether only development environments may read it.
+    pub dev: bool,
+}
+
+impl fmt::Display for TableId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}@{}{}", self.model, self.version, if self.dev { "+dev" } else { "" })
+    }
+}
+
+impl FromStr for TableId {
+    type Err = InvalidId;
+    fn from_str(text: &str) -> Result<Self, InvalidId> {
+        let bad =
+            || InvalidId { what: "table id", text: text.to_owned(), why: "it must be model@version[+dev]" };
+        let (model, rest) = text.rsplit_once('@').ok_or_else(bad)?;
+        let (version, dev) = rest.strip_suffix("+dev").map_or((rest, false), |version| (version, true));
+        Ok(Self { model: model.parse()?, version: version.parse()?, dev })
+    }
+}
+
+impl Serialize for TableId {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+impl<'de> Deserialize<'de> for TableId {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = <std::borrow::Cow<'de, str>>::deserialize(deserializer)?;
+        text.parse().map_err(serde::de::Error::custom)
+    }
+}
+
+/// Consecutive intervals of one table, run as one unit; the name of its fence row.
+///
+/// Prints as `model@version:start-end` with times in milliseconds.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Batch {
+    /// The table that it fills.
+    pub table: TableId,
+    /// Which intervals.
+    pub interval: Interval,
+}
+
+impl fmt::Display for Batch {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}:{}-{}", self.table, self.interval.start.0, self.interval.end.0)
+    }
+}
+
+impl FromStr for Batch {
+    type Err = InvalidId;
+    fn from_str(text: &str) -> Result<Self, InvalidId> {
+        let bad = || InvalidId { what: "batch", text: text.to_owned(), why: "it must be table:start-end" };
+        let (table, range) = text.rsplit_once(':').ok_or_else(bad)?;
+        // The first character may be a minus sign: times before 1970.
+        let dash = range.char_indices().skip(1).find(|(_, c)| *c == '-').ok_or_else(bad)?.0;
+        let start = range[..dash].parse().map_err(|_| bad())?;
+        let end = range[dash + 1..].parse().map_err(|_| bad())?;
+        let interval = Interval::new(Timestamp(start), Timestamp(end)).ok_or_else(bad)?;
+        Ok(Self { table: table.parse()?, interval })
+    }
+}
+
+impl Serialize for Batch {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+impl<'de> Deserialize<'de> for Batch {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = <std::borrow::Cow<'de, str>>::deserialize(deserializer)?;
+        text.parse().map_err(serde::de::Error::custom)
+    }
+}
+
+/// A table or view in the warehouse, parts unquoted.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct Relation {
+    /// The catalog, where it isn't the connection's own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub catalog: Option<String>,
+    /// The schema.
+    pub schema: String,
+    /// The table's or view's own name.
+    pub table: String,
+}
+
+impl fmt::Display for Relation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if let Some(catalog) = &self.catalog {
+            write!(f, "{catalog}.")?;
+        }
+        write!(f, "{}.{}", self.schema, self.table)
+    }
+}
+
+/// What a reference in a query stands for when a batch runs.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Binding {
+    /// A table or view that the warehouse has.
+    Table(Relation),
+    /// The query of an EMBEDDED model, put in place as a subquery.
+    Embedded(SnapshotId),
+}
+
+/// Everything about a table's work that all its batches share; sent once per worker, by hash.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TableTask {
+    /// The snapshot whose model makes the rows.
+    pub snapshot: SnapshotId,
+    /// The table that is filled.
+    pub table: TableId,
+    /// Its place in the warehouse.
+    pub target: Relation,
+    /// The gateway whose workers can run it.
+    pub gateway: String,
+    /// What each model that the query names stands for.
+    pub bindings: BTreeMap<ModelName, Binding>,
+    /// The plan's or run's "now".
+    pub execution_time: Timestamp,
+}
+
+/// What a lease grants.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Work {
+    /// Compute one batch, check it, commit it.
+    Evaluate(Evaluate),
+    /// Show an environment's snapshots: switch all its views.
+    Promote(Promote),
+}
+
+/// Compute one batch.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Evaluate {
+    /// What all batches of the table share.
+    pub task: Arc<TableTask>,
+    /// Which batch; its text names the fence row.
+    pub batch: Batch,
+    /// What to do for it.
+    pub mode: Mode,
+    /// Batches whose leases were lost and that overlap this one: their fences must be raised, too.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub supersedes: Vec<Batch>,
+}
+
+/// What to do for a batch.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Mode {
+    /// Only make the empty table.
+    Create,
+    /// Make the table and fill the batch: nothing of this table was ever recorded.
+    First,
+    /// Fill the batch.
+    Write,
+    /// Only run the audits over the batch.
+    Audit,
+}
+
+/// Show an environment's snapshots: all views in one transaction.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Promote {
+    /// The environment.
+    pub environment: EnvironmentName,
+    /// The pointer's sequence number; the warehouse never goes back to a smaller one.
+    pub seq: u64,
+    /// The gateway whose workers can run it.
+    pub gateway: String,
+    /// The plan's "now", for statements that run after the switch.
+    pub execution_time: Timestamp,
+    /// Views to make or replace.
+    pub views: Vec<View>,
+    /// Views to drop.
+    pub drop: Vec<Relation>,
+}
+
+/// One view of an environment.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct View {
+    /// The model that it shows.
+    pub model: ModelName,
+    /// The snapshot that it shows, for statements that run after the switch.
+    pub snapshot: SnapshotId,
+    /// The view.
+    pub view: Relation,
+    /// The physical table behind it.
+    pub target: Relation,
+    /// Whether the model has statements to run after the switch.
+    #[serde(default)]
+    pub on_virtual_update: bool,
+}
+
+/// The grant of one piece of work to one worker until a deadline.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Lease {
+    /// Its fencing token.
+    pub token: Token,
+    /// The plan on whose behalf it runs.
+    pub plan: PlanId,
+    /// What to do.
+    pub work: Work,
+    /// How long it holds without an answered heartbeat, in milliseconds.
+    pub ttl_millis: u64,
+    /// The how-manieth attempt it is, from 1.
+    pub attempt: u32,
+}
+
+/// What came of a lease, as its worker reports it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Outcome {
+    /// The warehouse committed it.
+    Done(Done),
+    /// It failed; the warehouse is as it was before.
+    Failed(Failure),
+    /// The worker gives it back unstarted or rolled back, because it drains.
+    HandedBack,
+    /// The fence refused it: somebody else holds a newer token.
+    Fenced,
+}
+
+/// What a committed batch did.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Done {
+    /// Rows written.
+    pub rows: u64,
+    /// Time that the worker took, in milliseconds.
+    pub millis: u64,
+    /// An earlier attempt had already committed it: nothing was written again.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub already: bool,
+    /// Audits that ran, and how many bad rows each found.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub audits: Vec<AuditResult>,
+}
+
+/// What one audit found.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AuditResult {
+    /// The audit's name.
+    pub name: String,
+    /// Whether bad rows fail the batch.
+    pub blocking: bool,
+    /// How many bad rows it found.
+    pub bad_rows: u64,
+}
+
+/// Why a lease's work failed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Failure {
+    /// What a retry could do about it.
+    pub class: FailureClass,
+    /// The warehouse's own code, such as an SQLSTATE.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub code: Option<String>,
+    /// What went wrong, without secrets.
+    pub message: String,
+    /// What to do about it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub hint: Option<String>,
+}
+
+/// What a retry could do about a failure.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum FailureClass {
+    /// It may work next time.
+    Transient,
+    /// It will fail again.
+    Permanent,
+    /// A blocking audit found bad rows.
+    Audit,
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.message)?;
+        if let Some(code) = &self.code {
+            write!(f, " ({code})")?;
+        }
+        Ok(())
+    }
+}
+
+/// What the coordinator says to a report. All are final; none is an error of the reporter.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Verdict {
+    /// Recorded.
+    Recorded,
+    /// It had been recorded before.
+    Already,
+    /// The lease is no longer the reporter's; nothing changed.
+    Stale,
+}
+
+/// What a heartbeat learns about a lease.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum LeaseState {
+    /// Go on.
+    Held,
+    /// Stop, roll back, hand back.
+    Cancel,
+    /// It isn't yours any more.
+    Gone,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn batches_print_and_parse() {
+        for text in [
+            "db.m@000102030405060708090a0b0c0d0e0f:-5-10",
+            "a.b.c@000102030405060708090a0b0c0d0e0f+dev:0-86400000",
+        ] {
+            assert_eq!(text.parse::<Batch>().unwrap().to_string(), text);
+        }
+        assert!("db.m@x:1-2".parse::<Batch>().is_err());
+    }
+}
