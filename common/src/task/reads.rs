@@ -111,7 +111,13 @@ impl Offset {
             Side::Start => batch.start,
             Side::End => batch.end,
         };
-        let moved = Timestamp(add_months(anchor, self.months).0.saturating_add(self.millis));
+        let mut shifted = add_months(anchor, self.months);
+        if self.side == Side::End && self.months != 0 {
+            // Queries shift the last point inside, not the first after: at the ends of months the
+            // two differ, and the later one is the outward one.
+            shifted = shifted.max(Timestamp(add_months(Timestamp(anchor.0 - 1), self.months).0 + 1));
+        }
+        let moved = Timestamp(shifted.0.saturating_add(self.millis));
         let floor = floor_to(moved, self.granularity);
         match round {
             Round::Down => floor,
