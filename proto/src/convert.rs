@@ -1,0 +1,347 @@
+//! Conversions between wire types and the domain: `TryFrom` inward, `From` outward.
+
+use std::sync::Arc;
+
+use coord_common::id::Token;
+use coord_common::interval::{Interval, Timestamp};
+use coord_common::task::{
+    AuditResult, Batch, Binding, Done, Evaluate, Failure, FailureClass, Lease, LeaseState, Mode, Outcome,
+    Promote, Relation, TableTask, Verdict, View, Work,
+};
+
+use crate::wire;
+
+/// A message that doesn't hold what it must.
+#[derive(Debug, thiserror::Error)]
+#[error("malformed message: `{field}` {why}")]
+pub struct Malformed {
+    /// Which field.
+    pub field: &'static str,
+    /// What is wrong with it.
+    pub why: String,
+}
+
+impl From<Malformed> for tonic::Status {
+    fn from(malformed: Malformed) -> Self {
+        Self::invalid_argument(malformed.to_string())
+    }
+}
+
+fn missing(field: &'static str) -> Malformed {
+    Malformed { field, why: "is missing".to_owned() }
+}
+
+/// Parses a text field into the domain's type.
+///
+/// # Errors
+/// [`Malformed`] naming the field when the text isn't valid.
+pub fn parse<T: std::str::FromStr<Err: std::fmt::Display>>(
+    field: &'static str,
+    text: &str,
+) -> Result<T, Malformed> {
+    text.parse().map_err(|error: T::Err| Malformed { field, why: error.to_string() })
+}
+
+impl From<Interval> for wire::Interval {
+    fn from(interval: Interval) -> Self {
+        Self { start: interval.start.0, end: interval.end.0 }
+    }
+}
+
+impl TryFrom<wire::Interval> for Interval {
+    type Error = Malformed;
+    fn try_from(interval: wire::Interval) -> Result<Self, Malformed> {
+        Self::new(Timestamp(interval.start), Timestamp(interval.end))
+            .ok_or_else(|| Malformed { field: "interval", why: "is empty or turned round".to_owned() })
+    }
+}
+
+impl From<Relation> for wire::Relation {
+    fn from(relation: Relation) -> Self {
+        Self { catalog: relation.catalog, schema: relation.schema, table: relation.table }
+    }
+}
+
+impl From<wire::Relation> for Relation {
+    fn from(relation: wire::Relation) -> Self {
+        Self { catalog: relation.catalog, schema: relation.schema, table: relation.table }
+    }
+}
+
+impl From<&TableTask> for wire::TableTask {
+    fn from(task: &TableTask) -> Self {
+        let bindings = task.bindings.iter().map(|(model, binding)| wire::Binding {
+            model: model.to_string(),
+            to: Some(match binding {
+                Binding::Table(relation) => wire::binding::To::Table(relation.clone().into()),
+                Binding::Embedded(snapshot) => wire::binding::To::EmbeddedSnapshotId(snapshot.to_string()),
+            }),
+        });
+        Self {
+            snapshot_id: task.snapshot.to_string(),
+            table_id: task.table.to_string(),
+            target: Some(task.target.clone().into()),
+            gateway: task.gateway.clone(),
+            bindings: bindings.collect(),
+            execution_time: task.execution_time.0,
+        }
+    }
+}
+
+impl TryFrom<wire::TableTask> for TableTask {
+    type Error = Malformed;
+    fn try_from(task: wire::TableTask) -> Result<Self, Malformed> {
+        let binding = |binding: wire::Binding| {
+            let to = match binding.to.ok_or_else(|| missing("binding.to"))? {
+                wire::binding::To::Table(relation) => Binding::Table(relation.into()),
+                wire::binding::To::EmbeddedSnapshotId(id) => {
+                    Binding::Embedded(parse("binding.embedded_snapshot_id", &id)?)
+                }
+            };
+            Ok((parse("binding.model", &binding.model)?, to))
+        };
+        Ok(Self {
+            snapshot: parse("task.snapshot_id", &task.snapshot_id)?,
+            table: parse("task.table_id", &task.table_id)?,
+            target: task.target.ok_or_else(|| missing("task.target"))?.into(),
+            gateway: task.gateway,
+            bindings: task.bindings.into_iter().map(binding).collect::<Result<_, Malformed>>()?,
+            execution_time: Timestamp(task.execution_time),
+        })
+    }
+}
+
+impl From<Mode> for wire::Mode {
+    fn from(mode: Mode) -> Self {
+        match mode {
+            Mode::Create => Self::Create,
+            Mode::First => Self::First,
+            Mode::Write => Self::Write,
+            Mode::Audit => Self::Audit,
+        }
+    }
+}
+
+fn mode(value: i32) -> Result<Mode, Malformed> {
+    match wire::Mode::try_from(value) {
+        Ok(wire::Mode::Create) => Ok(Mode::Create),
+        Ok(wire::Mode::First) => Ok(Mode::First),
+        Ok(wire::Mode::Write) => Ok(Mode::Write),
+        Ok(wire::Mode::Audit) => Ok(Mode::Audit),
+        Ok(wire::Mode::Unspecified) | Err(_) => Err(missing("evaluate.mode")),
+    }
+}
+
+impl From<&Evaluate> for wire::Evaluate {
+    fn from(evaluate: &Evaluate) -> Self {
+        Self {
+            task: Some((&*evaluate.task).into()),
+            interval: Some(evaluate.batch.interval.into()),
+            mode: wire::Mode::from(evaluate.mode).into(),
+            supersedes: evaluate.supersedes.iter().map(ToString::to_string).collect(),
+        }
+    }
+}
+
+impl TryFrom<wire::Evaluate> for Evaluate {
+    type Error = Malformed;
+    fn try_from(evaluate: wire::Evaluate) -> Result<Self, Malformed> {
+        let task: TableTask = evaluate.task.ok_or_else(|| missing("evaluate.task"))?.try_into()?;
+        let interval = evaluate.interval.ok_or_else(|| missing("evaluate.interval"))?.try_into()?;
+        let batch = Batch { table: task.table.clone(), interval };
+        let supersedes = evaluate.supersedes.iter().map(|text| parse("evaluate.supersedes", text));
+        Ok(Self {
+            task: Arc::new(task),
+            batch,
+            mode: mode(evaluate.mode)?,
+            supersedes: supersedes.collect::<Result<_, Malformed>>()?,
+        })
+    }
+}
+
+impl From<&Promote> for wire::Promote {
+    fn from(promote: &Promote) -> Self {
+        let view = |view: &View| wire::View {
+            model: view.model.to_string(),
+            snapshot_id: view.snapshot.to_string(),
+            view: Some(view.view.clone().into()),
+            target: Some(view.target.clone().into()),
+            on_virtual_update: view.on_virtual_update,
+        };
+        Self {
+            environment: promote.environment.to_string(),
+            seq: promote.seq,
+            gateway: promote.gateway.clone(),
+            execution_time: promote.execution_time.0,
+            views: promote.views.iter().map(view).collect(),
+            drop: promote.drop.iter().cloned().map(Into::into).collect(),
+        }
+    }
+}
+
+impl TryFrom<wire::Promote> for Promote {
+    type Error = Malformed;
+    fn try_from(promote: wire::Promote) -> Result<Self, Malformed> {
+        let view = |view: wire::View| {
+            Ok(View {
+                model: parse("view.model", &view.model)?,
+                snapshot: parse("view.snapshot_id", &view.snapshot_id)?,
+                view: view.view.ok_or_else(|| missing("view.view"))?.into(),
+                target: view.target.ok_or_else(|| missing("view.target"))?.into(),
+                on_virtual_update: view.on_virtual_update,
+            })
+        };
+        Ok(Self {
+            environment: parse("promote.environment", &promote.environment)?,
+            seq: promote.seq,
+            gateway: promote.gateway,
+            execution_time: Timestamp(promote.execution_time),
+            views: promote.views.into_iter().map(view).collect::<Result<_, Malformed>>()?,
+            drop: promote.drop.into_iter().map(Into::into).collect(),
+        })
+    }
+}
+
+impl From<&Lease> for wire::Lease {
+    fn from(lease: &Lease) -> Self {
+        Self {
+            token: lease.token.0,
+            plan_id: lease.plan.to_string(),
+            ttl_millis: lease.ttl_millis,
+            attempt: lease.attempt,
+            work: Some(match &lease.work {
+                Work::Evaluate(evaluate) => wire::lease::Work::Evaluate(evaluate.into()),
+                Work::Promote(promote) => wire::lease::Work::Promote(promote.into()),
+            }),
+        }
+    }
+}
+
+impl TryFrom<wire::Lease> for Lease {
+    type Error = Malformed;
+    fn try_from(lease: wire::Lease) -> Result<Self, Malformed> {
+        Ok(Self {
+            token: Token(lease.token),
+            plan: parse("lease.plan_id", &lease.plan_id)?,
+            ttl_millis: lease.ttl_millis,
+            attempt: lease.attempt,
+            work: match lease.work.ok_or_else(|| missing("lease.work"))? {
+                wire::lease::Work::Evaluate(evaluate) => Work::Evaluate(evaluate.try_into()?),
+                wire::lease::Work::Promote(promote) => Work::Promote(promote.try_into()?),
+            },
+        })
+    }
+}
+
+impl From<Outcome> for wire::report::Outcome {
+    fn from(outcome: Outcome) -> Self {
+        match outcome {
+            Outcome::Done(done) => Self::Done(wire::Done {
+                rows: done.rows,
+                millis: done.millis,
+                already: done.already,
+                audits: done
+                    .audits
+                    .into_iter()
+                    .map(|audit| wire::AuditResult {
+                        name: audit.name,
+                        blocking: audit.blocking,
+                        bad_rows: audit.bad_rows,
+                    })
+                    .collect(),
+            }),
+            Outcome::Failed(failure) => Self::Failed(wire::Failure {
+                class: match failure.class {
+                    FailureClass::Transient => wire::FailureClass::Transient,
+                    FailureClass::Permanent => wire::FailureClass::Permanent,
+                    FailureClass::Audit => wire::FailureClass::Audit,
+                }
+                .into(),
+                code: failure.code,
+                message: failure.message,
+                hint: failure.hint,
+            }),
+            Outcome::HandedBack => Self::HandedBack(wire::HandedBack {}),
+            Outcome::Fenced => Self::Fenced(wire::Fenced {}),
+        }
+    }
+}
+
+impl TryFrom<wire::report::Outcome> for Outcome {
+    type Error = Malformed;
+    fn try_from(outcome: wire::report::Outcome) -> Result<Self, Malformed> {
+        Ok(match outcome {
+            wire::report::Outcome::Done(done) => Self::Done(Done {
+                rows: done.rows,
+                millis: done.millis,
+                already: done.already,
+                audits: done
+                    .audits
+                    .into_iter()
+                    .map(|audit| AuditResult {
+                        name: audit.name,
+                        blocking: audit.blocking,
+                        bad_rows: audit.bad_rows,
+                    })
+                    .collect(),
+            }),
+            wire::report::Outcome::Failed(failure) => Self::Failed(Failure {
+                class: match wire::FailureClass::try_from(failure.class) {
+                    Ok(wire::FailureClass::Transient) => FailureClass::Transient,
+                    Ok(wire::FailureClass::Permanent) => FailureClass::Permanent,
+                    Ok(wire::FailureClass::Audit) => FailureClass::Audit,
+                    Ok(wire::FailureClass::Unspecified) | Err(_) => return Err(missing("failure.class")),
+                },
+                code: failure.code,
+                message: failure.message,
+                hint: failure.hint,
+            }),
+            wire::report::Outcome::HandedBack(_) => Self::HandedBack,
+            wire::report::Outcome::Fenced(_) => Self::Fenced,
+        })
+    }
+}
+
+impl From<Verdict> for wire::Verdict {
+    fn from(verdict: Verdict) -> Self {
+        match verdict {
+            Verdict::Recorded => Self::Recorded,
+            Verdict::Already => Self::Already,
+            Verdict::Stale => Self::Stale,
+        }
+    }
+}
+
+impl TryFrom<wire::Verdict> for Verdict {
+    type Error = Malformed;
+    fn try_from(verdict: wire::Verdict) -> Result<Self, Malformed> {
+        match verdict {
+            wire::Verdict::Recorded => Ok(Self::Recorded),
+            wire::Verdict::Already => Ok(Self::Already),
+            wire::Verdict::Stale => Ok(Self::Stale),
+            wire::Verdict::Unspecified => Err(missing("verdict")),
+        }
+    }
+}
+
+impl From<LeaseState> for wire::LeaseState {
+    fn from(state: LeaseState) -> Self {
+        match state {
+            LeaseState::Held => Self::Held,
+            LeaseState::Cancel => Self::Cancel,
+            LeaseState::Gone => Self::Gone,
+        }
+    }
+}
+
+impl TryFrom<wire::LeaseState> for LeaseState {
+    type Error = Malformed;
+    fn try_from(state: wire::LeaseState) -> Result<Self, Malformed> {
+        match state {
+            wire::LeaseState::Held => Ok(Self::Held),
+            wire::LeaseState::Cancel => Ok(Self::Cancel),
+            wire::LeaseState::Gone => Ok(Self::Gone),
+            wire::LeaseState::Unspecified => Err(missing("lease_state")),
+        }
+    }
+}
