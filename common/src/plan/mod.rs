@@ -1,1 +1,303 @@
-//! (to come)
+//! Planning: what applying a project to an environment would do. Pure: same input, same bytes.
+//!
+//! A [`Plan`] is a value. It names the state of the environment that it was made against; applying
+//! decides nothing anew, and is refused when that state has moved.
+
+mod backfill;
+mod categorize;
+mod change;
+mod deployability;
+mod document;
+mod environment;
+mod options;
+mod order;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+
+pub use backfill::{BatchRule, TableRecord};
+pub use change::Change;
+pub use document::{Executed, PlanDocument, document};
+pub use environment::{Environment, EnvironmentModel, Tables, bindings, views};
+pub use options::{Choice, PlanOptions};
+pub use order::topological;
+
+use crate::id::{EnvironmentName, Hasher, ModelName, PlanId, SnapshotId};
+use crate::interval::{Interval, IntervalSet, Timestamp};
+use crate::project::Settings;
+use crate::snapshot::{ByName, Category, SnapshotRecord};
+use crate::task::TableId;
+
+/// What a plan is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Purpose {
+    /// Bring an environment to what the project's files say.
+    Change,
+    /// Compute what an environment's own snapshots miss by now.
+    Run,
+}
+
+/// What applying would do; immutable, addressed by the hash of its content.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Plan {
+    /// The hash of all below.
+    pub id: PlanId,
+    /// What it is for.
+    pub purpose: Purpose,
+    /// The environment.
+    pub environment: EnvironmentName,
+    /// The environment's sequence number that the plan was made against; 0: there was none.
+    pub base_seq: u64,
+    /// The first point that the plan covers.
+    pub start: Timestamp,
+    /// The first point that it no longer covers.
+    pub end: Timestamp,
+    /// The "now" of the plan.
+    pub execution_time: Timestamp,
+    /// Every model of the environment before or after, by name.
+    pub models: Vec<PlannedModel>,
+    /// What the environment will show.
+    pub target: BTreeMap<ModelName, EnvironmentModel>,
+    /// Snapshots that the state doesn't hold yet.
+    pub new_snapshots: Vec<SnapshotId>,
+    /// Whether something differs from what the environment shows.
+    pub has_changes: bool,
+    /// How views are named, and what else of the settings applying needs.
+    pub layout: Layout,
+}
+
+/// What applying needs to know of the project's settings.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Layout {
+    /// How many leases a gateway may have in flight, fleet-wide.
+    pub concurrent_tasks: BTreeMap<String, u32>,
+    /// The gateway of models that name none.
+    pub default_gateway: String,
+}
+
+/// What a plan says of one model.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct PlannedModel {
+    /// Its name.
+    pub name: ModelName,
+    /// Its kind's name.
+    pub kind: String,
+    /// How it differs from what the environment shows.
+    pub change: Change,
+    /// What the change means, where there is one.
+    pub category: Option<Category>,
+    /// The snapshot that the environment will show; absent when removed.
+    pub snapshot: Option<SnapshotId>,
+    /// The table that will be filled and read; absent for kinds without one.
+    pub table: Option<TableId>,
+    /// What it misses.
+    #[serde(default, skip_serializing_if = "IntervalSet::is_empty")]
+    pub missing: IntervalSet,
+    /// How that is cut into batches.
+    pub batches: BatchRule,
+    /// What is computed again although it was complete.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub restatement: Option<Interval>,
+    /// Whether the table must be made.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub create: bool,
+    /// Whether batches must run one after the other, oldest first.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub sequential: bool,
+    /// How many batches may run at once.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub concurrency: Option<u32>,
+    /// The definition before, for people, where it was changed directly.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub before: Option<SnapshotId>,
+}
+
+/// What planning needs to know.
+pub struct PlanInput<'a> {
+    /// What the project says; for a run, what the environment holds.
+    pub proposed: &'a ByName,
+    /// The project's settings.
+    pub settings: &'a Settings,
+    /// The environment as it is.
+    pub current: Option<&'a Environment>,
+    /// Production as it is.
+    pub prod: Option<&'a Environment>,
+    /// Every snapshot that the state holds.
+    pub records: &'a BTreeMap<SnapshotId, Arc<SnapshotRecord>>,
+    /// What is recorded of every table.
+    pub tables: &'a BTreeMap<TableId, TableRecord>,
+    /// What was asked for.
+    pub options: &'a PlanOptions,
+    /// The clock.
+    pub now: Timestamp,
+    /// What the plan is for.
+    pub purpose: Purpose,
+}
+
+/// Why no plan could be made.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{message}")]
+pub struct PlanError {
+    /// A stable word for programs.
+    pub code: &'static str,
+    /// What is wrong.
+    pub message: String,
+    /// What to do about it.
+    pub hint: Option<String>,
+}
+
+impl PlanError {
+    pub(crate) fn new(code: &'static str, message: impl Into<String>, hint: impl Into<String>) -> Self {
+        Self { code, message: message.into(), hint: Some(hint.into()) }
+    }
+}
+
+/// A plan and the records of the snapshots that are new with it.
+#[derive(Debug, Clone)]
+pub struct Planned {
+    /// The plan.
+    pub plan: Plan,
+    /// Records of [`Plan::new_snapshots`].
+    pub new_records: Vec<Arc<SnapshotRecord>>,
+}
+
+/// Computes what applying `input.proposed` would do. Changes nothing.
+///
+/// # Errors
+/// [`PlanError`] when options contradict each other or the state, or the target is a development
+/// environment and nothing differs.
+pub fn plan(input: &PlanInput<'_>) -> Result<Planned, PlanError> {
+    let times = options::resolve_times(input)?;
+    let base = environment::baseline(input)?;
+    let diff = change::diff(input.proposed, base, input.records);
+    refuse_removed_but_read(input.proposed, &diff)?;
+    let categorized = categorize::categorize(input, &diff, base)?;
+    let records = &categorized.records;
+    let is_dev = !input.options.environment.is_prod();
+    let tables = deployability::tables(input, records, &diff, is_dev, times.start);
+    let target = environment::target(input, records, &tables, &diff, base);
+    let has_changes = diff.changes.values().any(|change| *change != Change::Unchanged);
+    let windows = backfill::windows(input, records, &tables, &times);
+    let mut models = Vec::with_capacity(diff.changes.len());
+    for (name, change) in &diff.changes {
+        let Some(record) = records.get(name) else {
+            models.push(removed(name, base));
+            continue;
+        };
+        models.push(planned(input, record, *change, &tables, &windows, &diff));
+    }
+    let new_records: Vec<_> =
+        records.values().filter(|record| !input.records.contains_key(&record.id())).cloned().collect();
+    let mut plan = Plan {
+        id: PlanId(crate::id::Hash128(0)),
+        purpose: input.purpose,
+        environment: input.options.environment.clone(),
+        base_seq: input.current.map_or(0, |environment| environment.seq),
+        start: times.start.unwrap_or(windows.earliest),
+        end: times.end_or_now(),
+        execution_time: times.execution,
+        models,
+        target,
+        new_snapshots: new_records.iter().map(|record| record.id()).collect(),
+        has_changes,
+        layout: layout(input.settings),
+    };
+    if input.purpose == Purpose::Change {
+        environment::refuse_empty_new(input, &plan)?;
+    }
+    plan.id = identity(&plan);
+    Ok(Planned { plan, new_records })
+}
+
+impl Plan {
+    /// Whether rows must be computed.
+    pub fn requires_backfill(&self) -> bool {
+        self.models.iter().any(|model| !model.missing.is_empty())
+    }
+
+    /// Whether applying would do nothing at all.
+    pub fn is_empty(&self) -> bool {
+        !self.has_changes && !self.requires_backfill() && !self.models.iter().any(|model| model.create)
+    }
+}
+
+fn identity(plan: &Plan) -> PlanId {
+    let text = serde_json::to_vec(plan).unwrap_or_default();
+    PlanId(Hasher::new("plan/v1").field("plan", text).finish())
+}
+
+fn layout(settings: &Settings) -> Layout {
+    Layout { concurrent_tasks: settings.concurrent_tasks(), default_gateway: settings.default_gateway.clone() }
+}
+
+fn removed(name: &ModelName, base: Option<&Environment>) -> PlannedModel {
+    let before = base.and_then(|environment| environment.models.get(name));
+    PlannedModel {
+        name: name.clone(),
+        kind: before.map_or_else(String::new, |model| model.kind.clone()),
+        change: Change::Removed,
+        category: None,
+        snapshot: None,
+        table: None,
+        missing: IntervalSet::new(),
+        batches: BatchRule::default(),
+        restatement: None,
+        create: false,
+        sequential: false,
+        concurrency: None,
+        before: before.map(|model| model.snapshot),
+    }
+}
+
+fn planned(
+    input: &PlanInput<'_>,
+    record: &Arc<SnapshotRecord>,
+    change: Change,
+    tables: &Tables,
+    windows: &backfill::Windows,
+    diff: &change::Diff,
+) -> PlannedModel {
+    let snapshot = &record.snapshot;
+    let name = snapshot.name();
+    let table = tables.get(name).cloned();
+    let missing = windows.missing.get(name).cloned().unwrap_or_default();
+    let created = table.as_ref().is_some_and(|id| input.tables.get(id).is_some_and(|known| known.created));
+    let directly = matches!(change, Change::DirectlyModified | Change::MetadataUpdated);
+    PlannedModel {
+        name: name.clone(),
+        kind: snapshot.model.kind.name().to_owned(),
+        change,
+        category: (change != Change::Unchanged).then_some(record.category),
+        snapshot: Some(snapshot.id),
+        create: table.is_some() && !created,
+        batches: BatchRule { unit: snapshot.interval_unit(), size: snapshot.model.batch_size() },
+        sequential: snapshot.depends_on_past(),
+        concurrency: backfill::concurrency(snapshot),
+        table,
+        missing,
+        restatement: None,
+        before: if directly { diff.before.get(name).copied() } else { None },
+    }
+}
+
+fn refuse_removed_but_read(proposed: &ByName, diff: &change::Diff) -> Result<(), PlanError> {
+    let gone: BTreeSet<&ModelName> = diff
+        .changes
+        .iter()
+        .filter(|(name, change)| **change == Change::Removed && !diff.external_before.contains(*name))
+        .map(|(name, _)| name)
+        .collect();
+    for (name, snapshot) in proposed {
+        if let Some(parent) = snapshot.parents.iter().find(|parent| gone.contains(parent)) {
+            return Err(PlanError::new(
+                "removed-model-in-use",
+                format!("`{parent}` was removed but `{name}` still reads it"),
+                format!("change `{name}`, or keep `{parent}`"),
+            ));
+        }
+    }
+    Ok(())
+}

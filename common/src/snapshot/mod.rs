@@ -1,1 +1,86 @@
-//! (to come)
+//! Snapshots: a model at one fingerprint, immutable and content-addressed, with all that a worker
+//! needs to run it.
+//!
+//! A snapshot's identity covers its own definition and that of every upstream; its *data* part
+//! alone decides whether rows would differ.
+
+mod build;
+mod fingerprint;
+mod naming;
+mod record;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+
+pub use build::{Snapshots, build};
+pub use fingerprint::Fingerprint;
+pub use naming::{Naming, view_relation};
+pub use record::{Category, Previous, SnapshotRecord};
+
+use crate::id::{Hash128, ModelName, SnapshotId};
+use crate::interval::{Cadence, IntervalUnit};
+use crate::project::model::{ColumnDef, Model};
+use crate::project::render::RenderEnv;
+
+/// A model at one fingerprint.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Snapshot {
+    /// Its identity.
+    pub id: SnapshotId,
+    /// The model.
+    pub model: Arc<Model>,
+    /// What the model's macros may see.
+    pub env: RenderEnv,
+    /// Models of the project that it reads, sorted.
+    pub parents: Vec<ModelName>,
+    /// Output columns in order, where they are known; types may be empty where they aren't.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub columns: Option<Vec<ColumnDef>>,
+    /// Hashes of what it is made of.
+    pub fingerprint: Fingerprint,
+    /// Hash of the properties that shape rows, without any SQL text.
+    pub settings: Hash128,
+    /// Hash of the rendered SQL in canonical form: equal for texts that differ in layout only.
+    pub canonical: Hash128,
+}
+
+impl Snapshot {
+    /// The model's name.
+    pub fn name(&self) -> &ModelName {
+        &self.model.name
+    }
+
+    /// When the model ticks.
+    ///
+    /// The text was checked when the project was loaded; one that this build can't parse (written
+    /// by another one) falls back to days, which only ever delays work.
+    pub fn cadence(&self) -> Cadence {
+        Cadence::parse(&self.model.cron, self.model.cron_tz.as_deref()).unwrap_or_else(|_| Cadence::daily())
+    }
+
+    /// The granularity in which its intervals are counted.
+    pub fn interval_unit(&self) -> IntervalUnit {
+        self.model.interval_unit.unwrap_or_else(|| self.cadence().unit())
+    }
+
+    /// Whether its query names itself.
+    pub fn depends_on_self(&self) -> bool {
+        self.parents.binary_search(&self.model.name).is_ok()
+    }
+
+    /// Whether a batch depends on all earlier ones: its own rows, or a kind that can only be
+    /// rebuilt whole.
+    pub fn depends_on_past(&self) -> bool {
+        self.depends_on_self() || self.model.kind.full_history_restatement_only()
+    }
+
+    /// Parents other than itself.
+    pub fn upstream(&self) -> impl Iterator<Item = &ModelName> {
+        self.parents.iter().filter(|parent| **parent != self.model.name)
+    }
+}
+
+/// Snapshots by name.
+pub type ByName = BTreeMap<ModelName, Arc<Snapshot>>;

@@ -1,0 +1,159 @@
+//! Which intervals each model of a plan misses.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+
+use super::categorize::proposed_order;
+use super::options::Times;
+use super::{EnvironmentModel, PlanInput, Tables};
+use crate::id::ModelName;
+use crate::interval::{IntervalSet, IntervalUnit, MissingQuery, Timestamp, default_start, missing, parse_time};
+use crate::project::model::ModelKind;
+use crate::snapshot::{Snapshot, SnapshotRecord};
+
+/// What is recorded of a physical table.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct TableRecord {
+    /// Ranges that are committed.
+    pub done: IntervalSet,
+    /// Whether the warehouse has the table.
+    pub created: bool,
+}
+
+/// How missing ranges are cut into batches: at gaps, and after `size` units.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BatchRule {
+    /// The unit that is counted.
+    pub unit: IntervalUnit,
+    /// How many units a batch has at most; absent: no limit.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub size: Option<u32>,
+}
+
+impl Default for BatchRule {
+    fn default() -> Self {
+        Self { unit: IntervalUnit::Day, size: None }
+    }
+}
+
+/// What each model misses.
+pub(super) struct Windows {
+    pub(super) missing: BTreeMap<ModelName, IntervalSet>,
+    pub(super) earliest: Timestamp,
+}
+
+pub(super) fn windows(
+    input: &PlanInput<'_>,
+    records: &BTreeMap<ModelName, Arc<SnapshotRecord>>,
+    tables: &Tables,
+    times: &Times,
+) -> Windows {
+    let starts = starts(input, times);
+    let earliest = starts.values().copied().min().unwrap_or_else(|| IntervalUnit::Day.floor(times.execution));
+    let wanted = backfilled(input);
+    let mut found = BTreeMap::new();
+    if !input.options.skip_backfill {
+        for (name, record) in records {
+            let selected = wanted.as_ref().is_none_or(|wanted| wanted.contains(name));
+            if let Some(table) = tables.get(name).filter(|_| selected) {
+                let known = input.tables.get(table);
+                let set = missing_of(input, record, times, starts[name], earliest, known);
+                if !set.is_empty() {
+                    found.insert(name.clone(), set);
+                }
+            }
+        }
+    }
+    Windows { missing: found, earliest: times.start.unwrap_or(earliest) }
+}
+
+fn missing_of(
+    input: &PlanInput<'_>,
+    record: &SnapshotRecord,
+    times: &Times,
+    start: Timestamp,
+    earliest: Timestamp,
+    known: Option<&TableRecord>,
+) -> IntervalSet {
+    let snapshot = &record.snapshot;
+    let model = &snapshot.model;
+    let nothing = IntervalSet::new();
+    let mut end = times.end_or_now();
+    if times.capped_by_prod {
+        let shown = input.prod.and_then(|prod| prod.models.get(snapshot.name()));
+        if let Some(cap) = shown.and_then(|shown| done_end(input, shown)) {
+            end = cap;
+        }
+    }
+    let from = times.start.unwrap_or(earliest).max(start);
+    if from >= end {
+        return nothing;
+    }
+    let point = |text: &Option<String>| text.as_deref().and_then(|text| parse_time(text, times.execution).ok());
+    missing(&MissingQuery {
+        start: from,
+        end,
+        execution: times.execution,
+        cadence: &snapshot.cadence(),
+        unit: snapshot.interval_unit(),
+        done: known.map_or(&nothing, |known| &known.done),
+        model_end: point(&model.end),
+        lookback: model.lookback(),
+        allow_partials: model.allow_partials,
+        ignore_cron: input.options.ignore_cron,
+        end_bounded: times.capped_by_prod,
+        seed: matches!(model.kind, ModelKind::Seed(_)),
+    })
+}
+
+/// The models that a selection asks for, with what they read; nothing: all.
+fn backfilled(input: &PlanInput<'_>) -> Option<BTreeSet<ModelName>> {
+    if input.options.backfill_models.is_empty() {
+        return None;
+    }
+    let mut wanted = BTreeSet::new();
+    let mut open: Vec<&ModelName> = input.options.backfill_models.iter().collect();
+    while let Some(name) = open.pop() {
+        if wanted.insert(name.clone()) {
+            open.extend(input.proposed.get(name).into_iter().flat_map(|snapshot| snapshot.upstream()));
+        }
+    }
+    Some(wanted)
+}
+
+/// Where the history of each model starts: its own start, else the earliest of its parents', else
+/// one cron tick back.
+fn starts(input: &PlanInput<'_>, times: &Times) -> BTreeMap<ModelName, Timestamp> {
+    let mut starts: BTreeMap<ModelName, Timestamp> = BTreeMap::new();
+    for name in proposed_order(input).unwrap_or_default() {
+        let snapshot = &input.proposed[&name];
+        let start = own_start(input, snapshot)
+            .or_else(|| snapshot.upstream().filter_map(|parent| starts.get(parent).copied()).min())
+            .unwrap_or_else(|| default_start(&snapshot.cadence(), times.end_or_now()));
+        starts.insert(name, start);
+    }
+    starts
+}
+
+/// The start that the model's file or the project states.
+pub(super) fn own_start(input: &PlanInput<'_>, snapshot: &Snapshot) -> Option<Timestamp> {
+    let text = snapshot.model.start.as_deref()?;
+    parse_time(text, input.now).ok().map(|point| point.at)
+}
+
+/// The end of what is done of a model that an environment shows.
+pub(super) fn done_end(input: &PlanInput<'_>, model: &EnvironmentModel) -> Option<Timestamp> {
+    let table = model.table.as_ref()?;
+    input.tables.get(table)?.done.hull().map(|hull| hull.end)
+}
+
+/// How many batches of a model may run at once.
+pub(super) fn concurrency(snapshot: &Snapshot) -> Option<u32> {
+    let kind = &snapshot.model.kind;
+    if snapshot.depends_on_past() || matches!(kind, ModelKind::IncrementalByUniqueKey(_)) {
+        return Some(1);
+    }
+    kind.incremental().and_then(|common| common.batch_concurrency)
+}

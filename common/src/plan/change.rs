@@ -1,0 +1,97 @@
+//! What differs between a project and what an environment shows.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+
+use super::Environment;
+use crate::id::{ModelName, SnapshotId};
+use crate::snapshot::{ByName, Snapshot, SnapshotRecord};
+
+/// How a model differs from what an environment shows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Change {
+    /// The environment doesn't have it.
+    Added,
+    /// The project doesn't have it any more.
+    Removed,
+    /// Its own definition differs.
+    DirectlyModified,
+    /// Only something upstream differs.
+    IndirectlyModified,
+    /// Only what doesn't shape rows differs.
+    MetadataUpdated,
+    /// Nothing differs.
+    Unchanged,
+}
+
+/// The difference, model by model.
+pub(super) struct Diff {
+    /// Every model before or after.
+    pub(super) changes: BTreeMap<ModelName, Change>,
+    /// The snapshot before, where there was one.
+    pub(super) before: BTreeMap<ModelName, SnapshotId>,
+    /// Models that were external before.
+    pub(super) external_before: BTreeSet<ModelName>,
+}
+
+/// Compares what a project says with what an environment shows.
+pub(super) fn diff(
+    proposed: &ByName,
+    base: Option<&Environment>,
+    records: &BTreeMap<SnapshotId, Arc<SnapshotRecord>>,
+) -> Diff {
+    let empty = BTreeMap::new();
+    let shown = base.map_or(&empty, |environment| &environment.models);
+    let mut changes = BTreeMap::new();
+    let mut before = BTreeMap::new();
+    let mut external_before = BTreeSet::new();
+    for (name, snapshot) in proposed {
+        let old = shown.get(name).and_then(|model| records.get(&model.snapshot));
+        let change = old.map_or(Change::Added, |old| between(&old.snapshot, snapshot));
+        if let Some(old) = old {
+            before.insert(name.clone(), old.id());
+        }
+        changes.insert(name.clone(), change);
+    }
+    for (name, model) in shown {
+        if !proposed.contains_key(name) {
+            changes.insert(name.clone(), Change::Removed);
+            before.insert(name.clone(), model.snapshot);
+            if model.kind == "EXTERNAL" {
+                external_before.insert(name.clone());
+            }
+        }
+    }
+    Diff { changes, before, external_before }
+}
+
+fn between(old: &Snapshot, new: &Snapshot) -> Change {
+    if old.id == new.id {
+        return Change::Unchanged;
+    }
+    let (was, is) = (old.fingerprint, new.fingerprint);
+    let metadata_only = metadata_only(old, new);
+    if was.data != is.data && !metadata_only {
+        Change::DirectlyModified
+    } else if metadata_only {
+        Change::MetadataUpdated
+    } else if was.parent_data != is.parent_data {
+        Change::IndirectlyModified
+    } else if was.metadata != is.metadata {
+        Change::MetadataUpdated
+    } else {
+        // Only metadata of something upstream differs: identity moves, the model doesn't.
+        Change::Unchanged
+    }
+}
+
+/// Whether everything that shapes rows is the same although the text or properties differ.
+pub(super) fn metadata_only(old: &Snapshot, new: &Snapshot) -> bool {
+    old.fingerprint.metadata != new.fingerprint.metadata
+        && old.settings == new.settings
+        && old.canonical == new.canonical
+        && !matches!(new.model.source, crate::project::model::ModelSource::Seed(_))
+}

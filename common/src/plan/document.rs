@@ -1,0 +1,88 @@
+//! The plan as a document: the versioned contract that `--format json` prints.
+//!
+//! Times are RFC 3339 in UTC; ranges are half-open and merged. Fields are only ever added within a
+//! schema number.
+
+use serde::Serialize;
+
+use super::{Change, Plan, PlannedModel};
+use crate::interval::{Interval, batches};
+
+/// The document's schema number.
+pub const SCHEMA: u32 = 1;
+
+/// One batch that ran: model, start, end, how it ended.
+pub type Executed = (String, String, String, String);
+
+/// A plan for readers outside.
+#[derive(Debug, Clone, Serialize)]
+pub struct PlanDocument {
+    schema: u32,
+    plan_id: String,
+    environment: String,
+    base_revision: u64,
+    start: String,
+    end: String,
+    execution_time: String,
+    has_changes: bool,
+    requires_backfill: bool,
+    models: Vec<ModelDocument>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    executed: Option<Vec<Executed>>,
+}
+
+#[derive(Debug, Clone, Serialize)]
+struct ModelDocument {
+    name: String,
+    kind: String,
+    change: Change,
+    category: Option<&'static str>,
+    snapshot_id: Option<String>,
+    version: Option<String>,
+    missing_intervals: Vec<RangeDocument>,
+    batches: Vec<RangeDocument>,
+    restatement: Option<RangeDocument>,
+}
+
+#[derive(Debug, Clone, Serialize)]
+struct RangeDocument {
+    start: String,
+    end: String,
+}
+
+impl From<Interval> for RangeDocument {
+    fn from(interval: Interval) -> Self {
+        Self { start: interval.start.to_string(), end: interval.end.to_string() }
+    }
+}
+
+/// Writes a plan down for readers outside; `executed` lists what applying it ran.
+pub fn document(plan: &Plan, executed: Option<Vec<Executed>>) -> PlanDocument {
+    PlanDocument {
+        schema: SCHEMA,
+        plan_id: plan.id.to_string(),
+        environment: plan.environment.to_string(),
+        base_revision: plan.base_seq,
+        start: plan.start.to_string(),
+        end: plan.end.to_string(),
+        execution_time: plan.execution_time.to_string(),
+        has_changes: plan.has_changes,
+        requires_backfill: plan.requires_backfill(),
+        models: plan.models.iter().map(model).collect(),
+        executed,
+    }
+}
+
+fn model(model: &PlannedModel) -> ModelDocument {
+    ModelDocument {
+        name: model.name.to_string(),
+        kind: model.kind.clone(),
+        change: model.change,
+        category: model.category.map(super::Category::name),
+        snapshot_id: model.snapshot.map(|id| id.to_string()),
+        version: model.table.as_ref().map(|table| table.version.to_string()),
+        missing_intervals: model.missing.ranges().iter().copied().map(Into::into).collect(),
+        batches: batches(&model.missing, model.batches.unit, model.batches.size).map(Into::into).collect(),
+        restatement: model.restatement.map(Into::into),
+    }
+}

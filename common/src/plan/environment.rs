@@ -1,0 +1,180 @@
+//! Environments: named sets of snapshots, what their views show, and what queries in them read.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+
+use super::change::Diff;
+use super::{Change, Plan, PlanError, PlanInput};
+use crate::id::{EnvironmentName, ModelName, PlanId, SnapshotId};
+use crate::interval::Timestamp;
+use crate::project::model::ModelKind;
+use crate::snapshot::{SnapshotRecord, view_relation};
+use crate::task::{Binding, Relation, TableId, View};
+
+/// Which table each model's readers use; models without a table of ours aren't in it.
+pub type Tables = BTreeMap<ModelName, TableId>;
+
+/// An environment: a name and what its views show.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Environment {
+    /// Its name.
+    pub name: EnvironmentName,
+    /// Counts its flips, from 1.
+    pub seq: u64,
+    /// The plan that flipped it last.
+    pub plan: PlanId,
+    /// The first point that it covers, where a plan bounded it.
+    pub start: Timestamp,
+    /// The first point that it no longer covers.
+    pub end: Timestamp,
+    /// Its models.
+    pub models: BTreeMap<ModelName, EnvironmentModel>,
+}
+
+/// One model of an environment.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct EnvironmentModel {
+    /// The kind's name.
+    pub kind: String,
+    /// The snapshot.
+    pub snapshot: SnapshotId,
+    /// The table that its view and its readers read; absent for kinds without one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub table: Option<TableId>,
+    /// That table's place.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub relation: Option<Relation>,
+    /// The view, where the environment has one of its own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub view: Option<Relation>,
+    /// Whether the view has statements to run after it was switched.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub on_virtual_update: bool,
+}
+
+/// What the project is compared with: the environment itself, or where a new one starts from.
+pub(super) fn baseline<'a>(input: &PlanInput<'a>) -> Result<Option<&'a Environment>, PlanError> {
+    if input.current.is_some() {
+        return Ok(input.current);
+    }
+    match &input.options.create_from {
+        Some(name) if !name.is_prod() => Err(PlanError::new(
+            "create-from-unsupported",
+            format!("--create-from {name}: only production can be started from yet"),
+            "leave --create-from out",
+        )),
+        _ if input.options.environment.is_prod() => Ok(None),
+        _ => Ok(input.prod),
+    }
+}
+
+/// What the environment will show.
+pub(super) fn target(
+    input: &PlanInput<'_>,
+    records: &BTreeMap<ModelName, Arc<SnapshotRecord>>,
+    tables: &Tables,
+    diff: &Diff,
+    base: Option<&Environment>,
+) -> BTreeMap<ModelName, EnvironmentModel> {
+    let is_prod = input.options.environment.is_prod();
+    let promoted_before: BTreeSet<&ModelName> = match input.current {
+        Some(current) => current.models.iter().filter(|(_, m)| m.view.is_some()).map(|(name, _)| name).collect(),
+        None => BTreeSet::new(),
+    };
+    let _ = base;
+    records
+        .iter()
+        .map(|(name, record)| {
+            let model = &record.snapshot.model;
+            let modified = diff.changes.get(name).is_some_and(|change| *change != Change::Unchanged);
+            let promoted = is_prod
+                || input.options.include_unmodified
+                || modified
+                || promoted_before.contains(name);
+            let table = tables.get(name).cloned();
+            let relation = table.as_ref().map(|table| record.relation(table.dev));
+            let view = (promoted && table.is_some())
+                .then(|| view_relation(name, &input.options.environment, input.settings));
+            let shown = EnvironmentModel {
+                kind: model.kind.name().to_owned(),
+                snapshot: record.id(),
+                table,
+                relation,
+                on_virtual_update: view.is_some() && !model.on_virtual_update.is_empty(),
+                view,
+            };
+            (name.clone(), shown)
+        })
+        .collect()
+}
+
+/// A new development environment that differs in nothing is a mistake.
+pub(super) fn refuse_empty_new(input: &PlanInput<'_>, plan: &Plan) -> Result<(), PlanError> {
+    let new = input.current.is_none() && !input.options.environment.is_prod();
+    if new && !plan.has_changes && !input.options.include_unmodified {
+        return Err(PlanError::new(
+            "no-changes",
+            format!("nothing differs from production, so `{}` would be empty", plan.environment),
+            "change a model first, or give --include-unmodified",
+        ));
+    }
+    Ok(())
+}
+
+/// Views to make, and views to drop, when an environment moves from `before` to `after`.
+///
+/// Production's views that show the same table as before are left alone; so are a development
+/// environment's.
+pub fn views(
+    before: Option<&BTreeMap<ModelName, EnvironmentModel>>,
+    after: &BTreeMap<ModelName, EnvironmentModel>,
+) -> (Vec<View>, Vec<Relation>) {
+    let shown: BTreeMap<&Relation, &EnvironmentModel> =
+        before.into_iter().flatten().filter_map(|(_, model)| Some((model.view.as_ref()?, model))).collect();
+    let mut make = Vec::new();
+    let mut kept = BTreeSet::new();
+    for (name, model) in after {
+        let (Some(view), Some(target)) = (&model.view, &model.relation) else { continue };
+        kept.insert(view);
+        let same = shown.get(view).is_some_and(|old| {
+            old.relation == model.relation && (!model.on_virtual_update || old.snapshot == model.snapshot)
+        });
+        if !same {
+            make.push(View {
+                model: name.clone(),
+                snapshot: model.snapshot,
+                view: view.clone(),
+                target: target.clone(),
+                on_virtual_update: model.on_virtual_update,
+            });
+        }
+    }
+    let drop = shown.keys().filter(|view| !kept.contains(*view)).map(|view| (*view).clone()).collect();
+    (make, drop)
+}
+
+/// What the names in a snapshot's query stand for: physical tables, or embedded queries (with what
+/// those name in turn).
+pub fn bindings(
+    record: &SnapshotRecord,
+    records: &BTreeMap<ModelName, Arc<SnapshotRecord>>,
+    tables: &Tables,
+) -> BTreeMap<ModelName, Binding> {
+    let mut found = BTreeMap::new();
+    let mut open: Vec<&ModelName> = record.snapshot.parents.iter().collect();
+    while let Some(name) = open.pop() {
+        if found.contains_key(name) {
+            continue;
+        }
+        let Some(parent) = records.get(name) else { continue };
+        if matches!(parent.snapshot.model.kind, ModelKind::Embedded) {
+            found.insert(name.clone(), Binding::Embedded(parent.id()));
+            open.extend(parent.snapshot.parents.iter());
+        } else if let Some(table) = tables.get(name) {
+            found.insert(name.clone(), Binding::Table(parent.relation(table.dev)));
+        }
+    }
+    found
+}

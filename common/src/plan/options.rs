@@ -1,0 +1,172 @@
+//! What a user may ask of a plan, and the times that it implies.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use super::{Environment, PlanError, PlanInput, Purpose};
+use crate::id::{EnvironmentName, ModelName};
+use crate::interval::{Timestamp, parse_time};
+
+/// A user's own choice of what a change means.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Choice {
+    /// Rebuild the model and everything below it.
+    Breaking,
+    /// Rebuild the model alone.
+    NonBreaking,
+}
+
+/// What a user may ask of a plan or a run. Times are as written: absolute, or relative to the
+/// execution time.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PlanOptions {
+    /// The environment.
+    pub environment: EnvironmentName,
+    /// The first point to cover; development environments only.
+    #[serde(default)]
+    pub start: Option<String>,
+    /// The last point to cover; a date is inclusive.
+    #[serde(default)]
+    pub end: Option<String>,
+    /// The "now" of the plan; absent: the clock.
+    #[serde(default)]
+    pub execution_time: Option<String>,
+    /// Where a new environment starts from; absent: production.
+    #[serde(default)]
+    pub create_from: Option<EnvironmentName>,
+    /// Show models that didn't change in a development environment, too.
+    #[serde(default)]
+    pub include_unmodified: bool,
+    /// Make tables and views only.
+    #[serde(default)]
+    pub skip_backfill: bool,
+    /// Record everything as complete without computing it.
+    #[serde(default)]
+    pub empty_backfill: bool,
+    /// Changes keep the physical table.
+    #[serde(default)]
+    pub forward_only: bool,
+    /// Also compute what became due since production last ran.
+    #[serde(default)]
+    pub run: bool,
+    /// Compute whole units up to the execution time, whether or not the cron has ticked.
+    #[serde(default)]
+    pub ignore_cron: bool,
+    /// What changes mean, where the user says it.
+    #[serde(default)]
+    pub categorize: BTreeMap<ModelName, Choice>,
+    /// Only these models are backfilled, and what they read.
+    #[serde(default)]
+    pub backfill_models: Vec<ModelName>,
+}
+
+impl PlanOptions {
+    /// Nothing but the environment.
+    pub fn new(environment: EnvironmentName) -> Self {
+        Self {
+            environment,
+            start: None,
+            end: None,
+            execution_time: None,
+            create_from: None,
+            include_unmodified: false,
+            skip_backfill: false,
+            empty_backfill: false,
+            forward_only: false,
+            run: false,
+            ignore_cron: false,
+            categorize: BTreeMap::new(),
+            backfill_models: Vec::new(),
+        }
+    }
+}
+
+/// The times of a plan, as points.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Times {
+    /// The asked start.
+    pub(super) start: Option<Timestamp>,
+    /// The asked end (exclusive), or the end of what production has.
+    pub(super) end: Option<Timestamp>,
+    /// The "now".
+    pub(super) execution: Timestamp,
+    /// Whether production's progress caps each model.
+    pub(super) capped_by_prod: bool,
+}
+
+impl Times {
+    /// The end, or now where there is none.
+    pub(super) fn end_or_now(&self) -> Timestamp {
+        self.end.unwrap_or(self.execution)
+    }
+}
+
+/// Reads the options' times.
+pub(super) fn resolve_times(input: &PlanInput<'_>) -> Result<Times, PlanError> {
+    let options = input.options;
+    let execution = match &options.execution_time {
+        Some(text) => time("execution-time", text, input.now)?.at,
+        None => input.now,
+    };
+    if input.purpose == Purpose::Change && options.environment.is_prod() {
+        for (flag, value) in [("start", &options.start), ("end", &options.end)] {
+            if value.is_some() {
+                return Err(PlanError::new(
+                    "times-for-prod",
+                    format!("--{flag} can't be given for production"),
+                    "production always covers the whole history; plan a development environment, or leave the flag out",
+                ));
+            }
+        }
+    }
+    let start = options.start.as_deref().map(|text| time("start", text, execution)).transpose()?;
+    let end = options.end.as_deref().map(|text| time("end", text, execution)).transpose()?;
+    let end_point = end.map(|point| if point.is_date { point.end_exclusive() } else { point.at });
+    if let (Some(start), Some(end)) = (start, end_point) {
+        if start.at >= end {
+            return Err(PlanError::new(
+                "times-turned-round",
+                format!("the start {} is not before the end {}", start.at, end),
+                "give a --start that is before --end",
+            ));
+        }
+    }
+    if let Some(end) = end.filter(|end| end.at > execution) {
+        return Err(PlanError::new(
+            "end-in-future",
+            format!("the end {} is after the execution time {execution}", end.at),
+            "give an --end that is not after now, or a later --execution-time",
+        ));
+    }
+    if let Some(start) = start.filter(|start| start.at > execution) {
+        return Err(PlanError::new(
+            "start-in-future",
+            format!("the start {} is after the execution time {execution}", start.at),
+            "give a --start in the past",
+        ));
+    }
+    let unbounded = options.run
+        || input.purpose == Purpose::Run
+        || end_point.is_some()
+        || options.execution_time.is_some();
+    let end = end_point.or_else(|| if unbounded { None } else { prod_end(input.prod, input) });
+    Ok(Times { start: start.map(|point| point.at), end, execution, capped_by_prod: !unbounded })
+}
+
+fn time(flag: &str, text: &str, now: Timestamp) -> Result<crate::interval::TimePoint, PlanError> {
+    parse_time(text, now).map_err(|error| {
+        PlanError::new(
+            "bad-time",
+            format!("--{flag}: {error}"),
+            "write a date (2024-01-31), a date and time (2024-01-31 12:00:00) or a relative time (1 week ago)",
+        )
+    })
+}
+
+/// The latest point that production has computed, over all its models but seeds.
+fn prod_end(prod: Option<&Environment>, input: &PlanInput<'_>) -> Option<Timestamp> {
+    let models = prod?.models.values().filter(|model| model.kind != "SEED");
+    models.filter_map(|model| super::backfill::done_end(input, model)).max()
+}

@@ -1,0 +1,46 @@
+//! Topological order of snapshots.
+
+use std::collections::BTreeMap;
+
+use petgraph::graph::DiGraph;
+
+use crate::id::ModelName;
+
+/// Names in topological order, parents first; ties in name order, so the order is the same for the
+/// same graph. `Err` holds the names of one cycle, in its order.
+///
+/// Edges to names that aren't keys, and to oneself, are left out.
+///
+/// # Errors
+/// The names along one cycle.
+pub fn topological(parents: &BTreeMap<&ModelName, Vec<&ModelName>>) -> Result<Vec<ModelName>, Vec<ModelName>> {
+    let mut graph = DiGraph::<&ModelName, ()>::with_capacity(parents.len(), parents.len() * 2);
+    // Added in reverse name order: petgraph's walk is depth-first from the last node, so this keeps
+    // neighbours in name order where the graph leaves a choice.
+    let index: BTreeMap<&ModelName, _> = parents.keys().map(|name| (*name, graph.add_node(name))).collect();
+    for (child, uppers) in parents {
+        for upper in uppers {
+            if let Some(from) = index.get(upper).filter(|_| upper != child) {
+                graph.add_edge(*from, index[child], ());
+            }
+        }
+    }
+    match petgraph::algo::toposort(&graph, None) {
+        Ok(order) => Ok(order.into_iter().map(|node| graph[node].clone()).collect()),
+        Err(_) => Err(cycle(&graph)),
+    }
+}
+
+fn cycle(graph: &DiGraph<&ModelName, ()>) -> Vec<ModelName> {
+    let components = petgraph::algo::tarjan_scc(graph);
+    let mut members: Vec<ModelName> = components
+        .into_iter()
+        .filter(|component| component.len() > 1)
+        .min_by_key(Vec::len)
+        .unwrap_or_default()
+        .into_iter()
+        .map(|node| graph[node].clone())
+        .collect();
+    members.sort();
+    members
+}

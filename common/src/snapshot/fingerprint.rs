@@ -1,0 +1,185 @@
+//! What a snapshot's identity is made of.
+//!
+//! The split follows SQLMesh: *data* is what shapes rows, *metadata* all else that a file says;
+//! both again for the upstream. Ours have 128 bits where SQLMesh's have 32.
+
+use serde::{Deserialize, Serialize};
+
+use crate::id::{Hash128, Hasher, ModelName, SnapshotId, Version};
+use crate::project::model::{Audit, Code, Model, ModelKind, ModelSource};
+use crate::project::render::RenderEnv;
+
+/// The four hashes of a snapshot.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Fingerprint {
+    /// Of what shapes rows.
+    pub data: Hash128,
+    /// Of everything that the file says.
+    pub metadata: Hash128,
+    /// Of the versions of all upstream models.
+    pub parent_data: Hash128,
+    /// Of the metadata of all upstream models.
+    pub parent_metadata: Hash128,
+}
+
+impl Fingerprint {
+    /// The version that the snapshot's own and upstream data imply.
+    pub fn to_version(self) -> Version {
+        Version(
+            Hasher::new("version/v1")
+                .field("data", self.data.to_string())
+                .field("parents", self.parent_data.to_string())
+                .finish(),
+        )
+    }
+
+    /// The snapshot's identity.
+    pub fn to_id(self, name: &ModelName) -> SnapshotId {
+        SnapshotId(
+            Hasher::new("snapshot/v1")
+                .field("name", name.as_str())
+                .field("data", self.data.to_string())
+                .field("metadata", self.metadata.to_string())
+                .field("parent_data", self.parent_data.to_string())
+                .field("parent_metadata", self.parent_metadata.to_string())
+                .finish(),
+        )
+    }
+}
+
+/// Hash of the properties that shape rows, without SQL text.
+pub(super) fn settings(model: &Model, env: &RenderEnv) -> Hash128 {
+    let mut hash = Hasher::new("settings/v1");
+    hash.add("kind", model.kind.name());
+    kind_data(&mut hash, &model.kind);
+    if model.kind.incremental().is_some() {
+        hash.add("kind_dialect", model.dialect.name());
+    }
+    hash.add("lookback", model.lookback().to_string());
+    add_json(&mut hash, "partitioned_by", &model.storage.partitioned_by);
+    add_json(&mut hash, "clustered_by", &model.storage.clustered_by);
+    add_json(&mut hash, "table_format", &model.storage.table_format);
+    add_json(&mut hash, "storage_format", &model.storage.storage_format);
+    add_json(&mut hash, "physical_properties", &model.storage.physical_properties);
+    add_json(&mut hash, "stamp", &model.stamp);
+    add_json(&mut hash, "gateway", &model.gateway);
+    add_json(&mut hash, "unit", &model.interval_unit);
+    add_json(&mut hash, "optimize_query", &model.optimize_query);
+    add_json(&mut hash, "columns", &model.columns);
+    add_json(&mut hash, "variables", &env.variables);
+    add_json(&mut hash, "jinja_macros", &env.jinja_macros);
+    add_json(&mut hash, "blueprint", &model.blueprint);
+    for key in ["physical_version", "virtual_environment_mode"] {
+        add_json(&mut hash, key, &model.other.get(key));
+    }
+    hash.finish()
+}
+
+fn kind_data(hash: &mut Hasher, kind: &ModelKind) {
+    match kind {
+        ModelKind::IncrementalByTimeRange(kind) => {
+            hash.add("time_column", &kind.time_column);
+            hash.add("time_format", &kind.time_format);
+        }
+        ModelKind::IncrementalByUniqueKey(kind) => {
+            add_json(hash, "unique_key", &kind.unique_key);
+            add_json(hash, "when_matched", &kind.when_matched);
+            add_json(hash, "merge_filter", &kind.merge_filter);
+        }
+        ModelKind::IncrementalUnmanaged { insert_overwrite, .. } => {
+            add_json(hash, "insert_overwrite", insert_overwrite);
+        }
+        ModelKind::View { materialized } => add_json(hash, "materialized", materialized),
+        ModelKind::ScdType2(kind) => {
+            add_json(hash, "unique_key", &kind.unique_key);
+            add_json(hash, "names", &(&kind.valid_from_name, &kind.valid_to_name));
+            add_json(hash, "invalidate_hard_deletes", &kind.invalidate_hard_deletes);
+            add_json(hash, "time_data_type", &kind.time_data_type);
+            add_json(hash, "by", &kind.by);
+            add_json(hash, "batch_size", &kind.common.batch_size);
+        }
+        ModelKind::Seed(kind) => add_json(hash, "csv_settings", &kind.csv_settings),
+        ModelKind::Custom { materialization } => hash.add("materialization", materialization),
+        ModelKind::IncrementalByPartition(_)
+        | ModelKind::Full
+        | ModelKind::Embedded
+        | ModelKind::External
+        | ModelKind::Managed => {}
+    }
+}
+
+/// Hash of what shapes rows: settings and the SQL texts as written.
+pub(super) fn data(model: &Model, settings: Hash128) -> Hash128 {
+    let mut hash = Hasher::new("data/v1");
+    hash.add("settings", settings.to_string());
+    codes(&mut hash, "pre", &model.pre_statements);
+    source(&mut hash, &model.source);
+    codes(&mut hash, "post", &model.post_statements);
+    hash.finish()
+}
+
+fn source(hash: &mut Hasher, source: &ModelSource) {
+    match source {
+        ModelSource::Query(code) => codes(hash, "query", std::slice::from_ref(code)),
+        ModelSource::Seed(seed) => hash.add("csv", &seed.csv),
+        ModelSource::External => hash.add("external", ""),
+    }
+}
+
+fn codes(hash: &mut Hasher, name: &str, codes: &[Code]) {
+    for code in codes {
+        hash.add(name, code.text.trim());
+    }
+}
+
+/// Hash of everything else that the file says.
+pub(super) fn metadata(model: &Model, env: &RenderEnv) -> Hash128 {
+    let mut hash = Hasher::new("metadata/v1");
+    hash.add("dialect", model.dialect.name());
+    hash.add("cron", &model.cron);
+    add_json(&mut hash, "cron_tz", &model.cron_tz);
+    add_json(&mut hash, "start", &model.start);
+    add_json(&mut hash, "end", &model.end);
+    add_json(&mut hash, "allow_partials", &model.allow_partials);
+    add_json(&mut hash, "about", &model.about);
+    add_json(&mut hash, "kind", &model.kind);
+    add_json(&mut hash, "session_properties", &model.storage.session_properties);
+    add_json(&mut hash, "virtual_properties", &model.storage.virtual_properties);
+    add_json(&mut hash, "audits", &model.audits);
+    add_json(&mut hash, "signals", &model.signals);
+    add_json(&mut hash, "other", &model.other);
+    for audit in model.audit_definitions.values() {
+        add_audit(&mut hash, audit);
+    }
+    codes(&mut hash, "pre", &model.pre_statements);
+    source(&mut hash, &model.source);
+    codes(&mut hash, "post", &model.post_statements);
+    codes(&mut hash, "on_virtual_update", &model.on_virtual_update);
+    add_json(&mut hash, "variables", &env.variables);
+    hash.finish()
+}
+
+fn add_audit(hash: &mut Hasher, audit: &Audit) {
+    hash.add("audit", &audit.name);
+    add_json(hash, "audit_flags", &(audit.skip, audit.blocking, audit.standalone));
+    add_json(hash, "audit_defaults", &audit.defaults);
+    hash.add("audit_query", audit.query.text.trim());
+}
+
+/// Adds a value by its JSON text, which is canonical here: maps are ordered, floats are exact.
+fn add_json(hash: &mut Hasher, name: &str, value: &impl Serialize) {
+    match serde_json::to_vec(value) {
+        Ok(text) => hash.add(name, text),
+        // Only maps with keys that aren't text fail, and there are none; keep it total.
+        Err(error) => hash.add(name, format!("unserialisable: {error}")),
+    }
+}
+
+/// Combines the upstream's hashes with their names.
+pub(super) fn combine<'a>(domain: &str, parents: impl Iterator<Item = (&'a ModelName, String)>) -> Hash128 {
+    let mut hash = Hasher::new(domain);
+    for (name, value) in parents {
+        hash.add(name.as_str(), value);
+    }
+    hash.finish()
+}

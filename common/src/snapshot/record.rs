@@ -1,0 +1,105 @@
+//! What planning adds to a snapshot, for good: its category and the version of its table.
+
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+
+use super::{Fingerprint, Naming, Snapshot};
+use crate::id::{ModelName, SnapshotId, Version};
+use crate::interval::Timestamp;
+use crate::task::{Relation, TableId};
+
+/// What a change means for the rows that exist.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Category {
+    /// Rows differ: the model and everything below it are rebuilt.
+    Breaking,
+    /// Rows below stay right: only the model itself is rebuilt.
+    NonBreaking,
+    /// The table stays; only new rows follow the change.
+    ForwardOnly,
+    /// An upstream change that makes rows differ.
+    IndirectBreaking,
+    /// An upstream change that leaves rows right.
+    IndirectNonBreaking,
+    /// Nothing that shapes rows.
+    Metadata,
+}
+
+impl Category {
+    /// The category's name in documents.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Breaking => "breaking",
+            Self::NonBreaking => "non_breaking",
+            Self::ForwardOnly => "forward_only",
+            Self::IndirectBreaking => "indirect_breaking",
+            Self::IndirectNonBreaking => "indirect_non_breaking",
+            Self::Metadata => "metadata",
+        }
+    }
+
+    /// Whether the physical table of the version before is kept.
+    pub fn keeps_version(self) -> bool {
+        matches!(self, Self::ForwardOnly | Self::IndirectNonBreaking | Self::Metadata)
+    }
+}
+
+/// A snapshot as an earlier plan left it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Previous {
+    /// Which snapshot.
+    pub id: SnapshotId,
+    /// Its fingerprint.
+    pub fingerprint: Fingerprint,
+    /// Its table's version.
+    pub version: Version,
+    /// Its category.
+    pub category: Category,
+}
+
+/// A planned snapshot: what the state keeps, under the snapshot's id.
+///
+/// It is written once; a snapshot keeps its first category.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct SnapshotRecord {
+    /// The snapshot.
+    pub snapshot: Arc<Snapshot>,
+    /// What its change meant when it was first planned.
+    pub category: Category,
+    /// The version of the table that production reads.
+    pub version: Version,
+    /// The version of the throwaway table of development environments.
+    pub dev_version: Version,
+    /// Snapshots of the model before it, latest last; at most ten.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub previous: Vec<Previous>,
+    /// How its tables are called.
+    pub naming: Naming,
+    /// When it was first planned.
+    pub created: Timestamp,
+}
+
+impl SnapshotRecord {
+    /// The snapshot's id.
+    pub fn id(&self) -> SnapshotId {
+        self.snapshot.id
+    }
+
+    /// The model's name.
+    pub fn name(&self) -> &ModelName {
+        self.snapshot.name()
+    }
+
+    /// The table that production reads, or the throwaway one.
+    pub fn table(&self, dev: bool) -> TableId {
+        let version = if dev { self.dev_version } else { self.version };
+        TableId { model: self.name().clone(), version, dev }
+    }
+
+    /// That table's place in the warehouse.
+    pub fn relation(&self, dev: bool) -> Relation {
+        self.naming.relation(if dev { self.dev_version } else { self.version }, dev)
+    }
+}
