@@ -1,0 +1,193 @@
+//! The worker's one place that speaks the wire: calls that come back with an answer, however often
+//! the coordinator goes away meanwhile.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use coord_common::id::{SnapshotId, Token};
+use coord_common::task::{Lease, LeaseState, Verdict};
+use coord_proto::wire;
+use coord_proto::wire::work_client::WorkClient;
+use tokio::time::{sleep, timeout};
+use tonic::transport::Channel;
+use tonic::{Code, Status};
+use tracing::{debug, info, warn};
+
+use super::AgentConfig;
+use super::held::Held;
+use super::report::Ready;
+
+/// Largest message taken or sent, in bytes: leases of environments with thousands of views.
+const MAX_MESSAGE: usize = 64 * 1024 * 1024;
+/// How long a poll may stay open: longer than the coordinator holds it.
+const POLL_PATIENCE: Duration = Duration::from_secs(40);
+/// First and longest pause before a call is made again.
+const BACKOFF: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(3));
+
+/// A connection that re-registers by itself.
+#[derive(Clone)]
+pub(super) struct Link {
+    client: WorkClient<Channel>,
+    config: AgentConfig,
+    held: Arc<Held>,
+    nonce: Arc<AtomicU64>,
+}
+
+impl Link {
+    pub(super) fn new(channel: Channel, config: AgentConfig, held: Arc<Held>) -> Self {
+        let client = client(channel);
+        Self { client, config, held, nonce: Arc::new(AtomicU64::new(1)) }
+    }
+
+    /// Waits for leases; returns with none when the coordinator had none for a while.
+    pub(super) async fn poll(&self, free: u32) -> Vec<Lease> {
+        let nonce = self.nonce.load(Ordering::Relaxed);
+        let mut pause = BACKOFF.0;
+        loop {
+            let request = wire::PollRequest { worker: self.config.worker.to_string(), free, nonce };
+            let mut client = self.client.clone();
+            match timeout(POLL_PATIENCE, client.poll(request)).await {
+                Ok(Ok(reply)) => {
+                    self.nonce.store(nonce + 1, Ordering::Relaxed);
+                    return reply.into_inner().leases.into_iter().filter_map(understood).collect();
+                }
+                Ok(Err(status)) => self.recover(&status, &mut pause).await,
+                Err(_) => warn!("a poll went unanswered"),
+            }
+        }
+    }
+
+    /// One heartbeat; nothing when it went unanswered.
+    pub(super) async fn heartbeat(
+        &self,
+        tokens: Vec<Token>,
+        patience: Duration,
+    ) -> Option<Vec<(Token, LeaseState)>> {
+        let request = wire::HeartbeatRequest {
+            worker: self.config.worker.to_string(),
+            tokens: tokens.iter().map(|token| token.0).collect(),
+        };
+        let mut client = self.client.clone();
+        let reply =
+            timeout(patience.max(Duration::from_millis(500)), client.heartbeat(request)).await.ok()?;
+        match reply {
+            Ok(reply) => {
+                let states = reply.into_inner().leases.into_iter().filter_map(|status| {
+                    let state = wire::LeaseState::try_from(status.state).ok()?.try_into().ok()?;
+                    Some((Token(status.token), state))
+                });
+                Some(states.collect())
+            }
+            Err(status) => {
+                debug!(%status, "heartbeat failed");
+                None
+            }
+        }
+    }
+
+    /// Reports until every outcome has its verdict.
+    pub(super) async fn complete(&self, ready: &[Ready]) -> Vec<(Token, Verdict)> {
+        let reports: Vec<_> = ready
+            .iter()
+            .map(|ready| wire::Report { token: ready.token.0, outcome: Some(ready.outcome.clone().into()) })
+            .collect();
+        let mut pause = BACKOFF.0;
+        loop {
+            let request =
+                wire::CompleteRequest { worker: self.config.worker.to_string(), reports: reports.clone() };
+            let mut client = self.client.clone();
+            match timeout(POLL_PATIENCE, client.complete(request)).await {
+                Ok(Ok(reply)) => {
+                    let verdicts = reply.into_inner().verdicts.into_iter().filter_map(|verdict| {
+                        let word = wire::Verdict::try_from(verdict.verdict).ok()?.try_into().ok()?;
+                        Some((Token(verdict.token), word))
+                    });
+                    return verdicts.collect();
+                }
+                Ok(Err(status)) if status.code() == Code::InvalidArgument => {
+                    warn!(%status, "the coordinator doesn't understand the report");
+                    return Vec::new();
+                }
+                Ok(Err(status)) => self.recover(&status, &mut pause).await,
+                Err(_) => warn!("a report went unanswered"),
+            }
+        }
+    }
+
+    /// Says that no more work is wanted; best effort.
+    pub(super) async fn drain(&self) {
+        let request = wire::DrainRequest { worker: self.config.worker.to_string() };
+        let mut client = self.client.clone();
+        if !matches!(timeout(Duration::from_secs(2), client.drain(request)).await, Ok(Ok(_))) {
+            debug!("the coordinator didn't hear that the worker drains");
+        }
+    }
+
+    /// Waits, and registers anew where the coordinator doesn't know the session.
+    async fn recover(&self, status: &Status, pause: &mut Duration) {
+        if status.code() == Code::NotFound {
+            match self.register().await {
+                Ok(()) => return,
+                Err(status) => warn!(%status, "registering failed"),
+            }
+        } else {
+            debug!(%status, "the coordinator is not to be had");
+        }
+        sleep(*pause).await;
+        *pause = (*pause * 2).min(BACKOFF.1);
+    }
+
+    async fn register(&self) -> Result<(), Status> {
+        let request = wire::RegisterRequest {
+            worker: self.config.worker.to_string(),
+            gateways: self.config.gateways.clone(),
+            held_tokens: self.held.tokens().into_iter().map(|token| token.0).collect(),
+            slots: self.config.slots,
+        };
+        let reply = self.client.clone().register(request).await?.into_inner();
+        info!(worker = %self.config.worker, coordinator = reply.version, "registered");
+        Ok(())
+    }
+}
+
+/// A client with this worker's message limits.
+fn client(channel: Channel) -> WorkClient<Channel> {
+    WorkClient::new(channel).max_decoding_message_size(MAX_MESSAGE).max_encoding_message_size(MAX_MESSAGE)
+}
+
+fn understood(lease: wire::Lease) -> Option<Lease> {
+    let token = lease.token;
+    match lease.try_into() {
+        Ok(lease) => Some(lease),
+        Err(error) => {
+            warn!(token, %error, "a lease can't be understood; it will expire");
+            None
+        }
+    }
+}
+
+/// Fetches the bodies of snapshots.
+#[derive(Clone)]
+pub struct SnapshotSource(WorkClient<Channel>);
+
+impl SnapshotSource {
+    /// Fetches over `channel`.
+    pub fn new(channel: Channel) -> Self {
+        Self(client(channel))
+    }
+
+    /// The snapshot's body: its JSON text.
+    ///
+    /// # Errors
+    /// The call's status.
+    pub async fn fetch(&self, id: SnapshotId) -> Result<Vec<u8>, Status> {
+        let request = wire::FetchSnapshotRequest { snapshot_id: id.to_string() };
+        let mut pieces = self.0.clone().fetch_snapshot(request).await?.into_inner();
+        let mut body = Vec::new();
+        while let Some(piece) = pieces.message().await? {
+            body.extend_from_slice(&piece.data);
+        }
+        Ok(body)
+    }
+}

@@ -1,0 +1,164 @@
+//! A worker's life: connect, register, take leases, prolong them, report, drain.
+//!
+//! The agent trusts no clock but its own monotonic one: a lease that no *answered* heartbeat
+//! prolonged is given up a margin before the coordinator may grant it anew. The fence in the
+//! warehouse refuses whatever slips through.
+
+mod held;
+mod link;
+mod report;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use coord_common::id::WorkerId;
+use coord_common::task::{Lease, Outcome};
+use tokio::sync::mpsc;
+use tokio::task::JoinSet;
+use tokio::time::{Instant, sleep, timeout};
+use tokio_util::sync::CancellationToken;
+use tonic::transport::Channel;
+use tracing::{debug, info, warn};
+
+use held::Held;
+use link::Link;
+pub use link::SnapshotSource;
+
+/// Runs leases. What the agent needs of the rest of the worker.
+#[async_trait::async_trait]
+pub trait Execute: Send + Sync + 'static {
+    /// Does what the lease grants. Ends early, with everything rolled back and
+    /// [`Outcome::HandedBack`], when `cancel` fires.
+    async fn execute(&self, lease: Lease, cancel: CancellationToken) -> Outcome;
+}
+
+/// How an agent behaves.
+#[derive(Debug, Clone)]
+pub struct AgentConfig {
+    /// The session's id, unique for each process.
+    pub worker: WorkerId,
+    /// Gateways that the worker's engines reach.
+    pub gateways: Vec<String>,
+    /// How many leases it holds at once.
+    pub slots: u32,
+    /// How long a drain may take before running leases are handed back.
+    pub grace: Duration,
+}
+
+/// One worker session.
+pub struct Agent {
+    config: AgentConfig,
+    link: Link,
+    held: Arc<Held>,
+    executor: Arc<dyn Execute>,
+}
+
+impl Agent {
+    /// An agent that talks over `channel`.
+    pub fn new(config: AgentConfig, channel: Channel, executor: Arc<dyn Execute>) -> Self {
+        let held = Arc::new(Held::default());
+        let link = Link::new(channel, config.clone(), held.clone());
+        Self { config, link, held, executor }
+    }
+
+    /// Works until `stop` fires, then drains: running leases get the grace period to finish, the
+    /// rest is rolled back and handed back.
+    pub async fn run(self, stop: CancellationToken) {
+        let (reports, inbox) = mpsc::channel(self.config.slots as usize * 2 + 16);
+        let quit = CancellationToken::new();
+        let mut helpers = JoinSet::new();
+        helpers.spawn(report::send_reports(self.link.clone(), inbox));
+        helpers.spawn(heartbeats(self.link.clone(), self.held.clone(), quit.clone()));
+        let mut running = JoinSet::new();
+        self.take_leases(&mut running, &reports, &stop).await;
+        self.drain(&mut running).await;
+        // Closing the inbox ends the reporter once the last verdict is in.
+        drop(reports);
+        let last_words = timeout(Duration::from_secs(10), helpers.join_next());
+        if last_words.await.is_err() {
+            warn!("the coordinator didn't take the last reports; their leases will expire");
+        }
+        quit.cancel();
+        helpers.shutdown().await;
+    }
+
+    async fn take_leases(
+        &self,
+        running: &mut JoinSet<()>,
+        reports: &mpsc::Sender<report::Ready>,
+        stop: &CancellationToken,
+    ) {
+        loop {
+            while running.try_join_next().is_some() {}
+            let free = (self.config.slots as usize).saturating_sub(running.len());
+            if free == 0 {
+                tokio::select! {
+                    () = stop.cancelled() => return,
+                    _ = running.join_next() => continue,
+                }
+            }
+            let leases = tokio::select! {
+                () = stop.cancelled() => return,
+                leases = self.link.poll(free as u32) => leases,
+                // A slot came free: ask anew for one more.
+                _ = running.join_next(), if !running.is_empty() => continue,
+            };
+            for lease in leases {
+                self.start(lease, running, reports.clone());
+            }
+        }
+    }
+
+    fn start(&self, lease: Lease, running: &mut JoinSet<()>, reports: mpsc::Sender<report::Ready>) {
+        let cancel = self.held.add(lease.token, Duration::from_millis(lease.ttl_millis));
+        let executor = self.executor.clone();
+        let held = self.held.clone();
+        debug!(token = lease.token.0, attempt = lease.attempt, "lease taken");
+        running.spawn(async move {
+            let token = lease.token;
+            let outcome = executor.execute(lease, cancel).await;
+            held.finished(token);
+            let ready = report::Ready { token, outcome };
+            if reports.send(ready).await.is_err() {
+                warn!(token = token.0, "no reporter is left; the lease will expire");
+            }
+        });
+    }
+
+    async fn drain(&self, running: &mut JoinSet<()>) {
+        self.link.drain().await;
+        if running.is_empty() {
+            return;
+        }
+        info!(leases = running.len(), "draining");
+        let all = async { while running.join_next().await.is_some() {} };
+        if timeout(self.config.grace, all).await.is_err() {
+            warn!(leases = running.len(), "drain deadline passed: handing leases back");
+            self.held.cancel_all();
+            let rolled_back = async { while running.join_next().await.is_some() {} };
+            if timeout(Duration::from_secs(5), rolled_back).await.is_err() {
+                running.shutdown().await;
+            }
+        }
+    }
+}
+
+/// Prolongs leases at a third of their time to live, and gives up those that time out.
+async fn heartbeats(link: Link, held: Arc<Held>, quit: CancellationToken) {
+    loop {
+        let pause = held.beat_every();
+        tokio::select! {
+            () = quit.cancelled() => return,
+            () = sleep(pause) => {}
+        }
+        held.give_up_expired(Instant::now());
+        let tokens = held.tokens();
+        if tokens.is_empty() {
+            continue;
+        }
+        let sent = Instant::now();
+        if let Some(states) = link.heartbeat(tokens, pause).await {
+            held.answered(sent, &states);
+        }
+    }
+}
