@@ -1,0 +1,165 @@
+//! From a plan to what the scheduler works on.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use coord_common::id::ModelName;
+use coord_common::interval::{BatchPlan, Interval, IntervalSet};
+use coord_common::plan::{BatchRule, Plan, PlannedModel, Purpose, Tables, bindings};
+use coord_common::project::model::ModelKind;
+use coord_common::snapshot::{SnapshotRecord, reads};
+use coord_common::task::{TableId, TableTask};
+
+use crate::control::book::{Book, Todo};
+use crate::schedule::{Cut, Edge, NodeMode, NodeWork, PlanWork, RetryLimits, TableState, Whole};
+
+/// Why a plan can't be applied any more.
+#[derive(Debug, thiserror::Error)]
+#[error("`{environment}` has changed since this plan was made: {what}")]
+pub(crate) struct StalePlan {
+    environment: String,
+    what: String,
+}
+
+/// Checks that the environment is as the plan found it.
+///
+/// # Errors
+/// [`StalePlan`] saying what changed.
+pub(crate) fn check_base(plan: &Plan, book: &Book) -> Result<(), StalePlan> {
+    let current = book.environments.get(&plan.environment);
+    let seq = current.map_or(0, |(environment, _)| environment.seq);
+    if seq == plan.base_seq {
+        return Ok(());
+    }
+    let what = match current {
+        Some((environment, _)) => {
+            let changed: Vec<String> = environment
+                .models
+                .iter()
+                .filter(|(name, model)| plan.target.get(*name).is_none_or(|target| target.snapshot != model.snapshot))
+                .map(|(name, _)| format!("`{name}`"))
+                .take(5)
+                .collect();
+            let by = &environment.plan.to_string()[..12];
+            let models = if changed.is_empty() { String::new() } else { format!(", now differing in {}", changed.join(", ")) };
+            format!("plan {by} moved it to revision {seq} (this plan was made against {}){models}", plan.base_seq)
+        }
+        None => "it was removed".to_owned(),
+    };
+    Err(StalePlan { environment: plan.environment.to_string(), what })
+}
+
+/// What a plan has still to do, table by table, given what is recorded now.
+pub(crate) fn todos(plan: &Plan, book: &Book) -> BTreeMap<TableId, Todo> {
+    let mut todos = BTreeMap::new();
+    for model in &plan.models {
+        let Some(table) = &model.table else { continue };
+        let known = book.tables.get(table);
+        let done = known.map(|known| known.done.clone()).unwrap_or_default();
+        // A range that was complete when the plan was made is in the plan only to be done again.
+        let ranges = again(model, &done);
+        let create = known.is_none_or(|known| !known.created);
+        if create || !ranges.is_empty() {
+            todos.insert(table.clone(), Todo { ranges, create });
+        }
+    }
+    todos
+}
+
+/// The planned ranges that aren't done; where lookback computes done units again, those too.
+fn again(model: &PlannedModel, done: &IntervalSet) -> IntervalSet {
+    let mut ranges = IntervalSet::new();
+    for range in model.missing.ranges() {
+        // A batch is one unit of work: where a part of a range is missing, it is computed whole.
+        if !done.covers(*range) {
+            ranges.insert(*range);
+        }
+    }
+    ranges
+}
+
+/// What the scheduler needs: one node per table with something to do.
+///
+/// `todo` may hold less than [`todos`] computes now: on resuming, what is on record counts.
+pub(crate) fn work(plan: &Plan, book: &Book, todo: &BTreeMap<TableId, Todo>) -> PlanWork {
+    let records = records(plan, book);
+    let tables: Tables =
+        plan.models.iter().filter_map(|model| Some((model.name.clone(), model.table.clone()?))).collect();
+    let mut index: BTreeMap<&ModelName, usize> = BTreeMap::new();
+    let mut nodes: Vec<NodeWork> = Vec::new();
+    for model in &plan.models {
+        let (Some(table), Some(record)) = (&model.table, records.get(&model.name)) else { continue };
+        let Some(left) = todo.get(table) else { continue };
+        index.insert(&model.name, nodes.len());
+        nodes.push(NodeWork {
+            task: Arc::new(TableTask {
+                snapshot: record.id(),
+                table: table.clone(),
+                target: record.relation(table.dev),
+                gateway: record.snapshot.model.gateway.clone().unwrap_or_else(|| plan.layout.default_gateway.clone()),
+                bindings: bindings(record, &records, &tables),
+                execution_time: plan.execution_time,
+            }),
+            todo: left.ranges.clone(),
+            create: left.create,
+            mode: NodeMode::Write,
+            cut: cut(model, record),
+            concurrency: model.concurrency,
+            sequential: model.sequential,
+            parents: Vec::new(),
+        });
+    }
+    for (name, at) in &index {
+        nodes[*at].parents = edges(name, &records, &index);
+    }
+    let known = nodes.iter().map(|node| table_state(&node.task.table, book)).collect();
+    let priority = match plan.purpose {
+        Purpose::Run => 1,
+        Purpose::Change => 0,
+    };
+    PlanWork { plan: plan.id, priority, limits: RetryLimits::default(), tables: known, nodes }
+}
+
+/// The records of all models that the plan leaves in the environment.
+fn records(plan: &Plan, book: &Book) -> BTreeMap<ModelName, Arc<SnapshotRecord>> {
+    let of = |model: &PlannedModel| Some((model.name.clone(), book.snapshots.get(&model.snapshot?)?.clone()));
+    plan.models.iter().filter_map(of).collect()
+}
+
+fn table_state(table: &TableId, book: &Book) -> TableState {
+    let known = book.tables.get(table).cloned().unwrap_or_default();
+    let lost = book.lost.iter().filter(|batch| batch.table == *table).map(|batch| batch.interval).collect();
+    TableState { table: table.clone(), done: known.done, created: known.created, lost }
+}
+
+/// What a node reads of other nodes; through models without a table of their own, too.
+fn edges(
+    name: &ModelName,
+    records: &BTreeMap<ModelName, Arc<SnapshotRecord>>,
+    index: &BTreeMap<&ModelName, usize>,
+) -> Vec<Edge> {
+    let Some(record) = records.get(name) else { return Vec::new() };
+    let snapshots = |parent: &ModelName| records.get(parent).map(|record| record.snapshot.clone());
+    reads(&record.snapshot, &snapshots)
+        .into_iter()
+        .filter_map(|(parent, reads)| Some(Edge { node: *index.get(&parent)?, reads }))
+        .collect()
+}
+
+fn cut(model: &PlannedModel, record: &SnapshotRecord) -> Arc<dyn Cut> {
+    match record.snapshot.model.kind {
+        ModelKind::Full | ModelKind::View { .. } | ModelKind::Seed(_) => Arc::new(Whole),
+        _ if model.batches.size.is_none() => Arc::new(Whole),
+        _ => Arc::new(Batches(model.batches)),
+    }
+}
+
+/// Cuts after so many units of the model's interval.
+#[derive(Debug)]
+struct Batches(BatchRule);
+
+impl Cut for Batches {
+    fn first(&self, run: Interval) -> Interval {
+        BatchPlan::new(&IntervalSet::from(run), self.0.unit, self.0.size).get(0).unwrap_or(run)
+    }
+}

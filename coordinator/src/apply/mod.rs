@@ -1,0 +1,10 @@
+//! Carrying a plan out: admit it, follow it to the end, move the environment's pointer.
+//!
+//! Invariant: a pointer moves in one transaction, only when nothing of its plan is left to do, the
+//! environment is as the plan found it, and this leader still leads.
+
+mod admit;
+mod keep;
+
+pub(crate) use admit::{StalePlan, check_base, todos, work};
+pub(crate) use keep::{Group, groups};

@@ -1,0 +1,223 @@
+//! The coordinator's copy of the durable state, read once when its term starts and kept in step
+//! with every transaction it commits.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use coord_common::id::{EnvironmentName, Hash128, PlanId, SnapshotId};
+use coord_common::interval::{IntervalSet, Timestamp};
+use coord_common::plan::{Environment, Plan, TableRecord};
+use coord_common::snapshot::SnapshotRecord;
+use coord_common::task::{Batch, Failure, TableId};
+use serde::{Deserialize, Serialize};
+
+use crate::store::{Entry, Revision, Store, StoreError, blob, keys, record};
+
+/// What is known of all environments, plans, snapshots and tables.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Book {
+    /// Environments, and the revision of each pointer.
+    pub(crate) environments: BTreeMap<EnvironmentName, (Arc<Environment>, Revision)>,
+    /// Plans, and the revision of each record.
+    pub(crate) plans: BTreeMap<PlanId, (PlanRecord, Revision)>,
+    /// Snapshots.
+    pub(crate) snapshots: BTreeMap<SnapshotId, Arc<SnapshotRecord>>,
+    /// Tables.
+    pub(crate) tables: BTreeMap<TableId, TableRecord>,
+    /// Lost batches that nothing has superseded.
+    pub(crate) lost: Vec<Batch>,
+}
+
+/// Where an environment's pointer points: small, as the set itself is a blob.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Pointer {
+    /// Counts flips, from 1.
+    pub(crate) seq: u64,
+    /// The plan that flipped last.
+    pub(crate) plan: PlanId,
+    /// The blob that holds the environment.
+    pub(crate) set: Hash128,
+    /// The blob before it, for the views that it showed.
+    pub(crate) previous: Option<Hash128>,
+    /// Whether all views show the set.
+    pub(crate) views_done: bool,
+}
+
+/// How far a plan is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum PlanState {
+    /// Made, not applied.
+    Planned,
+    /// Being applied.
+    Applying,
+    /// Being given up.
+    Cancelling,
+    /// The pointer moved; views follow.
+    Promoting,
+    /// Done.
+    Finished,
+    /// Some batches failed; applying it again resumes.
+    Failed,
+    /// Given up by a user; applying it again resumes.
+    Cancelled,
+}
+
+impl PlanState {
+    /// The state's name.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Planned => "planned",
+            Self::Applying => "applying",
+            Self::Cancelling => "cancelling",
+            Self::Promoting => "promoting",
+            Self::Finished => "finished",
+            Self::Failed => "failed",
+            Self::Cancelled => "cancelled",
+        }
+    }
+
+    /// Whether nothing of it goes on.
+    pub fn is_final(self) -> bool {
+        matches!(self, Self::Finished | Self::Failed | Self::Cancelled)
+    }
+}
+
+/// What is kept of a plan beside its body.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub(crate) struct PlanRecord {
+    /// The environment.
+    pub(crate) environment: EnvironmentName,
+    /// How far it is.
+    pub(crate) state: PlanState,
+    /// The blob that holds the plan and its new snapshots.
+    pub(crate) body: Hash128,
+    /// When it was made.
+    pub(crate) created: Timestamp,
+    /// Whether all it has to do is on record.
+    #[serde(default)]
+    pub(crate) materialised: bool,
+    /// What happened to it, oldest first: the evidence.
+    #[serde(default)]
+    pub(crate) history: Vec<HistoryEntry>,
+    /// Batches that failed for good.
+    #[serde(default)]
+    pub(crate) failures: Vec<FailureRecord>,
+}
+
+/// Something that happened to a plan.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct HistoryEntry {
+    /// When, by the coordinator's clock.
+    pub(crate) at: Timestamp,
+    /// What.
+    pub(crate) what: String,
+    /// Who asked for it, where somebody did.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) by: Option<String>,
+}
+
+/// A batch that failed for good.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct FailureRecord {
+    /// The batch.
+    pub(crate) batch: Batch,
+    /// Why.
+    pub(crate) failure: Failure,
+    /// After how many attempts.
+    pub(crate) attempts: u32,
+}
+
+/// A plan's body: what its blob holds.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct PlanBody {
+    /// The plan.
+    pub(crate) plan: Plan,
+    /// Its new snapshots.
+    pub(crate) records: Vec<Arc<SnapshotRecord>>,
+}
+
+/// What a plan has still to do for one table.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Todo {
+    /// What must be filled.
+    pub(crate) ranges: IntervalSet,
+    /// Whether the table must be made.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub(crate) create: bool,
+}
+
+impl Book {
+    /// Reads everything.
+    pub(crate) async fn load(store: &dyn Store) -> Result<Self, StoreError> {
+        let mut book = Self::default();
+        for entry in store.range(keys::ENVIRONMENTS).await?.entries {
+            let pointer: Pointer = decode(&entry)?;
+            let environment = read_environment(store, &pointer).await?;
+            book.environments.insert(environment.name.clone(), (Arc::new(environment), entry.mod_revision));
+        }
+        for entry in store.range(keys::PLANS).await?.entries {
+            let id = name(&entry, keys::PLANS)?;
+            book.plans.insert(id, (decode(&entry)?, entry.mod_revision));
+        }
+        for entry in store.range(keys::SNAPSHOTS).await?.entries {
+            let record = read_snapshot(store, &entry).await?;
+            book.snapshots.insert(record.id(), record);
+        }
+        for entry in store.range(keys::INTERVALS).await?.entries {
+            let done = record::decode_intervals(&entry.key, &entry.value)?;
+            book.tables.insert(name(&entry, keys::INTERVALS)?, TableRecord { done, created: true });
+        }
+        for entry in store.range(keys::LOST).await?.entries {
+            book.lost.push(name(&entry, keys::LOST)?);
+        }
+        Ok(book)
+    }
+}
+
+/// Reads an environment's set.
+async fn read_environment(store: &dyn Store, pointer: &Pointer) -> Result<Environment, StoreError> {
+    read_blob(store, pointer.set).await
+}
+
+/// Reads and decodes a blob that must be there.
+pub(crate) async fn read_blob<T: serde::de::DeserializeOwned>(
+    store: &dyn Store,
+    hash: Hash128,
+) -> Result<T, StoreError> {
+    let key = keys::blob(hash);
+    let missing = || StoreError::Corrupt { key: key.clone(), why: "it is missing".to_owned() };
+    let bytes = blob::get_blob(store, hash).await?.ok_or_else(missing)?;
+    serde_json::from_slice(&bytes).map_err(|error| StoreError::Corrupt { key, why: error.to_string() })
+}
+
+/// A snapshot's record lives in a blob: seeds carry their rows, which may be large. The key holds
+/// the blob's hash.
+async fn read_snapshot(store: &dyn Store, entry: &Entry) -> Result<Arc<SnapshotRecord>, StoreError> {
+    match decode::<StoredSnapshot>(entry)? {
+        StoredSnapshot::Inline(record) => Ok(record),
+        StoredSnapshot::Blob(hash) => read_blob(store, hash).await.map(Arc::new),
+    }
+}
+
+/// How a snapshot's record is kept under its key.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum StoredSnapshot {
+    /// In place.
+    Inline(Arc<SnapshotRecord>),
+    /// In a blob, where it is large.
+    Blob(Hash128),
+}
+
+/// Decodes an entry's JSON record.
+pub(crate) fn decode<T: serde::de::DeserializeOwned>(entry: &Entry) -> Result<T, StoreError> {
+    record::decode_json(&entry.key, &entry.value)
+}
+
+/// The one name in a key after its prefix.
+pub(crate) fn name<T: std::str::FromStr>(entry: &Entry, prefix: &str) -> Result<T, StoreError> {
+    let bad = || StoreError::Corrupt { key: entry.key.clone(), why: "its key can't be understood".to_owned() };
+    let parts = keys::parts(&entry.key, prefix).ok_or_else(bad)?;
+    parts.last().and_then(|part| part.parse().ok()).ok_or_else(bad)
+}

@@ -1,0 +1,118 @@
+//! What the rest of the coordinator asks of the loop.
+
+use std::sync::Arc;
+
+use coord_common::id::{PlanId, SnapshotId, Token, WorkerId};
+use coord_common::plan::Planned;
+use coord_common::snapshot::SnapshotRecord;
+use coord_common::task::{Lease, LeaseState, Outcome, TableId, Verdict};
+use coord_common::interval::Interval;
+use tokio::sync::{mpsc, oneshot, watch};
+
+use super::{Book, Clock, PlanBody, PlanState, PlanView, WorkerView};
+use crate::schedule::Reason;
+
+/// The answer's way back.
+pub(crate) type Reply<T> = oneshot::Sender<T>;
+
+/// A worker that isn't registered, or not any more.
+#[derive(Debug, Clone, Copy, thiserror::Error)]
+#[error("this worker session is not registered")]
+pub(crate) struct Refused;
+
+/// Why a plan isn't applied.
+#[derive(Debug, Clone, thiserror::Error)]
+pub(crate) enum ApplyError {
+    /// There is no such plan.
+    #[error("there is no plan `{0}`")]
+    Unknown(PlanId),
+    /// The environment has moved since.
+    #[error("{0}")]
+    Stale(String),
+    /// Another plan is being applied to the environment.
+    #[error("plan `{other}` is being applied to `{environment}`")]
+    Busy {
+        /// That plan.
+        other: PlanId,
+        /// The environment.
+        environment: String,
+    },
+    /// The plan can't be stopped in its state.
+    #[error("plan `{plan}` is {state}")]
+    NotRunning {
+        /// The plan.
+        plan: PlanId,
+        /// Its state.
+        state: &'static str,
+    },
+}
+
+/// One thing asked.
+pub(crate) enum Command {
+    /// Time has passed.
+    Tick,
+    /// A worker session begins, or is known again.
+    Register { worker: WorkerId, gateways: Vec<String>, slots: u32, held: Vec<Token>, reply: Reply<()> },
+    /// A worker wants leases.
+    Poll { worker: WorkerId, free: u32, nonce: u64, reply: Reply<Result<Vec<Lease>, Refused>> },
+    /// A poll was given up by its caller.
+    Unpoll { worker: WorkerId, nonce: u64 },
+    /// A worker is alive.
+    Heartbeat { worker: WorkerId, tokens: Vec<Token>, reply: Reply<Result<Vec<(Token, LeaseState)>, Refused>> },
+    /// A worker reports.
+    Complete {
+        worker: WorkerId,
+        reports: Vec<(Token, Outcome)>,
+        reply: Reply<Result<Vec<(Token, Verdict)>, Refused>>,
+    },
+    /// A worker takes no more work.
+    Drain { worker: WorkerId, reply: Reply<()> },
+    /// A snapshot's record.
+    Snapshot { id: SnapshotId, reply: Reply<Option<Arc<SnapshotRecord>>> },
+    /// A copy of all that is known.
+    Book { reply: Reply<Book> },
+    /// Keep a plan.
+    StorePlan { planned: Box<Planned>, reply: Reply<PlanState> },
+    /// A plan's body.
+    PlanBody { plan: PlanId, reply: Reply<Option<PlanBody>> },
+    /// Carry a plan out.
+    Apply { plan: PlanId, by: String, reply: Reply<Result<&'static str, ApplyError>> },
+    /// Give a plan up.
+    Cancel { plan: PlanId, reply: Reply<Result<&'static str, ApplyError>> },
+    /// How far a plan is; with what ran since a place in its log.
+    Progress { plan: PlanId, since: usize, reply: Reply<Option<PlanView>> },
+    /// Why a batch waits.
+    Why { plan: PlanId, table: TableId, at: Interval, reply: Reply<Vec<Reason>> },
+    /// The registered workers.
+    Workers { reply: Reply<Vec<WorkerView>> },
+}
+
+/// A way to the loop, for any number of callers.
+#[derive(Clone)]
+pub(crate) struct Handle {
+    pub(crate) sender: mpsc::Sender<Command>,
+    /// Ticks with every turn that changed something.
+    pub(crate) changed: watch::Receiver<u64>,
+    /// The wall clock.
+    pub(crate) clock: Clock,
+}
+
+/// The loop is between terms: ask again.
+#[derive(Debug, Clone, Copy, thiserror::Error)]
+#[error("the coordinator is not ready: it is taking over or shutting down")]
+pub(crate) struct NotReady;
+
+impl Handle {
+    /// Asks and waits for the answer.
+    pub(crate) async fn ask<T>(&self, command: impl FnOnce(Reply<T>) -> Command) -> Result<T, NotReady> {
+        let (reply, answer) = oneshot::channel();
+        self.sender.send(command(reply)).await.map_err(|_| NotReady)?;
+        answer.await.map_err(|_| NotReady)
+    }
+
+    /// Says something that has no answer.
+    pub(crate) async fn tell(&self, command: Command) {
+        // A loop that is gone needs no telling.
+        let _ = self.sender.send(command).await;
+    }
+}

@@ -1,0 +1,162 @@
+//! The workers that are registered, and their open polls and reports.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use coord_common::id::{Token, WorkerId};
+use coord_common::task::{Lease, LeaseState, Verdict};
+use tokio::time::{Duration, Instant};
+
+use super::command::{Refused, Reply};
+use super::report::WorkerView;
+use crate::schedule::Output;
+
+/// A worker that says nothing for so long is forgotten; its leases have long expired.
+const FORGET_AFTER: Duration = Duration::from_secs(120);
+
+struct Worker {
+    gateways: BTreeSet<String>,
+    slots: u32,
+    seen: Instant,
+    draining: bool,
+    poll: Option<(u64, Reply<Result<Vec<Lease>, Refused>>)>,
+    /// The last answer, for a worker that asks again because it got lost.
+    answer: Option<(u64, Vec<Lease>)>,
+    held: BTreeSet<Token>,
+}
+
+/// All workers.
+#[derive(Default)]
+pub(super) struct Workers {
+    workers: BTreeMap<WorkerId, Worker>,
+    answered: BTreeSet<WorkerId>,
+}
+
+/// What to do with a poll.
+pub(super) enum Polled {
+    /// It was answered at once.
+    Answered,
+    /// It waits; the scheduler is to be asked on its behalf.
+    Waits(BTreeSet<String>),
+}
+
+impl Workers {
+    pub(super) fn register(&mut self, id: WorkerId, gateways: Vec<String>, slots: u32, held: &[Token]) {
+        let worker = Worker {
+            gateways: gateways.into_iter().collect(),
+            slots,
+            seen: Instant::now(),
+            draining: false,
+            poll: None,
+            answer: None,
+            held: held.iter().copied().collect(),
+        };
+        self.workers.insert(id, worker);
+    }
+
+    pub(super) fn is_known(&mut self, id: &WorkerId) -> bool {
+        self.workers.get_mut(id).map(|worker| worker.seen = Instant::now()).is_some()
+    }
+
+    pub(super) fn poll(&mut self, id: &WorkerId, nonce: u64, reply: Reply<Result<Vec<Lease>, Refused>>) -> Polled {
+        let Some(worker) = self.workers.get_mut(id) else {
+            let _ = reply.send(Err(Refused));
+            return Polled::Answered;
+        };
+        worker.seen = Instant::now();
+        if let Some((answered, leases)) = &worker.answer {
+            if *answered == nonce && !leases.is_empty() {
+                let _ = reply.send(Ok(leases.clone()));
+                return Polled::Answered;
+            }
+        }
+        worker.poll = Some((nonce, reply));
+        Polled::Waits(worker.gateways.clone())
+    }
+
+    /// Takes a poll back that its caller gave up; what it returns is whom to stop asking for.
+    pub(super) fn unpoll(&mut self, id: &WorkerId, nonce: u64) -> Option<BTreeSet<String>> {
+        let worker = self.workers.get_mut(id)?;
+        let (open, _) = worker.poll.as_ref()?;
+        if *open != nonce {
+            return None;
+        }
+        worker.poll = None;
+        Some(worker.gateways.clone())
+    }
+
+    pub(super) fn drain(&mut self, id: &WorkerId) {
+        if let Some(worker) = self.workers.get_mut(id) {
+            worker.draining = true;
+            worker.poll = None;
+        }
+    }
+
+    /// Hands new leases to the polls that wait for them.
+    pub(super) fn tell(&mut self, out: &mut Output) {
+        let mut grants: BTreeMap<WorkerId, Vec<Lease>> = BTreeMap::new();
+        for (worker, lease) in out.grants.drain(..) {
+            grants.entry(worker).or_default().push(lease);
+        }
+        for (id, leases) in grants {
+            let Some(worker) = self.workers.get_mut(&id) else { continue };
+            worker.held.extend(leases.iter().map(|lease| lease.token));
+            if let Some((nonce, reply)) = worker.poll.take() {
+                worker.answer = Some((nonce, leases.clone()));
+                // A caller that is gone asks again with the same nonce.
+                let _ = reply.send(Ok(leases));
+            }
+            self.answered.insert(id);
+        }
+        for (id, token, _) in &out.verdicts {
+            if let Some(worker) = self.workers.get_mut(id) {
+                worker.held.remove(token);
+            }
+        }
+    }
+
+    /// Workers whose polls were answered since the last call.
+    pub(super) fn answered(&mut self) -> Vec<(WorkerId, BTreeSet<String>)> {
+        let answered = std::mem::take(&mut self.answered);
+        let gateways = |id: &WorkerId| self.workers.get(id).map(|worker| worker.gateways.clone());
+        answered.into_iter().filter_map(|id| Some((gateways(&id)?, id))).map(|(g, id)| (id, g)).collect()
+    }
+
+    /// Forgets workers that have been silent for long.
+    pub(super) fn forget_silent(&mut self) -> Vec<WorkerId> {
+        let now = Instant::now();
+        let silent: Vec<WorkerId> = self
+            .workers
+            .iter()
+            .filter(|(_, worker)| worker.poll.is_none() && now.duration_since(worker.seen) > FORGET_AFTER)
+            .map(|(id, _)| id.clone())
+            .collect();
+        for id in &silent {
+            self.workers.remove(id);
+        }
+        silent
+    }
+
+    pub(super) fn view(&self) -> Vec<WorkerView> {
+        let view = |(id, worker): (&WorkerId, &Worker)| WorkerView {
+            worker: id.to_string(),
+            gateways: worker.gateways.iter().cloned().collect(),
+            slots: worker.slots,
+            held: worker.held.len() as u32,
+            draining: worker.draining,
+            seen_seconds_ago: worker.seen.elapsed().as_secs(),
+        };
+        self.workers.iter().map(view).collect()
+    }
+}
+
+/// What a scheduler's output says to one worker's reports.
+pub(super) fn verdicts_of(out: &Output, worker: &WorkerId, from: usize) -> Vec<(Token, Verdict)> {
+    let mine = out.verdicts[from..].iter().filter(|(id, _, _)| id == worker);
+    mine.map(|(_, token, verdict)| (*token, *verdict)).collect()
+}
+
+/// What a scheduler's output says to one worker's heartbeat.
+pub(super) fn states_of(out: &Output, worker: &WorkerId, from: usize) -> Vec<(Token, LeaseState)> {
+    let mine = out.states[from..].iter().filter(|(id, _, _)| id == worker);
+    mine.map(|(_, token, state)| (*token, *state)).collect()
+}

@@ -1,0 +1,291 @@
+//! The one loop that owns the scheduler, the state and the clock.
+//!
+//! Everything happens in turns: take what has arrived, let the scheduler decide, make its records
+//! durable in transactions conditioned on this leader's term, and only then tell anybody. When the
+//! store refuses, the loop ends: whoever leads next rebuilds all from the store.
+
+pub(crate) mod book;
+mod command;
+mod fleet;
+mod lead;
+mod plans;
+mod recover;
+mod report;
+mod turn;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use coord_common::interval::Timestamp;
+use tokio::sync::{mpsc, watch};
+use tokio::time::{Instant as Moment, sleep_until};
+use tokio_util::sync::CancellationToken;
+use tracing::{info, warn};
+
+pub use book::PlanState;
+pub(crate) use book::{Book, PlanBody};
+pub(crate) use command::{ApplyError, Command, Handle, Refused};
+pub(crate) use report::{ExecutedBatch, PlanView, WorkerView};
+
+use crate::apply::{Group, groups};
+use crate::schedule::{Config, Event, Instant, Output, Random, Record, Scheduler};
+use crate::store::{Compare, Outcome, Revision, Store, StoreError, Txn, keys};
+use fleet::Workers;
+use lead::Lead;
+use report::Logs;
+
+/// Reads the wall clock: milliseconds since 1970, UTC. Only evidence and "now" of plans use it;
+/// deadlines use a monotonic clock.
+pub type Clock = Arc<dyn Fn() -> Timestamp + Send + Sync>;
+
+/// How the loop behaves.
+#[derive(Debug, Clone)]
+pub struct ControlConfig {
+    /// Who this coordinator is, for people.
+    pub identity: String,
+    /// How long a lease of a batch holds without a heartbeat.
+    pub lease_ttl: Duration,
+    /// How long this coordinator's leadership outlives it.
+    pub election_ttl: Duration,
+    /// First pause before a failed batch is tried again.
+    pub retry_base: Duration,
+}
+
+impl Default for ControlConfig {
+    fn default() -> Self {
+        Self {
+            identity: format!("pid-{}", std::process::id()),
+            lease_ttl: Duration::from_secs(30),
+            election_ttl: Duration::from_secs(10),
+            retry_base: Duration::from_secs(2),
+        }
+    }
+}
+
+/// Why the loop ended.
+#[derive(Debug, thiserror::Error)]
+pub enum ControlError {
+    /// The store refused or could not be reached.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// Somebody else leads.
+    #[error("this coordinator no longer leads")]
+    Deposed,
+}
+
+/// Something to tell once a turn's records are durable.
+pub(crate) type Answer = Box<dyn FnOnce() + Send>;
+
+/// Most commands taken in one turn: what they record fits a few transactions.
+const TURN: usize = 256;
+
+pub(crate) struct Control {
+    store: Arc<dyn Store>,
+    config: ControlConfig,
+    clock: Clock,
+    started: Moment,
+    lead: Lead,
+    book: Book,
+    scheduler: Scheduler,
+    workers: Workers,
+    logs: Logs,
+    changed: watch::Sender<u64>,
+}
+
+/// Leads until `stop` fires or leadership is lost: campaigns, rebuilds the state, serves `inbox`.
+pub(crate) async fn lead(
+    store: Arc<dyn Store>,
+    config: ControlConfig,
+    clock: Clock,
+    inbox: &mut mpsc::Receiver<Command>,
+    changed: watch::Sender<u64>,
+    stop: &CancellationToken,
+) -> Result<(), ControlError> {
+    let Some(lead) = Lead::campaign(store.clone(), &config, stop).await? else { return Ok(()) };
+    let mut control = Control::rebuild(store, config, clock, lead, changed).await?;
+    let result = control.serve(inbox, stop).await;
+    control.lead.resign().await;
+    result
+}
+
+impl Control {
+    async fn rebuild(
+        store: Arc<dyn Store>,
+        config: ControlConfig,
+        clock: Clock,
+        lead: Lead,
+        changed: watch::Sender<u64>,
+    ) -> Result<Self, ControlError> {
+        let book = Book::load(&*store).await?;
+        let limits = Config {
+            ttl: config.lease_ttl.as_millis() as u64,
+            backoff_base: config.retry_base.as_millis() as u64,
+            ..Config::default()
+        };
+        // Every transaction raises the revision and grants fewer than 2^20 leases, so tokens of a
+        // later term are always greater.
+        let base = (lead.term().0 as u64) << 20;
+        let scheduler = Scheduler::new(limits, base, Random::new(lead.term().0 as u64));
+        let started = Moment::now();
+        let mut control = Self {
+            store,
+            config,
+            clock,
+            started,
+            lead,
+            book,
+            scheduler,
+            workers: Workers::default(),
+            logs: Logs::default(),
+            changed,
+        };
+        control.recover().await?;
+        info!(term = control.lead.term().0, identity = control.config.identity, "leading");
+        Ok(control)
+    }
+
+    async fn serve(
+        &mut self,
+        inbox: &mut mpsc::Receiver<Command>,
+        stop: &CancellationToken,
+    ) -> Result<(), ControlError> {
+        let mut arrived = Vec::new();
+        loop {
+            let wakeup = self.wakeup();
+            tokio::select! {
+                () = stop.cancelled() => return Ok(()),
+                () = self.lead.lost() => return Err(ControlError::Deposed),
+                taken = inbox.recv_many(&mut arrived, TURN) => {
+                    if taken == 0 {
+                        return Ok(());
+                    }
+                }
+                () = sleep_until(wakeup) => arrived.push(Command::Tick),
+            }
+            self.turn(std::mem::take(&mut arrived)).await?;
+        }
+    }
+
+    /// When the scheduler wants to be asked again; at least every second, to forget workers.
+    fn wakeup(&self) -> Moment {
+        let idle = Moment::now() + Duration::from_secs(1);
+        let next = self.scheduler.next_wakeup().map(|at| self.started + Duration::from_millis(at.0));
+        next.map_or(idle, |at| at.min(idle))
+    }
+
+    fn now(&self) -> Instant {
+        Instant(self.started.elapsed().as_millis() as u64)
+    }
+
+    /// One turn: decide, record, tell.
+    async fn turn(&mut self, commands: Vec<Command>) -> Result<(), ControlError> {
+        let mut out = Output::default();
+        let mut answers = Vec::new();
+        let mut later = Vec::new();
+        for command in commands {
+            if let Some(command) = self.take(command, &mut out, &mut answers) {
+                later.push(command);
+            }
+        }
+        self.settle(out, answers).await?;
+        for command in later {
+            self.administer(command).await?;
+        }
+        Ok(())
+    }
+
+    /// Makes decisions durable, tells them, and acts on what follows from them, until nothing
+    /// follows any more.
+    async fn settle(&mut self, mut out: Output, answers: Vec<Answer>) -> Result<(), ControlError> {
+        let mut answers = answers;
+        loop {
+            self.record(&out.records).await?;
+            self.note(&out.records);
+            for answer in answers.drain(..) {
+                answer();
+            }
+            let notices = std::mem::take(&mut out.notices);
+            self.workers.tell(&mut out);
+            self.stop_asking();
+            if notices.is_empty() {
+                break;
+            }
+            out = Output::default();
+            for notice in notices {
+                self.act(notice, &mut out).await?;
+            }
+        }
+        self.changed.send_modify(|version| *version += 1);
+        Ok(())
+    }
+
+    /// Workers whose poll was answered want nothing more until they poll again.
+    fn stop_asking(&mut self) {
+        let now = self.now();
+        for (worker, gateways) in self.workers.answered() {
+            let mut none = Output::default();
+            self.scheduler.on(now, Event::Ask { worker, gateways, free: 0 }, &mut none);
+        }
+    }
+
+    async fn record(&mut self, records: &[Record]) -> Result<(), ControlError> {
+        if records.is_empty() {
+            return Ok(());
+        }
+        for group in groups(records)? {
+            self.commit(into_txn(group)).await?;
+        }
+        Ok(())
+    }
+
+    /// Commits a transaction that only the leader may make.
+    ///
+    /// # Errors
+    /// [`ControlError`] also where the outcome is unknown: the next term reads what is true.
+    async fn commit(&mut self, txn: Txn) -> Result<Revision, ControlError> {
+        match self.store.commit(txn.require(self.lead.compare())).await? {
+            Outcome::Committed(revision) => Ok(revision),
+            Outcome::Conflict => {
+                warn!("a transaction's conditions no longer hold");
+                Err(ControlError::Deposed)
+            }
+        }
+    }
+
+    /// Keeps the book in step with what was just made durable.
+    fn note(&mut self, records: &[Record]) {
+        for record in records {
+            match record {
+                Record::Committed(committed) => {
+                    let table = self.book.tables.entry(committed.table.clone()).or_default();
+                    table.done = committed.done.clone();
+                    table.created = committed.created;
+                    self.book.lost.retain(|batch| {
+                        batch.table != committed.table || !committed.superseded.contains(&batch.interval)
+                    });
+                }
+                Record::Lost { batch, .. } => self.book.lost.push(batch.clone()),
+                Record::Granted { .. }
+                | Record::Waiting { .. }
+                | Record::Failed { .. }
+                | Record::Cleared { .. }
+                | Record::Released { .. }
+                | Record::Promoted { .. }
+                | Record::Cancelled { .. } => {}
+            }
+            self.logs.note(record);
+        }
+    }
+}
+
+fn into_txn(group: Group) -> Txn {
+    group.into_iter().fold(Txn::new(), |txn, (key, value)| match value {
+        Some(value) => txn.put(key, value),
+        None => txn.delete(key),
+    })
+}
+
+/// Nothing is left under a plan's todo.
+pub(super) fn nothing_left(plan: coord_common::id::PlanId) -> Compare {
+    Compare::NoneUnder(keys::todos_of(plan))
+}

@@ -1,0 +1,414 @@
+//! Plans: kept, applied, flipped, given up. Each step is one conditioned transaction, and each can
+//! be taken again after a crash.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use coord_common::id::{EnvironmentName, PlanId};
+use coord_common::plan::{Environment, Plan, Planned, Purpose, views};
+use coord_common::snapshot::SnapshotRecord;
+use coord_common::task::{Promote, TableId};
+use tracing::{info, warn};
+
+use super::book::{
+    FailureRecord, HistoryEntry, PlanBody, PlanRecord, PlanState, Pointer, StoredSnapshot, Todo, read_blob,
+};
+use super::command::{ApplyError, Command};
+use super::{Control, ControlError, nothing_left};
+use crate::apply;
+use crate::schedule::{Event, FailedBatch, Notice, Output, PlanOutcome};
+use crate::store::record::{encode_intervals, encode_json};
+use crate::store::{Compare, Revision, StoreError, Txn, blob, keys};
+
+/// Documents of one transaction; each is one operation and at most one compare.
+const CHUNK: usize = 60;
+/// Records up to this size stay under their key.
+const INLINE_BYTES: usize = 64 * 1024;
+
+impl Control {
+    /// Answers what isn't a worker's.
+    pub(super) async fn administer(&mut self, command: Command) -> Result<(), ControlError> {
+        match command {
+            Command::Snapshot { id, reply } => drop(reply.send(self.book.snapshots.get(&id).cloned())),
+            Command::Book { reply } => drop(reply.send(self.book.clone())),
+            Command::StorePlan { planned, reply } => {
+                let state = self.store_plan(*planned).await?;
+                drop(reply.send(state));
+            }
+            Command::PlanBody { plan, reply } => {
+                let body = match self.book.plans.get(&plan) {
+                    Some((record, _)) => Some(read_blob(&*self.store, record.body).await?),
+                    None => None,
+                };
+                drop(reply.send(body));
+            }
+            Command::Apply { plan, by, reply } => {
+                let answer = self.apply(plan, by).await?;
+                drop(reply.send(answer));
+            }
+            Command::Cancel { plan, reply } => {
+                let answer = self.cancel(plan).await?;
+                drop(reply.send(answer));
+            }
+            Command::Progress { plan, since, reply } => drop(reply.send(self.view(plan, since))),
+            Command::Why { plan, table, at, reply } => {
+                drop(reply.send(self.scheduler.why_waiting(plan, &table, at)));
+            }
+            Command::Workers { reply } => drop(reply.send(self.workers.view())),
+            Command::Tick
+            | Command::Register { .. }
+            | Command::Poll { .. }
+            | Command::Unpoll { .. }
+            | Command::Heartbeat { .. }
+            | Command::Complete { .. }
+            | Command::Drain { .. } => {}
+        }
+        Ok(())
+    }
+
+    /// Keeps a plan; one that is kept already stays as it is.
+    async fn store_plan(&mut self, planned: Planned) -> Result<PlanState, ControlError> {
+        let id = planned.plan.id;
+        if let Some((record, _)) = self.book.plans.get(&id) {
+            return Ok(record.state);
+        }
+        let environment = planned.plan.environment.clone();
+        let body = PlanBody { plan: planned.plan, records: planned.new_records };
+        let bytes = serde_json::to_vec(&body).map_err(|error| StoreError::Invalid(error.to_string()))?;
+        let hash = blob::put_blob(&*self.store, &bytes).await?;
+        let record = PlanRecord {
+            environment,
+            state: PlanState::Planned,
+            body: hash,
+            created: (self.clock)(),
+            materialised: false,
+            history: Vec::new(),
+            failures: Vec::new(),
+        };
+        self.put_plan(id, record, Txn::new()).await?;
+        Ok(PlanState::Planned)
+    }
+
+    /// Puts a plan's record together with other changes, if the record is as it was read.
+    pub(super) async fn put_plan(
+        &mut self,
+        id: PlanId,
+        record: PlanRecord,
+        txn: Txn,
+    ) -> Result<Revision, ControlError> {
+        let key = keys::plan(id);
+        let unchanged = match self.book.plans.get(&id) {
+            Some((_, revision)) => Compare::ModRevision(key.clone(), *revision),
+            None => Compare::Absent(key.clone()),
+        };
+        let txn = txn.require(unchanged).put(key, encode_json(&record)?);
+        let revision = self.commit(txn).await?;
+        self.book.plans.insert(id, (record, revision));
+        Ok(revision)
+    }
+
+    /// Starts or resumes a plan.
+    async fn apply(&mut self, id: PlanId, by: String) -> Result<Result<&'static str, ApplyError>, ControlError> {
+        let Some((record, _)) = self.book.plans.get(&id).cloned() else {
+            return Ok(Err(ApplyError::Unknown(id)));
+        };
+        match record.state {
+            PlanState::Finished => return Ok(Ok("finished")),
+            PlanState::Applying | PlanState::Promoting | PlanState::Cancelling => return Ok(Ok("running")),
+            PlanState::Planned | PlanState::Failed | PlanState::Cancelled => {}
+        }
+        let busy = self.book.plans.iter().find(|(other, (plan, _))| {
+            **other != id
+                && plan.environment == record.environment
+                && !plan.state.is_final()
+                && plan.state != PlanState::Planned
+        });
+        if let Some((other, _)) = busy {
+            let environment = record.environment.to_string();
+            return Ok(Err(ApplyError::Busy { other: *other, environment }));
+        }
+        let body: PlanBody = read_blob(&*self.store, record.body).await?;
+        if let Err(stale) = apply::check_base(&body.plan, &self.book) {
+            return Ok(Err(ApplyError::Stale(stale.to_string())));
+        }
+        let resumed = record.state != PlanState::Planned;
+        let left = if record.materialised { Some(self.todos_on_record(id).await?) } else { None };
+        let mut record = record;
+        record.state = PlanState::Applying;
+        record.failures.clear();
+        let what = if resumed { "resumed" } else { "started" };
+        record.history.push(HistoryEntry { at: (self.clock)(), what: what.to_owned(), by: Some(by) });
+        let env_key = keys::applying(&record.environment);
+        let claim = Txn::new()
+            .require(Compare::Absent(env_key.clone()))
+            .require(self.environment_unchanged(&record.environment))
+            .delete_prefix(keys::setbacks_of(id))
+            .put(env_key, encode_json(&id)?);
+        self.put_plan(id, record, claim).await?;
+        info!(plan = %id, environment = %body.plan.environment, what, "applying");
+        self.carry_out(&body, left).await?;
+        Ok(Ok(what))
+    }
+
+    /// What has to hold of an environment's pointer so that nobody else moved it.
+    fn environment_unchanged(&self, environment: &EnvironmentName) -> Compare {
+        let key = keys::environment(environment);
+        match self.book.environments.get(environment) {
+            Some((_, revision)) => Compare::ModRevision(key, *revision),
+            None => Compare::Absent(key),
+        }
+    }
+
+    /// What is on record of a plan's todo.
+    pub(super) async fn todos_on_record(&self, id: PlanId) -> Result<BTreeMap<TableId, Todo>, ControlError> {
+        let prefix = keys::todos_of(id);
+        let mut todos = BTreeMap::new();
+        for entry in self.store.range(&prefix).await?.entries {
+            todos.insert(super::book::name(&entry, &prefix)?, super::book::decode(&entry)?);
+        }
+        Ok(todos)
+    }
+
+    /// Puts on record what a plan has to do, and lets the scheduler do it. `left`: what is on
+    /// record already.
+    pub(super) async fn carry_out(
+        &mut self,
+        body: &PlanBody,
+        left: Option<BTreeMap<TableId, Todo>>,
+    ) -> Result<(), ControlError> {
+        self.keep_snapshots(&body.records).await?;
+        let todo = match left {
+            Some(todo) => todo,
+            None => self.materialise(&body.plan).await?,
+        };
+        let mut work = apply::work(&body.plan, &self.book, &todo);
+        if body.plan.skips_computing() {
+            for node in &mut work.nodes {
+                node.todo = coord_common::interval::IntervalSet::new();
+            }
+        }
+        self.logs.start(body.plan.id);
+        let mut out = Output::default();
+        let limits = body.plan.layout.concurrent_tasks.clone();
+        let now = self.now();
+        self.scheduler.on(now, Event::Limits(limits), &mut out);
+        self.scheduler.on(now, Event::Admit(work), &mut out);
+        Box::pin(self.settle(out, Vec::new())).await
+    }
+
+    /// Records of snapshots are written once; those that exist stay.
+    async fn keep_snapshots(&mut self, records: &[Arc<SnapshotRecord>]) -> Result<(), ControlError> {
+        let new: Vec<_> =
+            records.iter().filter(|record| !self.book.snapshots.contains_key(&record.id())).cloned().collect();
+        for chunk in new.chunks(CHUNK) {
+            let mut txn = Txn::new();
+            for record in chunk {
+                let key = keys::snapshot(record.id());
+                let mut value = encode_json(&StoredSnapshot::Inline(record.clone()))?;
+                if value.len() > INLINE_BYTES {
+                    let bytes = serde_json::to_vec(record).map_err(|e| StoreError::Invalid(e.to_string()))?;
+                    let hash = blob::put_blob(&*self.store, &bytes).await?;
+                    value = encode_json(&StoredSnapshot::Blob(hash))?;
+                }
+                if txn.bytes() + value.len() > 1_000_000 {
+                    self.commit(std::mem::take(&mut txn)).await?;
+                }
+                txn = txn.put(key, value);
+            }
+            self.commit(txn).await?;
+            for record in chunk {
+                self.book.snapshots.insert(record.id(), record.clone());
+            }
+        }
+        Ok(())
+    }
+
+    async fn materialise(&mut self, plan: &Plan) -> Result<BTreeMap<TableId, Todo>, ControlError> {
+        let todo = apply::todos(plan, &self.book);
+        let entries: Vec<_> = todo.iter().collect();
+        for chunk in entries.chunks(CHUNK) {
+            let mut txn = Txn::new();
+            for (table, left) in chunk {
+                txn = txn.put(keys::todo(plan.id, table), encode_json(left)?);
+            }
+            self.commit(txn).await?;
+        }
+        let Some((record, _)) = self.book.plans.get(&plan.id) else { return Ok(todo) };
+        let record = PlanRecord { materialised: true, ..record.clone() };
+        self.put_plan(plan.id, record, Txn::new()).await?;
+        Ok(todo)
+    }
+
+    async fn cancel(&mut self, id: PlanId) -> Result<Result<&'static str, ApplyError>, ControlError> {
+        let Some((record, _)) = self.book.plans.get(&id).cloned() else {
+            return Ok(Err(ApplyError::Unknown(id)));
+        };
+        match record.state {
+            PlanState::Applying => {}
+            PlanState::Cancelling => return Ok(Ok("cancelling")),
+            state @ (PlanState::Planned
+            | PlanState::Promoting
+            | PlanState::Finished
+            | PlanState::Failed
+            | PlanState::Cancelled) => {
+                return Ok(Err(ApplyError::NotRunning { plan: id, state: state.name() }));
+            }
+        }
+        let record = PlanRecord { state: PlanState::Cancelling, ..record };
+        self.put_plan(id, record, Txn::new()).await?;
+        let mut out = Output::default();
+        self.scheduler.on(self.now(), Event::Cancel { plan: id }, &mut out);
+        Box::pin(self.settle(out, Vec::new())).await?;
+        Ok(Ok("cancelling"))
+    }
+
+    /// Acts on what the scheduler noticed.
+    pub(super) async fn act(&mut self, notice: Notice, out: &mut Output) -> Result<(), ControlError> {
+        match notice {
+            Notice::PlanSettled { plan, outcome: PlanOutcome::Complete } => self.complete(plan, out).await,
+            Notice::PlanSettled { plan, outcome: PlanOutcome::Failed { failures, .. } } => {
+                self.fail(plan, failures).await
+            }
+            Notice::PlanCancelled { plan } => self.finish(plan, PlanState::Cancelled, "cancelled").await,
+            Notice::Promoted { plan, promote } => self.promoted(plan, &promote).await,
+            Notice::PromoteFailed { plan, promote, failure } => {
+                warn!(plan = %plan, environment = %promote.environment, %failure, "views could not be switched");
+                self.logs.promote_failed(plan, failure);
+                self.finish(plan, PlanState::Failed, "views could not be switched").await
+            }
+        }
+    }
+
+    /// All batches are acknowledged: move the pointer.
+    async fn complete(&mut self, id: PlanId, out: &mut Output) -> Result<(), ControlError> {
+        let Some((record, _)) = self.book.plans.get(&id).cloned() else { return Ok(()) };
+        let body: PlanBody = read_blob(&*self.store, record.body).await?;
+        if body.plan.skips_computing() {
+            self.record_without_computing(&body.plan).await?;
+        }
+        if body.plan.purpose == Purpose::Run {
+            return self.finish(id, PlanState::Finished, "finished").await;
+        }
+        self.flip(id, record, &body.plan).await?;
+        self.promote(id, &body.plan.environment, out).await
+    }
+
+    /// Marks what a plan covers as done although nothing was computed, because the user asked.
+    async fn record_without_computing(&mut self, plan: &Plan) -> Result<(), ControlError> {
+        for model in &plan.models {
+            let Some(table) = &model.table else { continue };
+            let known = self.book.tables.entry(table.clone()).or_default();
+            known.done = known.done.union(&model.missing);
+            let value = encode_intervals(&known.done);
+            let txn = Txn::new().put(keys::intervals(table), value).delete(keys::todo(plan.id, table));
+            self.commit(txn).await?;
+        }
+        Ok(())
+    }
+
+    async fn flip(&mut self, id: PlanId, mut record: PlanRecord, plan: &Plan) -> Result<(), ControlError> {
+        let environment = Environment {
+            name: plan.environment.clone(),
+            seq: plan.base_seq + 1,
+            plan: id,
+            start: plan.start,
+            end: plan.end,
+            models: plan.target.clone(),
+        };
+        let bytes = serde_json::to_vec(&environment).map_err(|e| StoreError::Invalid(e.to_string()))?;
+        let set = blob::put_blob(&*self.store, &bytes).await?;
+        let previous = self.pointer(&plan.environment).await?.map(|pointer| pointer.set);
+        let pointer = Pointer { seq: environment.seq, plan: id, set, previous, views_done: false };
+        record.state = PlanState::Promoting;
+        let what = format!("flipped {} to revision {}", plan.environment, environment.seq);
+        record.history.push(HistoryEntry { at: (self.clock)(), what, by: None });
+        let key = keys::environment(&plan.environment);
+        let txn = Txn::new()
+            .require(nothing_left(id))
+            .require(self.environment_unchanged(&plan.environment))
+            .put(key, encode_json(&pointer)?);
+        let revision = self.put_plan(id, record, txn).await?;
+        info!(plan = %id, environment = %plan.environment, seq = environment.seq, "flipped");
+        self.book.environments.insert(plan.environment.clone(), (Arc::new(environment), revision));
+        Ok(())
+    }
+
+    pub(super) async fn pointer(&self, environment: &EnvironmentName) -> Result<Option<Pointer>, ControlError> {
+        let entry = self.store.get(&keys::environment(environment)).await?;
+        Ok(entry.as_ref().map(super::book::decode).transpose()?)
+    }
+
+    /// Has the views follow the pointer.
+    pub(super) async fn promote(
+        &mut self,
+        id: PlanId,
+        name: &EnvironmentName,
+        out: &mut Output,
+    ) -> Result<(), ControlError> {
+        let Some((environment, _)) = self.book.environments.get(name).cloned() else { return Ok(()) };
+        let Some(pointer) = self.pointer(name).await? else { return Ok(()) };
+        let before: Option<Environment> = match pointer.previous {
+            Some(hash) => Some(read_blob(&*self.store, hash).await?),
+            None => None,
+        };
+        let (make, drop) = views(before.as_ref().map(|before| &before.models), &environment.models);
+        let Some((record, _)) = self.book.plans.get(&id) else { return Ok(()) };
+        let body: PlanBody = read_blob(&*self.store, record.body).await?;
+        let promote = Promote {
+            environment: name.clone(),
+            seq: environment.seq,
+            gateway: body.plan.layout.default_gateway.clone(),
+            execution_time: body.plan.execution_time,
+            views: make,
+            drop,
+        };
+        if promote.views.is_empty() && promote.drop.is_empty() {
+            return self.promoted(id, &promote).await;
+        }
+        self.scheduler.on(self.now(), Event::Promote(promote, id), out);
+        Ok(())
+    }
+
+    /// The views show what they should: the plan is done.
+    async fn promoted(&mut self, id: PlanId, promote: &Promote) -> Result<(), ControlError> {
+        let Some(pointer) = self.pointer(&promote.environment).await? else { return Ok(()) };
+        let key = keys::environment(&promote.environment);
+        let unchanged = self.environment_unchanged(&promote.environment);
+        let pointer = Pointer { views_done: true, ..pointer };
+        let txn = Txn::new().require(unchanged).put(key, encode_json(&pointer)?);
+        let revision = self.commit(txn).await?;
+        if let Some(entry) = self.book.environments.get_mut(&promote.environment) {
+            entry.1 = revision;
+        }
+        self.finish(id, PlanState::Finished, "finished").await
+    }
+
+    async fn fail(&mut self, id: PlanId, failures: Vec<FailedBatch>) -> Result<(), ControlError> {
+        warn!(plan = %id, failures = failures.len(), "plan failed");
+        let Some((record, _)) = self.book.plans.get_mut(&id) else { return Ok(()) };
+        // The record must stay far below the store's limit of a value; all are under `failed/`.
+        let kept = failures.into_iter().take(200);
+        record.failures = kept
+            .map(|failed| FailureRecord { batch: failed.batch, failure: failed.failure, attempts: failed.attempts })
+            .collect();
+        self.finish(id, PlanState::Failed, "failed").await
+    }
+
+    /// Ends a plan: others may move its environment again.
+    async fn finish(&mut self, id: PlanId, state: PlanState, what: &str) -> Result<(), ControlError> {
+        let Some((record, _)) = self.book.plans.get(&id).cloned() else { return Ok(()) };
+        let mut record = record;
+        record.state = state;
+        record.history.push(HistoryEntry { at: (self.clock)(), what: what.to_owned(), by: None });
+        let mut txn = Txn::new().delete(keys::applying(&record.environment));
+        if state == PlanState::Finished {
+            txn = txn.delete_prefix(keys::todos_of(id)).delete_prefix(keys::setbacks_of(id));
+        }
+        self.put_plan(id, record, txn).await?;
+        self.logs.end(id);
+        info!(plan = %id, state = state.name(), "plan ended");
+        let mut out = Output::default();
+        self.scheduler.on(self.now(), Event::Forget { plan: id }, &mut out);
+        Ok(())
+    }
+}

@@ -1,0 +1,133 @@
+//! What a new leader does first: take up what the last one left, from the store alone.
+
+use std::collections::BTreeMap;
+
+use coord_common::id::{EnvironmentName, PlanId};
+use tracing::info;
+
+use super::book::{PlanBody, PlanState, decode, name, read_blob};
+use super::{Control, ControlError};
+use crate::apply::{self, LeaseRecord, LeasedWork, Setback, token_of};
+use crate::schedule::{Event, Output, Recovered};
+use crate::store::{Txn, keys};
+
+impl Control {
+    /// Resumes every plan that was under way, with its leases, retries and failures.
+    pub(super) async fn recover(&mut self) -> Result<(), ControlError> {
+        let leases = self.leases().await?;
+        let under_way: Vec<(PlanId, PlanState, EnvironmentName)> = self
+            .book
+            .plans
+            .iter()
+            .filter(|(_, (record, _))| record.state != PlanState::Planned && !record.state.is_final())
+            .map(|(id, (record, _))| (*id, record.state, record.environment.clone()))
+            .collect();
+        let mut out = Output::default();
+        let now = self.now();
+        for (id, state, _) in &under_way {
+            if matches!(state, PlanState::Applying | PlanState::Cancelling) {
+                self.resume(*id, &mut out).await?;
+            }
+        }
+        let mut known = Vec::new();
+        for (key, lease) in leases {
+            match self.recovered(&key, lease) {
+                Some(event) => known.push(event),
+                None => drop(self.commit(Txn::new().delete(key)).await?),
+            }
+        }
+        for event in known {
+            self.scheduler.on(now, Event::Recovered(event), &mut out);
+        }
+        for (id, state, environment) in &under_way {
+            match state {
+                PlanState::Cancelling => self.scheduler.on(now, Event::Cancel { plan: *id }, &mut out),
+                PlanState::Promoting => self.promote(*id, environment, &mut out).await?,
+                PlanState::Planned
+                | PlanState::Applying
+                | PlanState::Finished
+                | PlanState::Failed
+                | PlanState::Cancelled => {}
+            }
+        }
+        if !under_way.is_empty() {
+            info!(plans = under_way.len(), "resuming what was under way");
+        }
+        self.settle(out, Vec::new()).await
+    }
+
+    /// Admits one plan with what is on record of it.
+    async fn resume(&mut self, id: PlanId, out: &mut Output) -> Result<(), ControlError> {
+        let Some((record, _)) = self.book.plans.get(&id).cloned() else { return Ok(()) };
+        let body: PlanBody = read_blob(&*self.store, record.body).await?;
+        self.keep_snapshots(&body.records).await?;
+        let todo = if record.materialised {
+            self.todos_on_record(id).await?
+        } else {
+            self.materialise(&body.plan).await?
+        };
+        let mut work = apply::work(&body.plan, &self.book, &todo);
+        if body.plan.skips_computing() {
+            for node in &mut work.nodes {
+                node.todo = coord_common::interval::IntervalSet::new();
+            }
+        }
+        self.logs.start(id);
+        let now = self.now();
+        self.scheduler.on(now, Event::Limits(body.plan.layout.concurrent_tasks.clone()), out);
+        self.scheduler.on(now, Event::Admit(work), out);
+        for event in self.setbacks(id).await? {
+            self.scheduler.on(now, Event::Recovered(event), out);
+        }
+        Ok(())
+    }
+
+    async fn setbacks(&self, plan: PlanId) -> Result<Vec<Recovered>, ControlError> {
+        let mut found = Vec::new();
+        for (prefix, failed) in [(keys::waits_of(plan), false), (keys::failures_of(plan), true)] {
+            for entry in self.store.range(&prefix).await?.entries {
+                let batch = name(&entry, &prefix)?;
+                let Setback { attempts, losses, delay, failure } = decode(&entry)?;
+                found.push(match failure {
+                    Some(failure) if failed => Recovered::Failed { plan, batch, attempts, failure },
+                    _ => Recovered::Waiting { plan, batch, attempts, losses, delay },
+                });
+            }
+        }
+        Ok(found)
+    }
+
+    async fn leases(&self) -> Result<BTreeMap<String, LeaseRecord>, ControlError> {
+        let entries = self.store.range(keys::LEASES).await?.entries;
+        let mut leases = BTreeMap::new();
+        for entry in entries {
+            leases.insert(entry.key.clone(), decode(&entry)?);
+        }
+        Ok(leases)
+    }
+
+    /// What the scheduler must know of a lease on record; nothing where its plan is over.
+    fn recovered(&self, key: &str, lease: LeaseRecord) -> Option<Recovered> {
+        let token = token_of(key)?;
+        let (record, _) = self.book.plans.get(&lease.plan)?;
+        match lease.work {
+            LeasedWork::Batch { batch, mode, supersedes } => {
+                (!record.state.is_final()).then_some(Recovered::Leased {
+                    token,
+                    worker: lease.worker,
+                    plan: lease.plan,
+                    batch,
+                    mode,
+                    attempts: lease.attempts,
+                    losses: lease.losses,
+                    serves: lease.serves,
+                    supersedes,
+                })
+            }
+            // A promotion is cheap and idempotent: it is simply granted again, under a newer token
+            // whose fence turns the old one away.
+            LeasedWork::Promote { .. } => None,
+        }
+    }
+}
+

@@ -1,0 +1,264 @@
+//! What people are told of plans and workers.
+
+use std::collections::BTreeMap;
+
+use coord_common::id::PlanId;
+use coord_common::interval::Interval;
+use coord_common::task::{Failure, TableId};
+use serde::{Deserialize, Serialize};
+
+use super::{Control, PlanState};
+use crate::schedule::{PlanProgress, Record};
+
+/// Most batches that a plan's log keeps; a longer one forgets none that a watcher at ten a second
+/// hasn't read, and only documents of very large plans lack their beginning.
+const LOG: usize = 500_000;
+
+/// One batch that ended.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ExecutedBatch {
+    /// The model.
+    pub model: String,
+    /// The batch's interval.
+    pub interval: Interval,
+    /// `ok`, `audit_failed` or `error`.
+    pub status: String,
+    /// Rows written.
+    pub rows: u64,
+    /// Time that the worker took, in milliseconds.
+    pub millis: u64,
+    /// Audits that found bad rows but don't block: name and count.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub warnings: Vec<(String, u64)>,
+    /// Why it failed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub error: Option<Failure>,
+}
+
+/// A plan as a watcher sees it.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct PlanView {
+    /// Its state's name.
+    pub state: String,
+    /// Whether nothing of it goes on.
+    pub ended: bool,
+    /// Batches to run over all, and how many of them are done.
+    pub total: u64,
+    /// Those that are committed.
+    pub done: u64,
+    /// Those that are leased.
+    pub in_flight: u64,
+    /// Those that failed for good.
+    pub failed: u64,
+    /// The same for each model.
+    pub models: Vec<ModelView>,
+    /// Batches that ended since the place that was asked for.
+    pub executed: Vec<ExecutedBatch>,
+    /// The place in the log to ask from next.
+    pub next: usize,
+    /// Batches that failed for good, with their errors.
+    pub failures: Vec<FailureView>,
+}
+
+/// One model of a plan as a watcher sees it.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct ModelView {
+    /// The model.
+    pub model: String,
+    /// Its batches.
+    pub total: u64,
+    /// Those that are committed.
+    pub done: u64,
+    /// Those that are leased.
+    pub in_flight: u64,
+    /// Those that failed for good.
+    pub failed: u64,
+    /// Why the next one waits, where it does.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub waits: Option<String>,
+}
+
+/// A batch that failed for good.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct FailureView {
+    /// The model.
+    pub model: String,
+    /// The batch's interval.
+    pub interval: Interval,
+    /// Why.
+    pub failure: Failure,
+    /// After how many attempts.
+    pub attempts: u32,
+}
+
+/// A worker as people see it.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct WorkerView {
+    /// The session's id.
+    pub worker: String,
+    /// Gateways that it reaches.
+    pub gateways: Vec<String>,
+    /// How many leases it can hold.
+    pub slots: u32,
+    /// How many it holds.
+    pub held: u32,
+    /// Whether it takes no more.
+    pub draining: bool,
+    /// How long ago it was heard, in seconds.
+    pub seen_seconds_ago: u64,
+}
+
+/// What ran, plan by plan, since this leader took over.
+#[derive(Default)]
+pub(super) struct Logs {
+    logs: BTreeMap<PlanId, Log>,
+}
+
+#[derive(Default)]
+struct Log {
+    executed: Vec<ExecutedBatch>,
+    /// Entries that were dropped from the front.
+    dropped: usize,
+    promote_failure: Option<Failure>,
+    last: Option<PlanProgress>,
+    over: bool,
+}
+
+impl Logs {
+    /// A plan begins or goes on. Logs of plans that ended long ago are dropped.
+    pub(super) fn start(&mut self, plan: PlanId) {
+        while self.logs.len() > 16 {
+            let over = self.logs.iter().find(|(id, log)| log.over && **id != plan).map(|(id, _)| *id);
+            match over {
+                Some(id) => self.logs.remove(&id),
+                None => break,
+            };
+        }
+        self.logs.insert(plan, Log::default());
+    }
+
+    pub(super) fn end(&mut self, plan: PlanId) {
+        if let Some(log) = self.logs.get_mut(&plan) {
+            log.over = true;
+        }
+    }
+
+    pub(super) fn promote_failed(&mut self, plan: PlanId, failure: Failure) {
+        self.logs.entry(plan).or_default().promote_failure = Some(failure);
+    }
+
+    pub(super) fn note(&mut self, record: &Record) {
+        let (plan, entry) = match record {
+            Record::Committed(done) => (done.plan, ExecutedBatch {
+                model: done.table.model.to_string(),
+                interval: done.interval,
+                status: "ok".to_owned(),
+                rows: done.rows,
+                millis: done.millis,
+                warnings: done
+                    .audits
+                    .iter()
+                    .filter(|audit| audit.bad_rows > 0)
+                    .map(|audit| (audit.name.clone(), audit.bad_rows))
+                    .collect(),
+                error: None,
+            }),
+            Record::Failed { plan, batch, failure, .. } => (*plan, ExecutedBatch {
+                model: batch.table.model.to_string(),
+                interval: batch.interval,
+                status: status(failure).to_owned(),
+                rows: 0,
+                millis: 0,
+                warnings: Vec::new(),
+                error: Some(failure.clone()),
+            }),
+            Record::Granted { .. }
+            | Record::Lost { .. }
+            | Record::Waiting { .. }
+            | Record::Cleared { .. }
+            | Record::Released { .. }
+            | Record::Promoted { .. }
+            | Record::Cancelled { .. } => return,
+        };
+        if matches!(record, Record::Committed(done) if done.mode == coord_common::task::Mode::Create) {
+            return;
+        }
+        let log = self.logs.entry(plan).or_default();
+        if log.executed.len() >= LOG {
+            log.executed.drain(..LOG / 2);
+            log.dropped += LOG / 2;
+        }
+        log.executed.push(entry);
+    }
+}
+
+fn status(failure: &Failure) -> &'static str {
+    match failure.class {
+        coord_common::task::FailureClass::Audit => "audit_failed",
+        coord_common::task::FailureClass::Permanent | coord_common::task::FailureClass::Transient => "error",
+    }
+}
+
+impl Control {
+    /// How far a plan is.
+    pub(super) fn view(&mut self, plan: PlanId, since: usize) -> Option<PlanView> {
+        let (record, _) = self.book.plans.get(&plan)?;
+        let log = self.logs.logs.entry(plan).or_default();
+        // A settled plan is forgotten by the scheduler; its last progress stays here.
+        if let Some(progress) = self.scheduler.progress(plan) {
+            log.last = Some(progress);
+        }
+        let from = since.saturating_sub(log.dropped).min(log.executed.len());
+        let mut failures: Vec<FailureView> = record
+            .failures
+            .iter()
+            .map(|failed| FailureView {
+                model: failed.batch.table.model.to_string(),
+                interval: failed.batch.interval,
+                failure: failed.failure.clone(),
+                attempts: failed.attempts,
+            })
+            .collect();
+        if let Some(failure) = &log.promote_failure {
+            failures.push(FailureView {
+                model: format!("views of {}", record.environment),
+                interval: Interval::ALL,
+                failure: failure.clone(),
+                attempts: 1,
+            });
+        }
+        let models = log.last.as_ref().map(models).unwrap_or_default();
+        let sum = |of: fn(&ModelView) -> u64| models.iter().map(of).sum();
+        Some(PlanView {
+            state: record.state.name().to_owned(),
+            ended: record.state.is_final() || record.state == PlanState::Planned,
+            total: sum(|model| model.total),
+            done: sum(|model| model.done),
+            in_flight: sum(|model| model.in_flight),
+            failed: sum(|model| model.failed),
+            executed: log.executed[from..].to_vec(),
+            next: log.dropped + log.executed.len(),
+            models,
+            failures,
+        })
+    }
+}
+
+fn models(progress: &PlanProgress) -> Vec<ModelView> {
+    progress
+        .nodes
+        .iter()
+        .map(|node| ModelView {
+            model: model(&node.table),
+            total: node.total,
+            done: node.done,
+            in_flight: node.in_flight,
+            failed: node.failed,
+            waits: node.waiting.as_ref().map(ToString::to_string),
+        })
+        .collect()
+}
+
+fn model(table: &TableId) -> String {
+    table.model.to_string()
+}

@@ -1,0 +1,71 @@
+//! What workers ask, as events for the scheduler; answers wait until decisions are durable.
+
+
+use super::command::{Command, Refused};
+use super::fleet::{Polled, states_of, verdicts_of};
+use super::{Answer, Control};
+use crate::schedule::{Event, Output};
+
+impl Control {
+    /// Takes a command of a worker in; gives back what isn't one.
+    pub(super) fn take(
+        &mut self,
+        command: Command,
+        out: &mut Output,
+        answers: &mut Vec<Answer>,
+    ) -> Option<Command> {
+        let now = self.now();
+        match command {
+            Command::Tick => {
+                self.scheduler.on(now, Event::Tick, out);
+                for worker in self.workers.forget_silent() {
+                    self.scheduler.on(now, Event::WorkerGone { worker }, out);
+                }
+            }
+            Command::Register { worker, gateways, slots, held, reply } => {
+                self.workers.register(worker.clone(), gateways, slots, &held);
+                // The leases that it still works on are alive: their deadlines start anew.
+                self.scheduler.on(now, Event::Heartbeat { worker, tokens: held }, out);
+                answers.push(Box::new(move || drop(reply.send(()))));
+            }
+            Command::Poll { worker, free, nonce, reply } => {
+                if let Polled::Waits(gateways) = self.workers.poll(&worker, nonce, reply) {
+                    self.scheduler.on(now, Event::Ask { worker, gateways, free }, out);
+                }
+            }
+            Command::Unpoll { worker, nonce } => {
+                if let Some(gateways) = self.workers.unpoll(&worker, nonce) {
+                    self.scheduler.on(now, Event::Ask { worker, gateways, free: 0 }, out);
+                }
+            }
+            Command::Heartbeat { worker, tokens, reply } => {
+                if !self.workers.is_known(&worker) {
+                    answers.push(Box::new(move || drop(reply.send(Err(Refused)))));
+                    return None;
+                }
+                let from = out.states.len();
+                self.scheduler.on(now, Event::Heartbeat { worker: worker.clone(), tokens }, out);
+                let states = states_of(out, &worker, from);
+                answers.push(Box::new(move || drop(reply.send(Ok(states)))));
+            }
+            Command::Complete { worker, reports, reply } => {
+                // A session that isn't registered may still report what it was granted before.
+                self.workers.is_known(&worker);
+                let from = out.verdicts.len();
+                for (token, outcome) in reports {
+                    self.scheduler.on(now, Event::Report { worker: worker.clone(), token, outcome }, out);
+                }
+                let verdicts = verdicts_of(out, &worker, from);
+                answers.push(Box::new(move || drop(reply.send(Ok(verdicts)))));
+            }
+            Command::Drain { worker, reply } => {
+                self.workers.drain(&worker);
+                self.scheduler.on(now, Event::Drain { worker }, out);
+                answers.push(Box::new(move || drop(reply.send(()))));
+            }
+            other => return Some(other),
+        }
+        None
+    }
+
+}

@@ -1,0 +1,216 @@
+//! The service for people and `coordctl`.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use coord_common::plan::PlanOptions;
+use coord_common::project::SourceFile;
+use coord_proto::convert::parse;
+use coord_proto::wire;
+use coord_proto::wire::control_server::Control;
+use tokio::sync::mpsc;
+use tokio_stream::StreamExt;
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::{Request, Response, Status, Streaming};
+
+use super::{Pieces, documents, pieces};
+use crate::control::{ApplyError, Command, Handle};
+use crate::planning::{self, PlanRequest, Refusal};
+
+/// Shortest pause between two messages of a watch.
+const WATCH_PAUSE: Duration = Duration::from_millis(30);
+/// Longest pause: progress that changes nothing is still told, so that a watcher sees life.
+const WATCH_BEAT: Duration = Duration::from_millis(500);
+/// Largest project taken, in bytes of all its files.
+const MAX_PROJECT: usize = 512 * 1024 * 1024;
+
+/// Answers `coordctl`.
+pub(crate) struct ControlService {
+    handle: Handle,
+    state: String,
+}
+
+impl ControlService {
+    /// `state` says where the state is, for people.
+    pub(crate) fn new(handle: Handle, state: String) -> Self {
+        Self { handle, state }
+    }
+}
+
+/// The status of a refusal: its code and hint travel as metadata, so that `coordctl` can print
+/// them apart.
+fn refusal(refusal: Refusal) -> Status {
+    let body = serde_json::to_vec(&refusal).unwrap_or_default();
+    Status::with_details(tonic::Code::FailedPrecondition, refusal.message.clone(), body.into())
+}
+
+fn apply_refusal(error: &ApplyError) -> Status {
+    let (code, hint) = match error {
+        ApplyError::Unknown(_) => ("unknown-plan", "`coordctl plans` lists the plans that are kept"),
+        ApplyError::Stale(_) => ("stale-plan", "plan again, review, and apply the new plan"),
+        ApplyError::Busy { .. } => ("environment-busy", "wait for it to end (`coordctl watch`), or cancel it"),
+        ApplyError::NotRunning { .. } => ("not-running", "`coordctl status` shows what runs"),
+    };
+    refusal(Refusal::new(code, error.to_string(), hint))
+}
+
+#[tonic::async_trait]
+impl Control for ControlService {
+    async fn info(&self, _: Request<wire::InfoRequest>) -> Result<Response<wire::InfoReply>, Status> {
+        let workers = self.handle.ask(|reply| Command::Workers { reply }).await?;
+        Ok(Response::new(wire::InfoReply {
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            state: self.state.clone(),
+            workers: workers.len() as u32,
+            slots: workers.iter().map(|worker| worker.slots).sum(),
+            leader: true,
+        }))
+    }
+
+    type PlanStream = Pieces;
+
+    async fn plan(&self, request: Request<Streaming<wire::PlanRequest>>) -> Result<Response<Pieces>, Status> {
+        let request = receive(request.into_inner()).await?;
+        let book = self.handle.ask(|reply| Command::Book { reply }).await?;
+        let now = (self.handle.clock)();
+        let planned = tokio::task::spawn_blocking(move || planning::plan(&request, &book, now))
+            .await
+            .map_err(|error| Status::internal(format!("planning ended early: {error}")))?;
+        let planned = planned.map_err(refusal)?;
+        let document = documents::planned(&planned).map_err(|error| Status::internal(error.to_string()))?;
+        if !planned.planned.plan.is_empty() {
+            let planned = Box::new(planned.planned);
+            self.handle.ask(|reply| Command::StorePlan { planned, reply }).await?;
+        }
+        Ok(Response::new(pieces(document)))
+    }
+
+    type ShowPlanStream = Pieces;
+
+    async fn show_plan(&self, request: Request<wire::ShowPlanRequest>) -> Result<Response<Pieces>, Status> {
+        let text = request.into_inner().plan_id;
+        let plan = documents::find_plan(&self.handle, &text).await?.ok_or_else(|| unknown_plan(&text))?;
+        let body = self.handle.ask(|reply| Command::PlanBody { plan, reply }).await?;
+        let body = body.ok_or_else(|| unknown_plan(&text))?;
+        let document =
+            serde_json::to_vec(&body.plan).map_err(|error| Status::internal(error.to_string()))?;
+        Ok(Response::new(pieces(document)))
+    }
+
+    async fn apply(&self, request: Request<wire::ApplyRequest>) -> Result<Response<wire::ApplyReply>, Status> {
+        let wire::ApplyRequest { plan_id, by } = request.into_inner();
+        let plan = documents::find_plan(&self.handle, &plan_id).await?.ok_or_else(|| unknown_plan(&plan_id))?;
+        let answer = self.handle.ask(|reply| Command::Apply { plan, by, reply }).await?;
+        let state = answer.map_err(|error| apply_refusal(&error))?;
+        Ok(Response::new(wire::ApplyReply { state: state.to_owned() }))
+    }
+
+    type WatchStream = Pieces;
+
+    async fn watch(&self, request: Request<wire::WatchRequest>) -> Result<Response<Pieces>, Status> {
+        let text = request.into_inner().plan_id;
+        let plan = documents::find_plan(&self.handle, &text).await?.ok_or_else(|| unknown_plan(&text))?;
+        let (sender, receiver) = mpsc::channel(4);
+        let mut handle = self.handle.clone();
+        // The task ends with the plan, or when the watcher goes away.
+        tokio::spawn(async move {
+            let mut since = 0;
+            loop {
+                let Ok(Some(view)) = handle.ask(|reply| Command::Progress { plan, since, reply }).await else {
+                    return;
+                };
+                since = view.next;
+                let ended = view.ended;
+                let data = serde_json::to_vec(&view).unwrap_or_default();
+                if sender.send(Ok(wire::Chunk { data })).await.is_err() || ended {
+                    return;
+                }
+                tokio::time::sleep(WATCH_PAUSE).await;
+                let _ = tokio::time::timeout(WATCH_BEAT, handle.changed.changed()).await;
+            }
+        });
+        Ok(Response::new(Box::pin(ReceiverStream::new(receiver))))
+    }
+
+    async fn cancel(&self, request: Request<wire::CancelRequest>) -> Result<Response<wire::CancelReply>, Status> {
+        let text = request.into_inner().plan_id;
+        let plan = documents::find_plan(&self.handle, &text).await?.ok_or_else(|| unknown_plan(&text))?;
+        let answer = self.handle.ask(|reply| Command::Cancel { plan, reply }).await?;
+        let state = answer.map_err(|error| apply_refusal(&error))?;
+        Ok(Response::new(wire::CancelReply { state: state.to_owned() }))
+    }
+
+    type ListStream = Pieces;
+
+    async fn list(&self, request: Request<wire::ListRequest>) -> Result<Response<Pieces>, Status> {
+        let wire::ListRequest { what, environment } = request.into_inner();
+        let book = self.handle.ask(|reply| Command::Book { reply }).await?;
+        let now = (self.handle.clock)();
+        let document = match what.as_str() {
+            "environments" => documents::environments(&book),
+            "plans" => documents::plans(&book),
+            "workers" => {
+                let workers = self.handle.ask(|reply| Command::Workers { reply }).await?;
+                serde_json::json!({ "workers": workers })
+            }
+            "intervals" => {
+                let environment = parse("environment", &environment)?;
+                documents::intervals(&book, &environment, now).map_err(refusal)?
+            }
+            "state" => documents::state(&book),
+            other => return Err(Status::invalid_argument(format!("there is no list `{other}`"))),
+        };
+        Ok(Response::new(pieces(document.to_string().into_bytes())))
+    }
+
+    type ExplainStream = Pieces;
+
+    async fn explain(&self, request: Request<wire::ExplainRequest>) -> Result<Response<Pieces>, Status> {
+        let request = request.into_inner();
+        let document = documents::explain(&self.handle, request).await?;
+        Ok(Response::new(pieces(document.to_string().into_bytes())))
+    }
+}
+
+fn unknown_plan(text: &str) -> Status {
+    refusal(Refusal::new(
+        "unknown-plan",
+        format!("there is no plan `{text}`"),
+        "`coordctl plans` lists the plans that are kept",
+    ))
+}
+
+/// Takes a project in, piece by piece.
+async fn receive(mut stream: Streaming<wire::PlanRequest>) -> Result<PlanRequest, Status> {
+    let mut options = None;
+    let mut files = Vec::new();
+    let mut open = Vec::new();
+    let mut size = 0;
+    while let Some(message) = stream.next().await {
+        match message?.part {
+            Some(wire::plan_request::Part::Options(part)) => options = Some(part),
+            Some(wire::plan_request::Part::File(part)) => {
+                size += part.data.len();
+                if size > MAX_PROJECT {
+                    return Err(Status::resource_exhausted("the project is larger than 512 MiB"));
+                }
+                open.extend_from_slice(&part.data);
+                if part.last {
+                    let text = String::from_utf8(std::mem::take(&mut open))
+                        .map_err(|_| Status::invalid_argument(format!("`{}` is not UTF-8", part.path)))?;
+                    files.push(SourceFile { path: part.path.into(), text: text.into() });
+                }
+            }
+            None => return Err(Status::invalid_argument("an empty message")),
+        }
+    }
+    let options = options.ok_or_else(|| Status::invalid_argument("the options are missing"))?;
+    let wire::PlanOptions { environment, options_json, env, gateway, run } = options;
+    let read: PlanOptions = serde_json::from_slice(&options_json)
+        .map_err(|error| Status::invalid_argument(format!("the options can't be read: {error}")))?;
+    if read.environment.as_str() != environment {
+        return Err(Status::invalid_argument("the options name two environments"));
+    }
+    let env: BTreeMap<String, String> = env.into_iter().collect();
+    Ok(PlanRequest { options: read, files, env, gateway, run })
+}
