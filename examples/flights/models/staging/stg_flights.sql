@@ -17,12 +17,12 @@ MODEL (
   )
 );
 
-/* On PostgreSQL load_postgres.sh makes raw.flights. */
-@IF(@gateway = 'duckdb', CREATE SCHEMA IF NOT EXISTS raw);
+/* On PostgreSQL load_postgres.sh makes raw_flights.departures. */
+@IF(@gateway = 'duckdb', CREATE SCHEMA IF NOT EXISTS raw_flights);
 
 @IF(
   @gateway = 'duckdb',
-  CREATE TABLE IF NOT EXISTS raw.flights AS
+  CREATE TABLE IF NOT EXISTS raw_flights.departures AS
   SELECT * FROM read_csv(@data_dir || '/flights.csv', all_varchar = true)
 );
 
@@ -40,7 +40,7 @@ WITH dated AS (
     CAST(arr_delay AS INT) AS arrival_delay,
     CAST(air_time AS INT) AS air_time,
     CAST(distance AS INT) AS distance
-  FROM raw.flights
+  FROM raw_flights.departures
 )
 SELECT
   CAST(flight_date AS DATE) AS flight_date,

@@ -17,12 +17,12 @@ MODEL (
   )
 );
 
-/* On PostgreSQL load_postgres.sh makes raw.weather. */
-@IF(@gateway = 'duckdb', CREATE SCHEMA IF NOT EXISTS raw);
+/* On PostgreSQL load_postgres.sh makes raw_weather.observations. */
+@IF(@gateway = 'duckdb', CREATE SCHEMA IF NOT EXISTS raw_weather);
 
 @IF(
   @gateway = 'duckdb',
-  CREATE TABLE IF NOT EXISTS raw.weather AS
+  CREATE TABLE IF NOT EXISTS raw_weather.observations AS
   SELECT * FROM read_csv(@data_dir || '/weather.csv', all_varchar = true)
 );
 
@@ -35,7 +35,7 @@ WITH dated AS (
     CAST(wind_speed AS DOUBLE PRECISION) AS wind_speed,
     CAST(precip AS DOUBLE PRECISION) AS precipitation,
     CAST(visib AS DOUBLE PRECISION) AS visibility
-  FROM raw.weather
+  FROM raw_weather.observations
 )
 SELECT
   CAST(observed_at AS TIMESTAMP) AS observed_at,
