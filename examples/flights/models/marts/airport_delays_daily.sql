@@ -1,0 +1,30 @@
+MODEL (
+  name nyc.airport_delays_daily,
+  kind INCREMENTAL_BY_TIME_RANGE (
+    time_column flight_date,
+    batch_size 31
+  ),
+  end '2013-12-31',
+  grain (flight_date, origin),
+  audits (
+    unique_combination_of_columns(columns := (flight_date, origin)),
+    assert_every_flight_has_a_status
+  )
+);
+
+SELECT
+  flight_date,
+  origin,
+  COUNT(*) AS flights,
+  @EACH(
+    ['on_time', 'late', 'diverted', 'cancelled'],
+    s -> CAST(SUM(CASE WHEN status = s THEN 1 ELSE 0 END) AS BIGINT) AS @{s}_flights
+  ),
+  COUNT(departure_delay) AS departures,
+  CAST(SUM(departure_delay) AS BIGINT) AS departure_delay_minutes
+FROM nyc.flight_status
+WHERE
+  flight_date BETWEEN @start_date AND @end_date
+GROUP BY
+  flight_date,
+  origin
