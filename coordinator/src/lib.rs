@@ -1,1 +1,14 @@
-//! Placeholder.
+//! The coordinator: owns every decision and all durable state; runs no SQL and holds no warehouse
+//! credential.
+
+mod apply;
+pub mod control;
+mod planning;
+mod rpc;
+pub mod schedule;
+mod serve;
+pub mod store;
+
+pub use control::{Clock, ControlConfig, PlanState};
+pub use planning::Refusal;
+pub use serve::{ServeError, Server};

@@ -39,7 +39,7 @@ impl ControlService {
 
 /// The status of a refusal: its code and hint travel as metadata, so that `coordctl` can print
 /// them apart.
-fn refusal(refusal: Refusal) -> Status {
+pub(super) fn refusal(refusal: Refusal) -> Status {
     let body = serde_json::to_vec(&refusal).unwrap_or_default();
     Status::with_details(tonic::Code::FailedPrecondition, refusal.message.clone(), body.into())
 }

@@ -1,0 +1,293 @@
+//! JSON documents for people and programs; docs/ describes each.
+
+use std::collections::BTreeMap;
+
+use coord_common::diagnostic::Diagnostic;
+use coord_common::id::{EnvironmentName, ModelName, PlanId};
+use coord_common::interval::{Interval, Timestamp};
+use coord_common::plan::{self, EnvironmentModel, Plan, PlanOptions};
+use coord_common::project::model::ModelSource;
+use coord_common::snapshot::{SnapshotRecord, reads};
+use coord_common::task::TableId;
+use coord_proto::wire;
+use serde::Serialize;
+use serde_json::{Value, json};
+use tonic::Status;
+
+use super::control::refusal;
+use crate::control::{Book, Command, Handle};
+use crate::planning::{Answer, Refusal};
+
+/// What a client gets for a plan: the plan, findings, and definitions before and after of models
+/// that were changed directly.
+#[derive(Serialize)]
+struct PlannedDocument<'a> {
+    plan: &'a Plan,
+    findings: &'a [Diagnostic],
+    definitions: BTreeMap<&'a ModelName, [Option<String>; 2]>,
+}
+
+pub(super) fn planned(answer: &Answer) -> serde_json::Result<Vec<u8>> {
+    let plan = &answer.planned.plan;
+    let new: BTreeMap<_, _> = answer.planned.new_records.iter().map(|record| (record.id(), record)).collect();
+    let mut definitions = BTreeMap::new();
+    for model in &plan.models {
+        let Some(before) = model.before.and_then(|id| answer.before.get(&id)) else { continue };
+        let after = model.snapshot.and_then(|id| new.get(&id));
+        definitions.insert(&model.name, [Some(definition(before)), after.map(|record| definition(record))]);
+    }
+    serde_json::to_vec(&PlannedDocument { plan, findings: &answer.findings, definitions })
+}
+
+/// A model's SQL as the user wrote it.
+fn definition(record: &SnapshotRecord) -> String {
+    let model = &record.snapshot.model;
+    let mut text = String::new();
+    for code in &model.pre_statements {
+        text += code.text.trim();
+        text += ";\n";
+    }
+    match &model.source {
+        ModelSource::Query(code) => text += code.text.trim(),
+        ModelSource::Seed(seed) => text += &seed.csv,
+        ModelSource::External => {}
+    }
+    for code in &model.post_statements {
+        text += ";\n";
+        text += code.text.trim();
+    }
+    text
+}
+
+/// The plan that an id, or the beginning of one, names.
+pub(super) async fn find_plan(handle: &Handle, text: &str) -> Result<Option<PlanId>, Status> {
+    if let Ok(id) = text.parse() {
+        return Ok(Some(id));
+    }
+    if text.len() < 6 {
+        return Ok(None);
+    }
+    let book = handle.ask(|reply| Command::Book { reply }).await?;
+    let mut found = book.plans.keys().filter(|id| id.to_string().starts_with(text));
+    match (found.next(), found.next()) {
+        (Some(id), None) => Ok(Some(*id)),
+        _ => Ok(None),
+    }
+}
+
+pub(super) fn environments(book: &Book) -> Value {
+    let environments: Vec<Value> = book
+        .environments
+        .values()
+        .map(|(environment, _)| {
+            json!({
+                "name": environment.name,
+                "revision": environment.seq,
+                "plan_id": environment.plan,
+                "models": environment.models.len(),
+                "views": environment.models.values().filter(|model| model.view.is_some()).count(),
+                "end": environment.end.to_string(),
+            })
+        })
+        .collect();
+    json!({ "environments": environments })
+}
+
+pub(super) fn plans(book: &Book) -> Value {
+    let mut plans: Vec<_> = book.plans.iter().collect();
+    plans.sort_by_key(|(id, (record, _))| (record.created, **id));
+    let plans: Vec<Value> = plans
+        .into_iter()
+        .map(|(id, (record, _))| {
+            let history: Vec<Value> = record
+                .history
+                .iter()
+                .map(|entry| json!({ "at": entry.at.to_string(), "what": entry.what, "by": entry.by }))
+                .collect();
+            json!({
+                "plan_id": id,
+                "environment": record.environment,
+                "state": record.state.name(),
+                "created": record.created.to_string(),
+                "failures": record.failures.len(),
+                "history": history,
+            })
+        })
+        .collect();
+    json!({ "plans": plans })
+}
+
+/// What is complete, and what is missing by now, of every model of an environment.
+pub(super) fn intervals(book: &Book, name: &EnvironmentName, now: Timestamp) -> Result<Value, Refusal> {
+    let Some((environment, _)) = book.environments.get(name) else {
+        return Err(unknown_environment(name));
+    };
+    let missing = missing_now(book, name, now)?;
+    let models: Vec<Value> = environment
+        .models
+        .iter()
+        .filter(|(_, model)| model.table.is_some())
+        .map(|(name, model)| {
+            let known = model.table.as_ref().and_then(|table| book.tables.get(table));
+            json!({
+                "model": name,
+                "kind": model.kind,
+                "complete": known.map(|known| ranges(known.done.ranges())).unwrap_or_default(),
+                "missing": missing.get(name).map(|set| ranges(set.ranges())).unwrap_or_default(),
+            })
+        })
+        .collect();
+    Ok(json!({ "environment": name, "models": models }))
+}
+
+fn unknown_environment(name: &EnvironmentName) -> Refusal {
+    Refusal::new(
+        "unknown-environment",
+        format!("there is no environment `{name}`"),
+        "`coordctl environments` lists those that exist",
+    )
+}
+
+/// What a run would compute now.
+fn missing_now(
+    book: &Book,
+    name: &EnvironmentName,
+    now: Timestamp,
+) -> Result<BTreeMap<ModelName, coord_common::interval::IntervalSet>, Refusal> {
+    let request = crate::planning::PlanRequest {
+        options: PlanOptions::new(name.clone()),
+        files: Vec::new(),
+        env: BTreeMap::new(),
+        gateway: None,
+        run: true,
+    };
+    let planned = crate::planning::plan(&request, book, now)?;
+    let models = planned.planned.plan.models;
+    Ok(models.into_iter().map(|model| (model.name, model.missing)).collect())
+}
+
+fn ranges(ranges: &[Interval]) -> Vec<Value> {
+    ranges.iter().map(|range| json!({ "start": range.start.to_string(), "end": range.end.to_string() })).collect()
+}
+
+/// Environments, and what is recorded of their tables: ids are opaque, only equality counts.
+pub(super) fn state(book: &Book) -> Value {
+    let mut environments = serde_json::Map::new();
+    let mut tables: BTreeMap<String, serde_json::Map<String, Value>> = BTreeMap::new();
+    for (environment, _) in book.environments.values() {
+        let models: serde_json::Map<String, Value> = environment
+            .models
+            .iter()
+            .map(|(name, model)| (name.to_string(), shown(book, model)))
+            .collect();
+        environments.insert(environment.name.to_string(), json!({ "finalized": true, "models": models }));
+    }
+    for (table, known) in &book.tables {
+        let id = table.to_string();
+        tables
+            .entry(table.model.to_string())
+            .or_default()
+            .insert(id, Value::Array(ranges(known.done.ranges())));
+    }
+    json!({ "environments": environments, "tables": tables })
+}
+
+fn shown(book: &Book, model: &EnvironmentModel) -> Value {
+    let version = book.snapshots.get(&model.snapshot).map(|record| record.version.to_string());
+    json!({
+        "version": version,
+        "table": model.table.as_ref().map(ToString::to_string),
+        "dev": model.table.as_ref().is_some_and(|table| table.dev),
+        "promoted": model.view.is_some(),
+    })
+}
+
+/// Why a model needs a backfill, what each of its edges reads, and why its next batch waits.
+pub(super) async fn explain(handle: &Handle, request: wire::ExplainRequest) -> Result<Value, Status> {
+    let book = handle.ask(|reply| Command::Book { reply }).await?;
+    let wanted: Option<ModelName> = if request.model.is_empty() {
+        None
+    } else {
+        Some(coord_proto::convert::parse("model", &request.model)?)
+    };
+    let plan = if request.plan_id.is_empty() {
+        None
+    } else {
+        let id = find_plan(handle, &request.plan_id).await?;
+        let id = id.ok_or_else(|| Status::not_found(format!("there is no plan `{}`", request.plan_id)))?;
+        handle.ask(|reply| Command::PlanBody { plan: id, reply }).await?
+    };
+    let mut records: BTreeMap<ModelName, std::sync::Arc<SnapshotRecord>> = BTreeMap::new();
+    if let Some(body) = &plan {
+        for model in &body.plan.models {
+            let new = body.records.iter().find(|record| Some(record.id()) == model.snapshot).cloned();
+            let known = model.snapshot.and_then(|id| book.snapshots.get(&id).cloned());
+            if let Some(record) = new.or(known) {
+                records.insert(model.name.clone(), record);
+            }
+        }
+    } else {
+        let name: EnvironmentName = coord_proto::convert::parse("environment", &request.environment)?;
+        let (environment, _) =
+            book.environments.get(&name).ok_or_else(|| refusal(unknown_environment(&name)))?;
+        for (name, model) in &environment.models {
+            if let Some(record) = book.snapshots.get(&model.snapshot) {
+                records.insert(name.clone(), record.clone());
+            }
+        }
+    }
+    if let Some(wanted) = wanted.as_ref().filter(|wanted| !records.contains_key(*wanted)) {
+        return Err(refusal(Refusal::new(
+            "unknown-model",
+            format!("there is no model `{wanted}`"),
+            "`coordctl dag` lists the models",
+        )));
+    }
+    let lookup = |name: &ModelName| records.get(name).map(|record| record.snapshot.clone());
+    let mut models = Vec::new();
+    for (name, record) in records.iter().filter(|(name, _)| wanted.as_ref().is_none_or(|wanted| wanted == *name)) {
+        let edges: Vec<Value> = reads(&record.snapshot, &lookup)
+            .into_iter()
+            .map(|(parent, range)| json!({ "upstream": parent, "reads": range.to_string() }))
+            .collect();
+        let planned = plan.as_ref().and_then(|body| body.plan.models.iter().find(|model| model.name == *name));
+        let waits = match (plan.as_ref(), planned) {
+            (Some(body), Some(model)) => why(handle, body.plan.id, model).await?,
+            _ => Vec::new(),
+        };
+        models.push(json!({
+            "model": name,
+            "kind": record.snapshot.model.kind.name(),
+            "edges": edges,
+            "backfill": planned.map(|model| backfill_reason(&book, model)),
+            "missing": planned.map(|model| ranges(model.missing.ranges())).unwrap_or_default(),
+            "waits": waits,
+        }));
+    }
+    Ok(json!({ "models": models }))
+}
+
+async fn why(handle: &Handle, plan: PlanId, model: &plan::PlannedModel) -> Result<Vec<String>, Status> {
+    let (Some(table), Some(hull)) = (model.table.clone(), model.missing.hull()) else { return Ok(Vec::new()) };
+    let reasons = handle.ask(|reply| Command::Why { plan, table, at: hull, reply }).await?;
+    Ok(reasons.iter().map(ToString::to_string).collect())
+}
+
+/// Why a model's intervals are missing, in words.
+fn backfill_reason(book: &Book, model: &plan::PlannedModel) -> String {
+    use coord_common::plan::Change;
+    if model.missing.is_empty() {
+        return "nothing is missing".to_owned();
+    }
+    let table: Option<&TableId> = model.table.as_ref();
+    let known = table.and_then(|table| book.tables.get(table)).is_some_and(|known| !known.done.is_empty());
+    if known {
+        return "its table lacks these intervals: they became due, or an earlier apply did not finish them".to_owned();
+    }
+    match model.change {
+        Change::Added => "it is new".to_owned(),
+        Change::DirectlyModified => "its definition changed, so it has a new table".to_owned(),
+        Change::IndirectlyModified => "something upstream changed its rows, so it has a new table".to_owned(),
+        Change::MetadataUpdated | Change::Unchanged | Change::Removed => "its table was never filled".to_owned(),
+    }
+}

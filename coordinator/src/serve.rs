@@ -1,0 +1,135 @@
+//! Ties the loop to its services, over any transport.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use coord_proto::wire::control_server::ControlServer;
+use coord_proto::wire::work_server::WorkServer;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::sync::{mpsc, watch};
+use tokio_stream::Stream;
+use tokio_util::sync::CancellationToken;
+use tonic::transport::server::Connected;
+use tracing::{error, warn};
+
+use crate::control::{self, Clock, Command, ControlConfig, ControlError, Handle};
+use crate::rpc::{ControlService, MAX_MESSAGE, WorkService};
+use crate::store::schema::check_schema;
+use crate::store::{Store, StoreError};
+
+/// Commands that may wait for the loop: callers beyond wait themselves.
+const INBOX: usize = 4096;
+/// Pause before the next term after one that ended in an error.
+const BETWEEN_TERMS: Duration = Duration::from_millis(500);
+
+/// Why a coordinator can't serve.
+#[derive(Debug, thiserror::Error)]
+pub enum ServeError {
+    /// The state can't be used.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The transport failed.
+    #[error("failed to serve")]
+    Transport(#[from] tonic::transport::Error),
+}
+
+/// A coordinator, ready to serve.
+pub struct Server {
+    store: Arc<dyn Store>,
+    config: ControlConfig,
+    clock: Clock,
+    place: String,
+}
+
+impl Server {
+    /// A coordinator on a store; `place` names it for people, without secrets.
+    ///
+    /// # Errors
+    /// [`ServeError`] when the state was written by a newer build, or can't be read.
+    pub async fn new(
+        store: Arc<dyn Store>,
+        place: String,
+        config: ControlConfig,
+        clock: Clock,
+    ) -> Result<Self, ServeError> {
+        check_schema(&*store).await?;
+        Ok(Self { store, config, clock, place })
+    }
+
+    /// Serves connections until `stop` fires: leads whenever nobody else does.
+    ///
+    /// # Errors
+    /// [`ServeError`] when the transport fails, or the store refuses for good.
+    pub async fn serve<C, E>(
+        self,
+        incoming: impl Stream<Item = Result<C, E>> + Send + 'static,
+        stop: CancellationToken,
+    ) -> Result<(), ServeError>
+    where
+        C: AsyncRead + AsyncWrite + Connected + Unpin + Send + 'static,
+        E: Into<Box<dyn std::error::Error + Send + Sync>> + Send + 'static,
+    {
+        let (sender, inbox) = mpsc::channel(INBOX);
+        let (changed, changes) = watch::channel(0);
+        let handle = Handle { sender, changed: changes, clock: self.clock.clone() };
+        let work = WorkServer::new(WorkService::new(handle.clone(), self.config.lease_ttl))
+            .max_decoding_message_size(MAX_MESSAGE)
+            .max_encoding_message_size(MAX_MESSAGE);
+        let control = ControlServer::new(ControlService::new(handle, self.place.clone()))
+            .max_decoding_message_size(MAX_MESSAGE)
+            .max_encoding_message_size(MAX_MESSAGE);
+        let services = tonic::transport::Server::builder()
+            .http2_keepalive_interval(Some(Duration::from_secs(20)))
+            .http2_keepalive_timeout(Some(Duration::from_secs(10)))
+            .max_concurrent_streams(Some(1024))
+            .tcp_nodelay(true)
+            .add_service(work)
+            .add_service(control)
+            .serve_with_incoming_shutdown(incoming, stop.clone().cancelled_owned());
+        let terms = lead_on(self, inbox, changed, stop.clone());
+        let (served, led) = tokio::join!(
+            async {
+                let served = services.await;
+                stop.cancel();
+                served
+            },
+            async {
+                let led = terms.await;
+                stop.cancel();
+                led
+            }
+        );
+        led?;
+        Ok(served?)
+    }
+}
+
+/// Leads, term after term, until `stop` fires.
+async fn lead_on(
+    server: Server,
+    mut inbox: mpsc::Receiver<Command>,
+    changed: watch::Sender<u64>,
+    stop: CancellationToken,
+) -> Result<(), ServeError> {
+    while !stop.is_cancelled() {
+        let (store, config, clock) = (server.store.clone(), server.config.clone(), server.clock.clone());
+        match control::lead(store, config, clock, &mut inbox, changed.clone(), &stop).await {
+            Ok(()) => {}
+            Err(ControlError::Deposed) => warn!("leadership lost: standing by"),
+            Err(ControlError::Store(error)) if error.is_final() => {
+                error!(%error, "the state can't be used");
+                return Err(error.into());
+            }
+            Err(ControlError::Store(error)) => warn!(%error, "the term ended: the state will be read anew"),
+        }
+        // Who waits for an answer of the last term asks again.
+        while let Ok(command) = inbox.try_recv() {
+            drop(command);
+        }
+        tokio::select! {
+            () = stop.cancelled() => {}
+            () = tokio::time::sleep(BETWEEN_TERMS) => {}
+        }
+    }
+    Ok(())
+}
