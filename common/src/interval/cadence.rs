@@ -104,6 +104,18 @@ impl Cadence {
         .unwrap_or(Timestamp::MIN)
     }
 
+    /// The time at which this cadence's clock shows what a UTC clock shows at `shown`; of a time that
+    /// occurs twice the first, of one that is skipped the first one after.
+    ///
+    /// SQLMesh reads an end that was written without an offset this way when it derives a model's
+    /// start from it: `2024-01-31` is then the zone's midnight.
+    pub fn on_clock(&self, shown: Timestamp) -> Timestamp {
+        let Some(zone) = self.zone else { return shown };
+        let shown = clamped(shown);
+        let mapped = local(zone, shown.0).earliest();
+        mapped.or_else(|| after_jump(zone, shown.0.div_euclid(MINUTE))).unwrap_or(shown)
+    }
+
     fn next_in(&self, zone: Tz, at: Timestamp) -> Option<Timestamp> {
         let wall = wall_of(zone, at);
         let mut minute = wall.div_euclid(MINUTE) + 1;
@@ -180,8 +192,7 @@ impl Cadence {
             MappedLocalTime::Ambiguous(first, last) => Instants { first: Some(first), last: Some(last) },
             MappedLocalTime::None if self.fields.any_hour => Instants { first: None, last: None },
             MappedLocalTime::None => {
-                let after =
-                    (1..LONGEST_JUMP_MINUTES).find_map(|n| local(zone, (minute + n) * MINUTE).earliest());
+                let after = after_jump(zone, minute);
                 Instants { first: after, last: after }
             }
         }
@@ -225,6 +236,11 @@ fn local(zone: Tz, wall: i64) -> MappedLocalTime<Timestamp> {
         .map(|offset| Timestamp(wall - i64::from(offset.fix().local_minus_utc()) * 1000))
 }
 
+/// The first point in time after the jump in which clocks skip a wall-clock minute.
+fn after_jump(zone: Tz, minute: i64) -> Option<Timestamp> {
+    (1..LONGEST_JUMP_MINUTES).find_map(|n| local(zone, (minute + n) * MINUTE).earliest())
+}
+
 /// Both points in time at which clocks show a time that they show twice.
 fn twice(zone: Tz, wall: i64) -> Option<(Timestamp, Timestamp)> {
     match local(zone, wall) {
@@ -233,8 +249,9 @@ fn twice(zone: Tz, wall: i64) -> Option<(Timestamp, Timestamp)> {
     }
 }
 
-/// The start of a model that states none: the whole cron period before the last tick at or before
-/// `end`, the asked end (a date's midnight) or else the present.
+/// The start of a model that states none and inherits none: one cron period before the last tick at
+/// or before `end`. That is the present, or the asked end (a date's midnight) as
+/// [`Cadence::on_clock`] reads it.
 pub fn default_start(cadence: &Cadence, end: Timestamp) -> Timestamp {
     cadence.prev(cadence.floor(end))
 }
