@@ -258,3 +258,104 @@ fn shift(at: Timestamp, months: i64, millis: i64) -> Option<Timestamp> {
     }?;
     moved.checked_add_signed(TimeDelta::milliseconds(rest)).map(Timestamp::from_datetime)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn now() -> Timestamp {
+        parse_time("2023-01-10 05:30:45", Timestamp(0)).unwrap().at
+    }
+
+    fn read(text: &str) -> String {
+        parse_time(text, now()).map_or_else(|e| e.why.to_owned(), |point| point.at.to_string())
+    }
+
+    #[test]
+    fn texts_mean_what_sqlmesh_reads() {
+        for (text, time) in [
+            ("now", "2023-01-10T05:30:45Z"),
+            ("today", "2023-01-10T00:00:00Z"),
+            ("Yesterday", "2023-01-09T00:00:00Z"),
+            ("tomorrow", "2023-01-11T00:00:00Z"),
+            ("1 day ago", "2023-01-09T00:00:00Z"),
+            ("1 Week Ago", "2023-01-03T00:00:00Z"),
+            ("1 week", "2023-01-03T00:00:00Z"),
+            ("in 2 days", "2023-01-12T00:00:00Z"),
+            ("in 1 hour", "2023-01-10T06:30:45Z"),
+            ("3 hours ago", "2023-01-10T02:30:45Z"),
+            ("1.5 hours ago", "2023-01-10T04:00:45Z"),
+            ("3h ago", "2023-01-10T02:30:45Z"),
+            ("5 min ago", "2023-01-10T05:25:45Z"),
+            ("2 days, 3 hours ago", "2023-01-08T02:30:45Z"),
+            ("1 day and 2 hours ago", "2023-01-09T03:30:45Z"),
+            ("2 weeks 1 day ago", "2022-12-26T00:00:00Z"),
+            ("12 months ago", "2022-01-10T00:00:00Z"),
+            ("1 decade ago", "2013-01-10T00:00:00Z"),
+            ("last week", "2023-01-03T05:30:45Z"),
+            ("last month", "2022-12-10T05:30:45Z"),
+            ("next year", "2024-01-10T05:30:45Z"),
+            ("a week ago", "2023-01-03T05:30:45Z"),
+            ("an hour ago", "2023-01-10T04:30:45Z"),
+            ("2023-1-5", "2023-01-05T00:00:00Z"),
+            ("2023/01/05", "2023-01-05T00:00:00Z"),
+            (" 20230105 ", "2023-01-05T00:00:00Z"),
+            ("1672876800000", "2023-01-05T00:00:00Z"),
+            ("-5", "1969-12-31T23:59:59.995Z"),
+            ("2023-01-05 10:00", "2023-01-05T10:00:00Z"),
+            ("2023-01-05T10:00:00.5Z", "2023-01-05T10:00:00.500Z"),
+            ("2023-01-05 10:00:00.123456 UTC", "2023-01-05T10:00:00.123Z"),
+            ("2023-01-05T10:00:00+02:00", "2023-01-05T08:00:00Z"),
+            ("2023-01-05 10:00:00 -0500", "2023-01-05T15:00:00Z"),
+            ("2023-01-05 10:00:00.123+05:30", "2023-01-05T04:30:00.123Z"),
+        ] {
+            assert_eq!(read(text), time, "{text}");
+        }
+    }
+
+    #[test]
+    fn what_is_no_time_is_refused_with_a_remedy() {
+        for text in [
+            "",
+            "soon",
+            "2023-02-30",
+            "1 fortnight ago",
+            "2 days hence",
+            "week ago",
+            "1 2 days",
+            "5",
+            "20230230",
+            "in",
+            "ago",
+            "1.5 months ago",
+            "2023-01-05 24:00:00",
+            "99999999999999999",
+            "9999 years",
+        ] {
+            if text == "5" {
+                assert_eq!(read(text), "1970-01-01T00:00:00.005Z");
+                continue;
+            }
+            let error = parse_time(text, now()).unwrap_err();
+            assert!(!error.hint.is_empty() && !error.why.is_empty(), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_date_as_end_includes_its_day() {
+        assert_eq!(range_end("2023-01-05", now()).unwrap().to_string(), "2023-01-06T00:00:00Z");
+        assert_eq!(range_end("20230105", now()).unwrap().to_string(), "2023-01-06T00:00:00Z");
+        assert_eq!(range_end("2023-01-05 00:00:00", now()).unwrap().to_string(), "2023-01-05T00:00:00Z");
+        assert_eq!(range_end("yesterday", now()).unwrap().to_string(), "2023-01-09T00:00:00Z");
+        assert_eq!(range_start("2023-01-05", now()).unwrap().to_string(), "2023-01-05T00:00:00Z");
+    }
+
+    #[test]
+    fn time_formats_are_pythons() {
+        let end = inclusive_end(now());
+        assert_eq!(format_time("%Y-%m-%d %H:%M:%S.%f", end).unwrap(), "2023-01-10 05:30:44.999999");
+        assert_eq!(format_time("%Y%m%d%%f", end).unwrap(), "20230110%f");
+        assert!(format_time("%Q", end).is_err());
+        assert!(format_time("%", end).is_err());
+    }
+}
