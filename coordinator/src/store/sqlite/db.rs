@@ -50,17 +50,12 @@ pub(super) struct Db {
 impl Db {
     pub(super) fn open(path: &Path, clock: Clock) -> Result<Self, StoreError> {
         let place = path.display().to_string();
-        let connection = connect(path).map_err(|error| translate(&place, &error))?;
-        let id: i32 = connection
-            .query_row("PRAGMA application_id", [], |row| row.get(0))
-            .map_err(|error| translate(&place, &error))?;
-        let tables: i64 = connection
-            .query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get(0))
-            .map_err(|error| translate(&place, &error))?;
-        if id != APPLICATION_ID && tables > 0 {
+        let connection = Connection::open(path).map_err(|error| translate(&place, &error))?;
+        if is_foreign(&connection).map_err(|error| translate(&place, &error))? {
             let problem = "the file is a database of another program".to_owned();
             return Err(StoreError::Storage { place, problem, remedy: "name another state with --state" });
         }
+        configure(&connection).map_err(|error| translate(&place, &error))?;
         connection
             .execute_batch(&format!("BEGIN; PRAGMA application_id = {APPLICATION_ID}; {TABLES} COMMIT;"))
             .map_err(|error| translate(&place, &error))?;
@@ -208,13 +203,19 @@ impl Db {
     }
 }
 
-fn connect(path: &Path) -> rusqlite::Result<Connection> {
-    let connection = Connection::open(path)?;
+/// Whether the file holds tables that are not ours; looks without changing anything.
+fn is_foreign(connection: &Connection) -> rusqlite::Result<bool> {
+    let id: i32 = connection.query_row("PRAGMA application_id", [], |row| row.get(0))?;
+    let tables: i64 = connection.query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get(0))?;
+    Ok(id != APPLICATION_ID && tables > 0)
+}
+
+fn configure(connection: &Connection) -> rusqlite::Result<()> {
     connection.busy_timeout(Duration::from_secs(5))?;
     connection.pragma_update(None, "journal_mode", "WAL")?;
     connection.pragma_update(None, "synchronous", "FULL")?;
     connection.set_prepared_statement_cache_capacity(64);
-    Ok(connection)
+    Ok(())
 }
 
 fn revision(connection: &Connection) -> rusqlite::Result<Revision> {
