@@ -1,5 +1,7 @@
 //! The state store against a real etcd: conformance, crashes, and what only etcd can do.
 
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking, also in its helpers")]
+
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -76,6 +78,141 @@ async fn a_crash_of_etcd_loses_nothing_and_the_client_comes_back() {
     store.commit(Txn::new().put("a", "3")).await.unwrap();
     woken(&mut watch).await;
     assert_eq!(value(&*store, "a").await.unwrap(), b"3");
+}
+
+/// Writers count up, each its own key, through a crash of etcd: what was acknowledged is there
+/// afterwards, and an unknown outcome is settled by reading.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn acknowledged_writes_survive_a_crash_in_their_midst() {
+    const LAST: u64 = 150;
+    let mut etcd = Etcd::start();
+    let store = connect(&etcd, "p").await;
+    let count = |store: Arc<dyn Store>, key: String| async move {
+        let mut at = None;
+        for n in 0..LAST {
+            let guard = at.map_or(Compare::Absent(key.clone()), |at| Compare::ModRevision(key.clone(), at));
+            let txn = || Txn::new().require(guard.clone()).put(key.clone(), n.to_string());
+            at = loop {
+                match store.commit(txn()).await {
+                    Ok(Outcome::Committed(revision)) => break Some(revision),
+                    Ok(Outcome::Conflict) => panic!("{key} has one writer, {n} conflicts"),
+                    Err(StoreError::Unavailable(_)) => {}
+                    Err(StoreError::Unknown(_)) => {
+                        let wanted = n.to_string().into_bytes();
+                        if value(&*store, &key).await == Some(wanted) {
+                            break store.get(&key).await.unwrap().map(|entry| entry.mod_revision);
+                        }
+                    }
+                    Err(error) => panic!("{error}"),
+                }
+            };
+        }
+    };
+    let mut watch = store.watch("k7").await.unwrap();
+    let writers: Vec<_> = (0..8).map(|n| tokio::spawn(count(store.clone(), format!("k{n}")))).collect();
+    for _ in 0..2 {
+        for _ in 0..10 {
+            woken(&mut watch).await;
+        }
+        tokio::task::block_in_place(|| etcd.restart());
+    }
+    for writer in writers {
+        writer.await.unwrap();
+    }
+    let entries = store.range("").await.unwrap().entries;
+    assert_eq!(entries.len(), 8);
+    for entry in entries {
+        assert_eq!((entry.version, entry.value), (LAST as i64, (LAST - 1).to_string().into_bytes()));
+    }
+}
+
+#[tokio::test]
+async fn a_dead_member_in_the_list_is_passed_over() {
+    let etcd = Etcd::start();
+    let dead = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let url = format!("etcd://{dead},{}/p", etcd.endpoint());
+    let store = open(&StoreUrl::parse(&url).unwrap()).await.unwrap();
+    for n in 0..50 {
+        store.commit(Txn::new().put("a", n.to_string())).await.unwrap();
+        assert_eq!(value(&*store, "a").await.unwrap(), n.to_string().into_bytes());
+    }
+}
+
+#[tokio::test]
+async fn etcd_is_reached_over_tls_with_a_client_certificate() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = |name: &str| folder.path().join(name).display().to_string();
+    certificates(folder.path());
+    let arguments = [
+        format!("--cert-file={}", path("server.pem")),
+        format!("--key-file={}", path("server.key")),
+        format!("--trusted-ca-file={}", path("ca.pem")),
+        "--client-cert-auth".to_owned(),
+    ];
+    let etcd = Etcd::start_with(EtcdOptions { tls: true, arguments: arguments.into(), ..Default::default() });
+    let url = format!("etcd://{}/p?ca={}", etcd.endpoint(), path("ca.pem"));
+    let known = format!("{url}&cert={}&key={}", path("client.pem"), path("client.key"));
+    let store = open(&StoreUrl::parse(&known).unwrap()).await.unwrap();
+    store.commit(Txn::new().put("a", "1")).await.unwrap();
+    assert_eq!(value(&*store, "a").await.unwrap(), b"1");
+    let nobody = open(&StoreUrl::parse(&url).unwrap()).await.unwrap().get("a").await;
+    assert!(nobody.is_err(), "{nobody:?}");
+    let missing = StoreUrl::parse(&url.replace("ca.pem", "no.pem")).unwrap();
+    assert!(open(&missing).await.err().unwrap().to_string().contains("no.pem"));
+}
+
+/// A certificate authority, a server's and a client's certificate, as PEM files.
+fn certificates(folder: &std::path::Path) {
+    let script = r#"
+        openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 2 -subj /CN=ca \
+            -keyout ca.key -out ca.pem
+        for who in server client; do
+            openssl req -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -subj /CN=$who \
+                -keyout $who.key -out $who.csr
+            printf 'subjectAltName=IP:127.0.0.1\nextendedKeyUsage=%sAuth\n' $who > $who.ext
+            openssl x509 -req -in $who.csr -CA ca.pem -CAkey ca.key -CAcreateserial -days 2 \
+                -extfile $who.ext -out $who.pem
+        done"#;
+    let made = std::process::Command::new("sh").args(["-ec", script]).current_dir(folder).output().unwrap();
+    let errors = String::from_utf8_lossy(&made.stderr);
+    assert!(made.status.success(), "openssl failed (apt-get install openssl): {errors}");
+}
+
+/// Prints how many transactions a second each back end takes: run it with `--ignored --nocapture`
+/// on a quiet machine.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "a measurement"]
+async fn throughput() {
+    let etcd = Etcd::start();
+    let folder = tempfile::tempdir().unwrap();
+    let sqlite = open(&StoreUrl::parse(folder.path().to_str().unwrap()).unwrap()).await.unwrap();
+    for (name, store) in [("etcd", connect(&etcd, "p").await), ("sqlite", sqlite)] {
+        store.commit(Txn::new().put("lead", "me")).await.unwrap();
+        for (clients, puts) in [(1, 1), (16, 1), (1, 120), (4, 120)] {
+            measure(name, &store, clients, puts).await;
+        }
+    }
+}
+
+async fn measure(name: &str, store: &Arc<dyn Store>, clients: usize, puts: usize) {
+    let start = std::time::Instant::now();
+    let run = |store: Arc<dyn Store>, client: usize| async move {
+        let mut done = 0;
+        while start.elapsed() < Duration::from_secs(3) {
+            let guarded = Txn::new().require(Compare::Value("lead".into(), b"me".to_vec()));
+            let txn = (0..puts).fold(guarded, |txn, n| txn.put(format!("{client}/{n}"), vec![b'x'; 100]));
+            assert!(store.commit(txn).await.unwrap().committed().is_some());
+            done += 1;
+        }
+        done
+    };
+    let tasks: Vec<_> = (0..clients).map(|client| tokio::spawn(run(store.clone(), client))).collect();
+    let mut done = 0;
+    for task in tasks {
+        done += task.await.unwrap();
+    }
+    let rate = f64::from(done) / start.elapsed().as_secs_f64();
+    println!("{name}: {clients} × {puts} puts: {rate:.0} txn/s, {:.0} puts/s", rate * puts as f64);
 }
 
 #[tokio::test]

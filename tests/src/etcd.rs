@@ -13,6 +13,8 @@ use crate::process::{Process, free_ports, temp_folder};
 pub struct EtcdOptions {
     /// Leaves out the flush to disk: faster, but a test of durability would prove nothing.
     pub unsafe_no_fsync: bool,
+    /// Clients connect over TLS: `arguments` name the certificates.
+    pub tls: bool,
     /// More arguments.
     pub arguments: Vec<String>,
 }
@@ -98,8 +100,11 @@ impl Etcd {
     }
 
     fn wait_until_healthy(&mut self) {
-        let (port, log) = (self.client_port, log_file(self.folder.path()));
-        self.process.wait_until("etcd", &log, || healthy(port).unwrap_or(false));
+        let (port, tls, log) = (self.client_port, self.options.tls, log_file(self.folder.path()));
+        self.process.wait_until("etcd", &log, || {
+            // Behind TLS an open port must do: etcd opens it once it is ready.
+            if tls { TcpStream::connect(("127.0.0.1", port)).is_ok() } else { healthy(port).unwrap_or(false) }
+        });
     }
 }
 
@@ -112,7 +117,9 @@ fn launch(options: &EtcdOptions, client_port: u16, peer_port: u16, folder: &Path
         .map(|path| path.join("etcd"))
         .find(|path| path.is_file())
         .unwrap_or_else(|| panic!("etcd is not on the PATH: apt-get install etcd"));
-    let (client, peer) = (format!("http://127.0.0.1:{client_port}"), format!("http://127.0.0.1:{peer_port}"));
+    let scheme = if options.tls { "https" } else { "http" };
+    let client = format!("{scheme}://127.0.0.1:{client_port}");
+    let peer = format!("http://127.0.0.1:{peer_port}");
     let mut command = Command::new(binary);
     command.arg("--name=test").arg("--data-dir").arg(folder.join("data"));
     command.args(["--listen-client-urls", &client, "--advertise-client-urls", &client]);

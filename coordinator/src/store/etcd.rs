@@ -10,7 +10,8 @@ use std::time::Duration;
 use async_trait::async_trait;
 use etcd_client::{
     Certificate, Client, Compare as EtcdCompare, CompareOp, ConnectOptions, DeleteOptions, Error, GetOptions,
-    Identity, KeyValue, KvClient, PutOptions, TlsOptions, Txn as EtcdTxn, TxnOp, WatchOptions, WatchStream,
+    Identity, KeyValue, KvClient, PutOptions, ResponseHeader, TlsOptions, Txn as EtcdTxn, TxnOp,
+    WatchOptions, WatchStream,
 };
 
 use super::txn::{Compare, Op, check_key};
@@ -117,7 +118,7 @@ impl EtcdStore {
                 Err(error) => return Err(error),
             };
             if revision == 0 {
-                revision = answer.header().map_or(0, |header| header.revision());
+                revision = answer.header().map_or(0, ResponseHeader::revision);
             }
             let more = answer.more();
             let found = answer.take_kvs();
@@ -213,8 +214,9 @@ impl Store for EtcdStore {
             let sent = kv.txn(request.clone());
             let error = match tokio::time::timeout(REQUEST_TIMEOUT, sent).await {
                 Ok(Ok(answer)) if answer.succeeded() => {
-                    let revision = answer.header().map_or(0, |header| header.revision());
-                    return Ok(Outcome::Committed(Revision(revision)));
+                    let revision = answer.header().map(ResponseHeader::revision);
+                    let bare = || StoreError::Unknown("etcd's answer has no revision".to_owned());
+                    return revision.map(|it| Outcome::Committed(Revision(it))).ok_or_else(bare);
                 }
                 Ok(Ok(_)) => return Ok(Outcome::Conflict),
                 Ok(Err(error)) => translate_commit(&self.place, &error, lease),

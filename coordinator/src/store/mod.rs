@@ -128,7 +128,11 @@ pub trait Store: Send + Sync + 'static {
 pub async fn open(url: &StoreUrl) -> Result<Arc<dyn Store>, StoreError> {
     Ok(match url {
         StoreUrl::Etcd(url) => Arc::new(EtcdStore::connect(url).await?),
-        StoreUrl::Sqlite(path) => Arc::new(SqliteStore::open(path)?),
+        StoreUrl::Sqlite(path) => {
+            let path = path.clone();
+            let opened = tokio::task::spawn_blocking(move || SqliteStore::open(&path)).await;
+            Arc::new(opened.map_err(|error| StoreError::Unavailable(error.to_string()))??)
+        }
     })
 }
 

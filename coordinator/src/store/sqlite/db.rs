@@ -198,8 +198,10 @@ impl Db {
 
     /// For tests of what a refusing disk does.
     #[cfg(test)]
-    pub(super) fn pragma(&mut self, pragma: &str) {
-        self.connection.execute_batch(&format!("PRAGMA {pragma}")).expect("a pragma that SQLite knows");
+    pub(super) fn pragma(&mut self, pragma: &str) -> Result<(), StoreError> {
+        self.connection
+            .execute_batch(&format!("PRAGMA {pragma}"))
+            .map_err(|error| translate(&self.place, &error))
     }
 }
 

@@ -81,13 +81,13 @@ async fn a_full_disk_refuses_and_loses_nothing() {
     let path = state(&folder);
     let store = SqliteStore::open(&path).unwrap();
     put(&store, "a", "1").await.unwrap();
-    store.call(|db| Ok(db.pragma("max_page_count = 12"))).await.unwrap();
+    store.call(|db| db.pragma("max_page_count = 12")).await.unwrap();
     let txn = || Txn::new().put("a", "2").put("big", vec![1; 200_000]);
     let error = store.commit(txn()).await.unwrap_err();
     let text = error.to_string();
     assert!(text.contains("state.db`: the disk is full; free some space"), "{text}");
     assert_eq!(store.get("a").await.unwrap().unwrap().value, b"1");
-    store.call(|db| Ok(db.pragma("max_page_count = 100000"))).await.unwrap();
+    store.call(|db| db.pragma("max_page_count = 100000")).await.unwrap();
     store.commit(txn()).await.unwrap();
     assert_eq!(store.get("a").await.unwrap().unwrap().value, b"2");
 }
@@ -96,7 +96,7 @@ async fn a_full_disk_refuses_and_loses_nothing() {
 async fn a_read_only_file_is_named_with_its_remedy() {
     let folder = tempfile::tempdir().unwrap();
     let store = SqliteStore::open(&state(&folder)).unwrap();
-    store.call(|db| Ok(db.pragma("query_only = ON"))).await.unwrap();
+    store.call(|db| db.pragma("query_only = ON")).await.unwrap();
     let text = put(&store, "a", "1").await.unwrap_err().to_string();
     assert!(
         text.contains("deep/state.db") && text.contains("make the file and its folder writable"),
