@@ -251,6 +251,97 @@ async fn compaction_disturbs_neither_reads_nor_watches() {
     assert_eq!(value(&*store, "a").await.unwrap(), b"last");
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_range_that_compaction_overtakes_starts_again() {
+    let etcd = Arc::new(Etcd::start_with(EtcdOptions { unsafe_no_fsync: true, ..Default::default() }));
+    let store = connect(&etcd, "p").await;
+    for first in (0..3000).step_by(120) {
+        let txn = (first..first + 120).fold(Txn::new(), |txn, n| txn.put(format!("k{n:04}"), ""));
+        store.commit(txn).await.unwrap();
+    }
+    let compactor = tokio::spawn({
+        let (store, etcd) = (store.clone(), etcd.clone());
+        async move {
+            for _ in 0..30 {
+                store.commit(Txn::new().delete("k0000")).await.unwrap();
+                let put = store.commit(Txn::new().put("k0000", "")).await.unwrap();
+                let revision = put.committed().unwrap().to_string();
+                tokio::task::block_in_place(|| etcd.etcdctl(&["compact", &revision]));
+            }
+        }
+    });
+    while !compactor.is_finished() {
+        match store.range("").await {
+            Ok(snapshot) => assert!(matches!(snapshot.entries.len(), 2999 | 3000)),
+            Err(error) => assert!(error.retryable(), "{error}"),
+        }
+    }
+    compactor.await.unwrap();
+}
+
+#[tokio::test]
+async fn an_etcd_without_space_says_what_to_do() {
+    let quota = "--quota-backend-bytes=4000000".to_owned();
+    let etcd =
+        Etcd::start_with(EtcdOptions { unsafe_no_fsync: true, arguments: vec![quota], ..Default::default() });
+    let store = connect(&etcd, "p").await;
+    for n in 0..20 {
+        match store.commit(Txn::new().put("a", vec![n; 1_000_000])).await {
+            Ok(_) => continue,
+            Err(full @ StoreError::Storage { .. }) => {
+                assert!(full.to_string().contains("compact and defragment"), "{full}");
+                assert_eq!(value(&*store, "a").await.unwrap()[0], n - 1);
+                return;
+            }
+            Err(error) => panic!("{error}"),
+        }
+    }
+    panic!("etcd has no quota");
+}
+
+/// What `a_crash_amid_sqlite_writes…` runs and kills: it tells every write that was acknowledged.
+#[tokio::test]
+#[ignore = "a child of another test"]
+async fn sqlite_writer() {
+    let Ok(folder) = std::env::var("COORD_TEST_STATE") else { return };
+    let store = open(&StoreUrl::parse(&folder).unwrap()).await.unwrap();
+    for n in 0_u64.. {
+        let txn = Txn::new().put("a", n.to_string()).put("b", n.to_string());
+        store.commit(txn).await.unwrap();
+        eprintln!("ack {n}");
+    }
+}
+
+#[tokio::test]
+async fn a_crash_amid_sqlite_writes_loses_none_that_was_acknowledged() {
+    use std::io::BufRead;
+    let folder = tempfile::tempdir().unwrap();
+    let url = StoreUrl::parse(folder.path().to_str().unwrap()).unwrap();
+    for _ in 0..5 {
+        let mut writer = std::process::Command::new(std::env::current_exe().unwrap())
+            .args(["--exact", "sqlite_writer", "--ignored", "--nocapture"])
+            .env("COORD_TEST_STATE", folder.path())
+            .stdout(std::process::Stdio::null())
+            .stderr(std::process::Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut lines = std::io::BufReader::new(writer.stderr.take().unwrap()).lines();
+        let mut acks =
+            lines.by_ref().filter_map(|line| line.unwrap().strip_prefix("ack ")?.parse::<u64>().ok());
+        acks.nth(60).unwrap();
+        let busy = open(&url).await.err().unwrap();
+        assert!(matches!(busy, StoreError::InUse { pid: Some(pid), .. } if pid == writer.id()), "{busy}");
+        writer.kill().unwrap();
+        let least = acks.last().unwrap_or(60);
+        writer.wait().unwrap();
+        let store = open(&url).await.unwrap();
+        let (a, b) = (value(&*store, "a").await.unwrap(), value(&*store, "b").await.unwrap());
+        assert_eq!(a, b, "a transaction is whole");
+        let last: u64 = String::from_utf8(a).unwrap().parse().unwrap();
+        assert!(last >= least, "{least} was acknowledged, {last} is there");
+    }
+}
+
 #[tokio::test]
 async fn etcd_asks_for_the_right_password_and_no_error_tells_it() {
     let etcd = Etcd::start();

@@ -23,7 +23,8 @@ struct Bench {
     prefix: String,
 }
 
-/// Runs every check under its own prefix of keys below `prefix`, and gives their number.
+/// Runs every check under its own prefix of keys below `prefix`, and gives their number. Nobody
+/// else may write to the store meanwhile: revisions are counted.
 ///
 /// # Errors
 /// The first check that fails, by name, with what it found.

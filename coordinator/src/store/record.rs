@@ -93,6 +93,10 @@ const UNITS: [i64; 5] = [86_400_000, 3_600_000, 60_000, 1000, 1];
 /// An interval set in few bytes: the largest unit that fits all of its bounds, then the gap before
 /// each range and its length as varints. One range of whole seconds takes at most 16 bytes.
 pub fn encode_intervals(set: &IntervalSet) -> Vec<u8> {
+    seal(&interval_payload(set))
+}
+
+fn interval_payload(set: &IntervalSet) -> Vec<u8> {
     let bounds = || set.ranges().iter().flat_map(|range| [range.start.0, range.end.0]);
     let unit = UNITS.iter().position(|unit| bounds().all(|time| time % unit == 0)).unwrap_or(UNITS.len() - 1);
     let mut payload = vec![unit as u8];
@@ -104,7 +108,7 @@ pub fn encode_intervals(set: &IntervalSet) -> Vec<u8> {
         put_varint(&mut payload, if n == 0 { zigzag(step) } else { step as u64 });
         last = bound;
     }
-    seal(&payload)
+    payload
 }
 
 /// Reads what [`encode_intervals`] wrote.
@@ -134,6 +138,33 @@ fn read_intervals(payload: &[u8]) -> Option<IntervalSet> {
         ranges.push(Interval::new(Timestamp(start), Timestamp(end))?);
     }
     Some(ranges.into_iter().collect())
+}
+
+/// An interval set as a field of a JSON record, in few characters:
+/// `#[serde(with = "record::compact")]`. The record's own checksum covers it.
+pub mod compact {
+    use coord_common::interval::IntervalSet;
+    use serde::{Deserialize, Deserializer, Serializer, de};
+
+    /// Writes the bytes of the set as hexadecimal digits.
+    pub fn serialize<S: Serializer>(set: &IntervalSet, serializer: S) -> Result<S::Ok, S::Error> {
+        let digits: String = super::interval_payload(set).iter().map(|byte| format!("{byte:02x}")).collect();
+        serializer.serialize_str(&digits)
+    }
+
+    /// Reads what [`serialize`] wrote.
+    pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<IntervalSet, D::Error> {
+        let digits = <std::borrow::Cow<'de, str>>::deserialize(deserializer)?;
+        read(&digits).ok_or_else(|| de::Error::custom("malformed intervals"))
+    }
+
+    fn read(digits: &str) -> Option<IntervalSet> {
+        let digits: Vec<u8> =
+            digits.chars().map(|c| c.to_digit(16).map(|digit| digit as u8)).collect::<Option<_>>()?;
+        let (pairs, rest) = digits.as_chunks::<2>();
+        let payload: Vec<u8> = pairs.iter().map(|[high, low]| high << 4 | low).collect();
+        rest.is_empty().then(|| super::read_intervals(&payload))?
+    }
 }
 
 fn zigzag(value: i64) -> u64 {
@@ -227,6 +258,19 @@ mod tests {
         #[test]
         fn interval_sets_come_back(set in sets()) {
             prop_assert_eq!(decode_intervals("k", &encode_intervals(&set)), Ok(set));
+        }
+
+        #[test]
+        fn interval_sets_in_json_come_back(set in sets()) {
+            #[derive(Debug, PartialEq, Serialize, serde::Deserialize)]
+            struct Done {
+                #[serde(with = "compact")]
+                done: IntervalSet,
+                generation: u32,
+            }
+            let done = Done { done: set, generation: 3 };
+            let record = encode_json(&done).unwrap();
+            prop_assert_eq!(decode_json("k", &record), Ok(done));
         }
 
         #[test]
