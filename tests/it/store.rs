@@ -256,7 +256,7 @@ async fn a_range_that_compaction_overtakes_starts_again() {
     let etcd = Arc::new(Etcd::start_with(EtcdOptions { unsafe_no_fsync: true, ..Default::default() }));
     let store = connect(&etcd, "p").await;
     for first in (0..3000).step_by(120) {
-        let txn = (first..first + 120).fold(Txn::new(), |txn, n| txn.put(format!("k{n:04}"), ""));
+        let txn = (first..first + 120).fold(Txn::new(), |txn, n| txn.put(format!("k{n:04}"), [0; 8000]));
         store.commit(txn).await.unwrap();
     }
     let compactor = tokio::spawn({

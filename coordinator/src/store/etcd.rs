@@ -272,7 +272,7 @@ impl Store for EtcdStore {
             async move {
                 match leases.keep_alive(lease.0).await {
                     Ok(_) => Ok(true),
-                    Err(Error::LeaseKeepAliveError(_)) => Ok(false),
+                    Err(Error::LeaseKeepAliveError(why)) if why.contains("not found") => Ok(false),
                     Err(error) => Err(error),
                 }
             }
