@@ -1,0 +1,52 @@
+//! The version of the state's format as a whole.
+
+use serde::{Deserialize, Serialize};
+
+use super::record::{decode_json, encode_json};
+use super::{Compare, Store, StoreError, Txn, keys};
+
+/// The format that this build reads and writes.
+pub const FORMAT: u32 = 1;
+
+/// What stands at [`keys::SCHEMA`]; fields may be added, these two words stay for ever.
+#[derive(Debug, Serialize, Deserialize)]
+struct Schema {
+    format: u32,
+}
+
+/// Makes sure that this build may work with the state; an empty store is marked with [`FORMAT`].
+///
+/// # Errors
+/// [`StoreError::NewerSchema`] and [`StoreError::OlderSchema`] where the state is of another
+/// format, [`StoreError::Corrupt`] where there are records but no format.
+pub async fn check_schema(store: &dyn Store) -> Result<(), StoreError> {
+    if let Some(found) = read(store).await? {
+        return accept(found);
+    }
+    let mark = Txn::new()
+        .require(Compare::NoneUnder(keys::ROOT.to_owned()))
+        .put(keys::SCHEMA, encode_json(&Schema { format: FORMAT })?);
+    match store.commit(mark).await {
+        Ok(outcome) if outcome.committed().is_some() => return Ok(()),
+        // Somebody else may have marked it, or this call did and its answer was lost.
+        Ok(_) | Err(StoreError::Unknown(_)) => {}
+        Err(error) => return Err(error),
+    }
+    match read(store).await? {
+        Some(found) => accept(found),
+        None => Err(StoreError::corrupt(keys::SCHEMA, "there are records but no format version")),
+    }
+}
+
+async fn read(store: &dyn Store) -> Result<Option<u32>, StoreError> {
+    let Some(entry) = store.get(keys::SCHEMA).await? else { return Ok(None) };
+    decode_json::<Schema>(&entry.key, &entry.value).map(|schema| Some(schema.format))
+}
+
+fn accept(found: u32) -> Result<(), StoreError> {
+    match found.cmp(&FORMAT) {
+        std::cmp::Ordering::Equal => Ok(()),
+        std::cmp::Ordering::Greater => Err(StoreError::NewerSchema { found, known: FORMAT }),
+        std::cmp::Ordering::Less => Err(StoreError::OlderSchema { found, known: FORMAT }),
+    }
+}

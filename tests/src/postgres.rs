@@ -1,0 +1,189 @@
+//! A real PostgreSQL server.
+
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use crate::process::{Process, free_ports, temp_folder};
+
+/// How a PostgreSQL server is started.
+#[derive(Debug, Clone, Default)]
+pub struct PostgresOptions {
+    /// Flushes to disk, as a server in production does; off by default, for speed.
+    pub fsync: bool,
+    /// The password of `postgres`; without one, everybody on loopback is trusted.
+    pub password: Option<String>,
+    /// More settings, as `name=value`.
+    pub settings: Vec<String>,
+}
+
+/// A PostgreSQL server on a loopback port; it ends, with its data, when dropped.
+#[derive(Debug)]
+pub struct Postgres {
+    process: Process,
+    options: PostgresOptions,
+    port: u16,
+    folder: tempfile::TempDir,
+}
+
+impl Postgres {
+    /// Starts a server with an empty database `postgres`, and waits until it takes connections.
+    pub fn start() -> Self {
+        Self::start_with(PostgresOptions::default())
+    }
+
+    /// The same with options.
+    pub fn start_with(options: PostgresOptions) -> Self {
+        let [port] = free_ports();
+        let folder = temp_folder("coord-postgres");
+        init(&options, folder.path());
+        let process = launch(&options, port, folder.path());
+        let mut postgres = Self { process, options, port, folder };
+        postgres.wait_until_ready();
+        postgres
+    }
+
+    /// The connection string of database `postgres` for its superuser, as libpq and
+    /// `tokio-postgres` read it.
+    pub fn dsn(&self) -> String {
+        self.dsn_of("postgres")
+    }
+
+    /// The same for another database.
+    pub fn dsn_of(&self, database: &str) -> String {
+        let password = self.options.password.as_ref().map(|password| format!(" password='{password}'"));
+        let password = password.unwrap_or_default();
+        format!("host=127.0.0.1 port={} user=postgres dbname={database}{password}", self.port)
+    }
+
+    /// The port on 127.0.0.1.
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+
+    /// The id of the server's first process.
+    pub fn pid(&self) -> u32 {
+        self.process.pid()
+    }
+
+    /// Kills its first process as a crash would (SIGKILL); the others follow by themselves. The
+    /// data stays for [`Postgres::restart`].
+    pub fn kill9(&mut self) {
+        self.process.kill();
+    }
+
+    /// Stops its first process (SIGSTOP): new connections hang, open ones work on.
+    pub fn stop(&self) {
+        self.process.signal("STOP");
+    }
+
+    /// Lets it go on (SIGCONT).
+    pub fn cont(&self) {
+        self.process.signal("CONT");
+    }
+
+    /// Ends it at once where it still runs (SIGQUIT: recovery follows as after a crash), and starts
+    /// it on the same data and port.
+    pub fn restart(&mut self) {
+        self.quit();
+        self.process = launch(&self.options, self.port, self.folder.path());
+        self.wait_until_ready();
+    }
+
+    fn quit(&mut self) {
+        if !self.process.has_ended() {
+            self.process.signal("QUIT");
+            self.process.signal("CONT");
+            self.process.wait_or_kill();
+        }
+    }
+
+    fn wait_until_ready(&mut self) {
+        let (port, log) = (self.port.to_string(), log_file(self.folder.path()));
+        self.process.wait_until("PostgreSQL", &log, || {
+            let mut probe = Command::new(binary("pg_isready"));
+            probe.args(["-q", "-h", "127.0.0.1", "-p", &port]);
+            probe.status().is_ok_and(|status| status.success())
+        });
+    }
+}
+
+impl Drop for Postgres {
+    /// SIGQUIT lets the server end its children; SIGKILL would leave them for a moment.
+    fn drop(&mut self) {
+        self.quit();
+    }
+}
+
+fn log_file(folder: &Path) -> PathBuf {
+    folder.join("postgres.log")
+}
+
+fn init(options: &PostgresOptions, folder: &Path) {
+    let mut initdb = as_server_user("initdb");
+    initdb.arg("-D").arg(folder.join("data")).args(["-U", "postgres", "-E", "UTF8", "--locale=C", "-N"]);
+    match &options.password {
+        Some(password) => {
+            let file = folder.join("password");
+            std::fs::write(&file, password).expect("the temporary folder can be written");
+            initdb.arg("--auth=scram-sha-256").arg("--pwfile").arg(file);
+        }
+        None => {
+            initdb.arg("--auth=trust");
+        }
+    }
+    if is_root() {
+        let chown = Command::new("chown").args(["-R", "postgres:"]).arg(folder).status();
+        assert!(chown.is_ok_and(|status| status.success()), "can't give the folder to user postgres");
+    }
+    let output = initdb.stdin(Stdio::null()).output();
+    let output = output.unwrap_or_else(|error| panic!("can't run {initdb:?}: {error}"));
+    assert!(output.status.success(), "initdb failed: {}", String::from_utf8_lossy(&output.stderr));
+}
+
+fn launch(options: &PostgresOptions, port: u16, folder: &Path) -> Process {
+    let mut postgres = as_server_user("postgres");
+    postgres.arg("-D").arg(folder.join("data")).arg("-p").arg(port.to_string());
+    let fsync = if options.fsync { "on" } else { "off" };
+    let settings = ["listen_addresses=127.0.0.1", "unix_socket_directories=", &format!("fsync={fsync}")];
+    for setting in settings.into_iter().chain(options.settings.iter().map(String::as_str)) {
+        postgres.args(["-c", setting]);
+    }
+    Process::start(&mut postgres, &log_file(folder))
+}
+
+/// A command of the server's, as user `postgres` where this is root: the server refuses root.
+/// `setpriv` becomes the command, so the process that was started is the server itself.
+fn as_server_user(name: &str) -> Command {
+    let binary = binary(name);
+    let mut command = if is_root() {
+        let mut command = Command::new("setpriv");
+        command.args(["--reuid=postgres", "--regid=postgres", "--clear-groups", "--"]).arg(binary);
+        command
+    } else {
+        Command::new(binary)
+    };
+    // The user may not be allowed to see where the test runs.
+    command.current_dir("/");
+    command
+}
+
+fn is_root() -> bool {
+    std::fs::metadata("/proc/self").is_ok_and(|process| process.uid() == 0)
+}
+
+/// The newest version's binary.
+fn binary(name: &str) -> PathBuf {
+    let versions = std::fs::read_dir("/usr/lib/postgresql").into_iter().flatten().flatten();
+    let newest = versions
+        .filter_map(|version| {
+            let number = version.file_name().to_str()?.parse::<u32>().ok()?;
+            Some((number, version.path().join("bin").join(name)))
+        })
+        .filter(|(_, path)| path.is_file())
+        .max();
+    newest.map_or_else(
+        || panic!("PostgreSQL's `{name}` is missing: apt-get install postgresql"),
+        |(_, path)| path,
+    )
+}
