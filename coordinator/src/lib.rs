@@ -1,1 +1,3 @@
-//! Placeholder.
+//! The coordinator: owns every decision and all durable state; runs no SQL.
+
+pub mod schedule;

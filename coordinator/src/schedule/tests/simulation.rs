@@ -1,0 +1,1 @@
+//! Random plans, faults and reports; the invariants hold at every step.
