@@ -6,8 +6,6 @@ use std::collections::{BTreeMap, BTreeSet};
 use coord_common::id::WorkerId;
 use coord_common::interval::Timestamp;
 
-use super::table::NodeRef;
-
 /// A gateway's number.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct GatewayNo(usize);
@@ -17,15 +15,16 @@ pub(super) struct GatewayNo(usize);
 pub(super) enum Ready {
     /// A promotion, by its number.
     Promote(u64),
-    /// A node's next batch: by plan, then the longest chain of descendants, then age.
-    Batch { priority: Reverse<i32>, plan: u64, height: Reverse<u32>, start: Timestamp, node: usize },
-}
-
-impl Ready {
-    pub(super) fn batch(priority: i32, at: NodeRef, height: u32, start: Timestamp) -> Self {
-        let (plan, node) = (at.plan, at.node);
-        Self::Batch { priority: Reverse(priority), plan, height: Reverse(height), start, node }
-    }
+    /// A node's next batch: by plan; those that make their table first, since nothing else of it
+    /// can run before; then by the longest chain of descendants, then by age.
+    Batch {
+        priority: Reverse<i32>,
+        plan: u64,
+        creates: Reverse<bool>,
+        height: Reverse<u32>,
+        start: Timestamp,
+        node: usize,
+    },
 }
 
 #[derive(Debug, Default)]

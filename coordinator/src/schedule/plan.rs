@@ -4,6 +4,7 @@
 //! all committed. It is found by jumping over what the upstreams still miss, never by a scan of
 //! all batches, which rests on read ranges moving forward with their batches.
 
+use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
@@ -16,7 +17,7 @@ use super::event::{Edge, NodeMode, RetryLimits};
 use super::fleet::{GatewayNo, Ready};
 use super::grid::Grid;
 use super::output::Record;
-use super::table::{NodeRef, Table, TableNo, Tables};
+use super::table::{Table, TableNo, Tables};
 
 #[derive(Debug)]
 pub(super) struct Plan {
@@ -339,8 +340,14 @@ impl Plan {
     }
 
     fn offer(&self, n: usize, interval: Interval, mode: Mode) -> Offer {
-        let at = NodeRef { plan: self.number, node: n };
-        let ready = Ready::batch(self.priority, at, self.nodes[n].height, interval.start);
+        let ready = Ready::Batch {
+            priority: Reverse(self.priority),
+            plan: self.number,
+            creates: Reverse(matches!(mode, Mode::Create | Mode::First)),
+            height: Reverse(self.nodes[n].height),
+            start: interval.start,
+            node: n,
+        };
         Offer { ready, interval, mode }
     }
 

@@ -3,6 +3,7 @@
 mod events;
 mod makespan;
 mod simulation;
+mod store;
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
