@@ -1,0 +1,230 @@
+//! How far a plan is, and why a batch doesn't run yet.
+
+use coord_common::id::{PlanId, Token, WorkerId};
+use coord_common::interval::{Interval, IntervalSet, Timestamp};
+use coord_common::task::{Failure, TableId};
+
+use super::plan::{Node, Phase, Plan};
+use super::table::{NodeRef, Table};
+use super::{Instant, Scheduler, Target};
+
+/// How far a plan is.
+#[derive(Debug, Clone, PartialEq)]
+pub struct PlanProgress {
+    /// Whether nothing more will run.
+    pub settled: bool,
+    /// Whether it is being cancelled.
+    pub cancelling: bool,
+    /// By node, as admitted.
+    pub nodes: Vec<NodeProgress>,
+}
+
+/// How far one table of a plan is, in batches.
+#[derive(Debug, Clone, PartialEq)]
+pub struct NodeProgress {
+    /// The table.
+    pub table: TableId,
+    /// All batches that there were at admission.
+    pub total: u64,
+    /// Those committed.
+    pub done: u64,
+    /// Those leased on behalf of the plan.
+    pub in_flight: u64,
+    /// Those that failed for good.
+    pub failed: u64,
+    /// Those that wait for another attempt.
+    pub retrying: u64,
+    /// What is not committed.
+    pub todo: IntervalSet,
+    /// Why its next batch doesn't run; empty when it is done, or only waits for its turn.
+    pub waiting: Vec<Reason>,
+}
+
+/// Why a batch doesn't run.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Reason {
+    /// It is leased.
+    Leased {
+        /// To whom.
+        worker: WorkerId,
+        /// Under which token.
+        token: Token,
+        /// Until when, without a heartbeat.
+        until: Instant,
+    },
+    /// A lease overlaps it: of another batch, or on behalf of another plan.
+    Overlapped {
+        /// The batch that is leased.
+        interval: Interval,
+        /// Until when, without a heartbeat.
+        until: Instant,
+    },
+    /// It has failed for good.
+    Failed(Failure),
+    /// Something upstream has failed for good.
+    Stopped {
+        /// The nearest such table.
+        upstream: TableId,
+    },
+    /// The plan is being cancelled.
+    Cancelling,
+    /// An upstream table doesn't exist yet.
+    UpstreamNotCreated {
+        /// Which.
+        upstream: TableId,
+    },
+    /// It reads what isn't committed.
+    UpstreamMisses {
+        /// Of which table.
+        upstream: TableId,
+        /// What is missing of what it reads.
+        missing: IntervalSet,
+    },
+    /// An earlier attempt failed; the next comes later.
+    Backoff {
+        /// When.
+        until: Instant,
+    },
+    /// Batches of this table run in order, and earlier ones are not committed.
+    After(Interval),
+    /// As many batches of the table are in flight as may be; one, while it doesn't exist yet.
+    Concurrency {
+        /// How many may be.
+        limit: u32,
+    },
+    /// As many leases of the gateway are in flight as may be.
+    GatewayLimit {
+        /// Which gateway.
+        gateway: String,
+        /// How many may be.
+        limit: u32,
+    },
+    /// No worker that reaches the gateway has room.
+    NoWorker {
+        /// Which gateway.
+        gateway: String,
+    },
+}
+
+impl Scheduler {
+    /// How far a plan is; nothing when it isn't known.
+    ///
+    /// Counts all batches the first time: linear in their number then.
+    pub fn progress(&mut self, plan: PlanId) -> Option<PlanProgress> {
+        let number = *self.plan_numbers.get(&plan)?;
+        let found = self.plans.get_mut(&number)?;
+        let totals: Vec<u64> = found.grids.iter_mut().map(super::grid::Grid::count).collect();
+        let plan = &self.plans[&number];
+        let nodes = plan.nodes.iter().enumerate().map(|(index, node)| {
+            let total = totals[index];
+            let first = node.pending.ranges().first().map(|range| range.start);
+            let waiting = first.map(|at| self.reasons(plan, index, at)).unwrap_or_default();
+            NodeProgress {
+                table: node.task.table.clone(),
+                total,
+                done: if node.todo.is_empty() { total } else { node.finished.min(total) },
+                in_flight: u64::from(node.in_flight),
+                failed: node.failed.len() as u64,
+                retrying: node.retry.len() as u64,
+                todo: node.todo.clone(),
+                waiting,
+            }
+        });
+        let settled = plan.phase == Phase::Settled;
+        Some(PlanProgress { settled, cancelling: plan.phase == Phase::Cancelling, nodes: nodes.collect() })
+    }
+
+    /// Why the batch of a plan's table at a point in time doesn't run; empty when there is nothing
+    /// to run there. A plan or table that isn't known has no reasons.
+    pub fn why_waiting(&self, plan: PlanId, table: &TableId, at: Timestamp) -> Vec<Reason> {
+        let number = self.plan_numbers.get(&plan);
+        let Some(plan) = number.and_then(|number| self.plans.get(number)) else { return Vec::new() };
+        let node = plan.nodes.iter().position(|node| node.task.table == *table);
+        node.map(|node| self.reasons(plan, node, at)).unwrap_or_default()
+    }
+
+    fn reasons(&self, plan: &Plan, index: usize, at: Timestamp) -> Vec<Reason> {
+        let node = &plan.nodes[index];
+        let point = Interval { start: at, end: Timestamp(at.0 + 1) };
+        if !node.todo.overlaps(point) {
+            return Vec::new();
+        }
+        if let Some((failure, _)) = node.failed.iter().find_map(|(b, f)| b.overlaps(point).then_some(f)) {
+            return vec![Reason::Failed(failure.clone())];
+        }
+        if let Some(by) = node.stopped {
+            return vec![Reason::Stopped { upstream: plan.nodes[by].task.table.clone() }];
+        }
+        // A settled plan has let go of its tables; what is left of it has failed or stopped.
+        let table = match plan.phase {
+            Phase::Settled => return Vec::new(),
+            Phase::Cancelling => return vec![Reason::Cancelling],
+            Phase::Running => self.tables.get(node.table),
+        };
+        if let Some(lease) = self.leased(plan.number, index, table, point) {
+            return vec![lease];
+        }
+        let waiting = node.retry.keys().copied().find(|batch| batch.overlaps(point));
+        let batch = waiting.or_else(|| {
+            let range = *node.pending.clip(point).ranges().first()?;
+            plan.grids[index].peek(range.start)
+        });
+        let batch = batch.unwrap_or(point);
+        let mut reasons = self.upstream_reasons(plan, node, batch);
+        if let Some(retry) = node.retry.get(&batch).filter(|retry| retry.not_before > self.now) {
+            reasons.push(Reason::Backoff { until: retry.not_before });
+        }
+        reasons.extend(self.own_reasons(node, table, batch));
+        reasons
+    }
+
+    fn leased(&self, plan: u64, node: usize, table: &Table, point: Interval) -> Option<Reason> {
+        let interval = table.busy(point)?;
+        let token = *table.in_flight.get(&interval)?;
+        let held = self.leases.get(&token)?;
+        let Target::Batch(lease) = &held.target else { return None };
+        let (worker, until) = (held.worker.clone(), held.deadline);
+        Some(if lease.at == (NodeRef { plan, node }) {
+            Reason::Leased { worker, token, until }
+        } else {
+            Reason::Overlapped { interval, until }
+        })
+    }
+
+    fn upstream_reasons(&self, plan: &Plan, node: &Node, batch: Interval) -> Vec<Reason> {
+        let reason = |edge: &super::Edge| {
+            let parent = &plan.nodes[edge.node];
+            let upstream = parent.task.table.clone();
+            let missing = parent.todo.clip(edge.reads.of(batch));
+            if !missing.is_empty() {
+                return Some(Reason::UpstreamMisses { upstream, missing });
+            }
+            let created = self.tables.get(parent.table).created;
+            (!created).then_some(Reason::UpstreamNotCreated { upstream })
+        };
+        node.parents.iter().filter_map(reason).collect()
+    }
+
+    fn own_reasons(&self, node: &Node, table: &Table, batch: Interval) -> Vec<Reason> {
+        let mut reasons = Vec::new();
+        if let Some(busy) = table.busy(batch)
+            && let Some(held) = table.in_flight.get(&busy).and_then(|token| self.leases.get(token))
+        {
+            reasons.push(Reason::Overlapped { interval: busy, until: held.deadline });
+        }
+        let first = node.todo.hull().filter(|hull| node.sequential && hull.start < batch.start);
+        reasons.extend(first.map(|hull| Reason::After(Interval { start: hull.start, end: batch.start })));
+        let limit = node.limit(table);
+        if table.in_flight.len() as u64 >= u64::from(limit) {
+            reasons.push(Reason::Concurrency { limit });
+        }
+        let gateway = self.fleet.get(node.gateway);
+        if let Some(limit) = gateway.limit.filter(|_| gateway.is_full()) {
+            reasons.push(Reason::GatewayLimit { gateway: gateway.name.clone(), limit });
+        }
+        if !gateway.has_asking() {
+            reasons.push(Reason::NoWorker { gateway: gateway.name.clone() });
+        }
+        reasons
+    }
+}

@@ -1,0 +1,153 @@
+//! Who wants work and what work is ready, by gateway.
+
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, BTreeSet};
+
+use coord_common::id::WorkerId;
+use coord_common::interval::Timestamp;
+
+/// A gateway's number.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct GatewayNo(usize);
+
+/// Something that could be leased; the least goes first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Ready {
+    /// A promotion, by its number.
+    Promote(u64),
+    /// A node's next batch: by plan; those that make their table first, since nothing else of it
+    /// can run before; then by the longest chain of descendants, then by age.
+    Batch {
+        priority: Reverse<i32>,
+        plan: u64,
+        creates: Reverse<bool>,
+        height: Reverse<u32>,
+        start: Timestamp,
+        node: usize,
+    },
+}
+
+#[derive(Debug, Default)]
+pub(super) struct Gateway {
+    pub(super) name: String,
+    pub(super) limit: Option<u32>,
+    pub(super) in_flight: u32,
+    pub(super) ready: BTreeSet<Ready>,
+    /// Workers that ask, the one that waits longest first.
+    asking: BTreeSet<(u64, WorkerId)>,
+}
+
+impl Gateway {
+    pub(super) fn is_full(&self) -> bool {
+        self.limit.is_some_and(|limit| self.in_flight >= limit)
+    }
+
+    pub(super) fn has_asking(&self) -> bool {
+        !self.asking.is_empty()
+    }
+}
+
+#[derive(Debug, Default)]
+struct Worker {
+    gateways: Vec<GatewayNo>,
+    free: u32,
+    turn: u64,
+    draining: bool,
+}
+
+/// The workers and the gateways that they reach.
+#[derive(Debug, Default)]
+pub(super) struct Fleet {
+    names: BTreeMap<String, GatewayNo>,
+    gateways: Vec<Gateway>,
+    workers: BTreeMap<WorkerId, Worker>,
+    limits: BTreeMap<String, u32>,
+    turns: u64,
+}
+
+impl Fleet {
+    pub(super) fn gateway(&mut self, name: &str) -> GatewayNo {
+        if let Some(no) = self.names.get(name) {
+            return *no;
+        }
+        let no = GatewayNo(self.gateways.len());
+        let limit = self.limits.get(name).copied();
+        self.gateways.push(Gateway { name: name.to_owned(), limit, ..Gateway::default() });
+        self.names.insert(name.to_owned(), no);
+        no
+    }
+
+    pub(super) fn get(&self, no: GatewayNo) -> &Gateway {
+        &self.gateways[no.0]
+    }
+
+    pub(super) fn get_mut(&mut self, no: GatewayNo) -> &mut Gateway {
+        &mut self.gateways[no.0]
+    }
+
+    pub(super) fn set_limits(&mut self, limits: BTreeMap<String, u32>) {
+        for gateway in &mut self.gateways {
+            gateway.limit = limits.get(&gateway.name).copied();
+        }
+        self.limits = limits;
+    }
+
+    pub(super) fn ask(&mut self, worker: WorkerId, gateways: &BTreeSet<String>, free: u32) {
+        let gateways: Vec<GatewayNo> = gateways.iter().map(|name| self.gateway(name)).collect();
+        self.leave(&worker);
+        let entry = self.workers.entry(worker.clone()).or_default();
+        if entry.draining {
+            return;
+        }
+        entry.gateways = gateways;
+        entry.free = free;
+        self.queue(&worker);
+    }
+
+    pub(super) fn drain(&mut self, worker: WorkerId) {
+        self.leave(&worker);
+        let entry = self.workers.entry(worker).or_default();
+        entry.free = 0;
+        entry.draining = true;
+    }
+
+    pub(super) fn gone(&mut self, worker: &WorkerId) {
+        self.leave(worker);
+        self.workers.remove(worker);
+    }
+
+    /// The best thing that can be leased now, and to whom.
+    pub(super) fn take(&mut self) -> Option<(WorkerId, Ready)> {
+        let open = |g: &&Gateway| g.has_asking() && !g.is_full();
+        let (ready, gateway) = self
+            .gateways
+            .iter()
+            .filter(open)
+            .filter_map(|gateway| Some((*gateway.ready.first()?, gateway)))
+            .min_by_key(|(ready, _)| *ready)?;
+        let (_, worker) = gateway.asking.first()?.clone();
+        self.leave(&worker);
+        if let Some(entry) = self.workers.get_mut(&worker) {
+            entry.free -= 1;
+        }
+        self.queue(&worker);
+        Some((worker, ready))
+    }
+
+    /// Puts a worker at the end of the queues that it asks in.
+    fn queue(&mut self, worker: &WorkerId) {
+        let Some(entry) = self.workers.get_mut(worker).filter(|entry| entry.free > 0) else { return };
+        self.turns += 1;
+        entry.turn = self.turns;
+        for gateway in &entry.gateways {
+            self.gateways[gateway.0].asking.insert((entry.turn, worker.clone()));
+        }
+    }
+
+    fn leave(&mut self, worker: &WorkerId) {
+        let Some(entry) = self.workers.get(worker) else { return };
+        for gateway in &entry.gateways {
+            self.gateways[gateway.0].asking.remove(&(entry.turn, worker.clone()));
+        }
+    }
+}

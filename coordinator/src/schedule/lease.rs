@@ -1,0 +1,233 @@
+//! A lease's life: granted, kept alive, reported or lost.
+
+use std::sync::Arc;
+
+use coord_common::id::{PlanId, Token, WorkerId};
+use coord_common::interval::Interval;
+use coord_common::task::{
+    Batch, Evaluate, Failure, FailureClass, Lease, LeaseState, Mode, Outcome, Verdict, Work,
+};
+
+use super::fleet::Ready;
+use super::plan::{Phase, Retry};
+use super::table::NodeRef;
+use super::{BatchLease, Held, Output, Record, Scheduler, Target, Timer};
+
+/// How a lease ended without a commit.
+pub(super) enum Setback {
+    /// The worker said that it failed.
+    Failed(Failure),
+    /// The worker gave it back.
+    HandedBack,
+    /// The worker wasn't heard of.
+    Lost,
+}
+
+impl Scheduler {
+    pub(super) fn grant(&mut self, worker: WorkerId, ready: Ready, out: &mut Output) {
+        match ready {
+            Ready::Promote(number) => self.grant_promotion(worker, number, out),
+            Ready::Batch { plan, node, .. } => self.grant_batch(worker, NodeRef { plan, node }, out),
+        }
+    }
+
+    pub(super) fn new_token(&mut self) -> Token {
+        let token = Token(self.next_token);
+        self.next_token += 1;
+        token
+    }
+
+    fn grant_batch(&mut self, worker: WorkerId, at: NodeRef, out: &mut Output) {
+        let token = self.new_token();
+        let plan = self.plans.get_mut(&at.plan).expect("a ready node's plan is admitted");
+        let node = &mut plan.nodes[at.node];
+        let offer = node.offer.expect("a node is ready only with an offer");
+        let interval = offer.interval;
+        let retry = node.retry.remove(&interval);
+        node.due.remove(&interval);
+        let Retry { attempts, losses, .. } =
+            retry.unwrap_or(Retry { attempts: 0, losses: 0, not_before: self.now });
+        let (table, gateway) = (node.table, node.gateway);
+        if retry.is_none() {
+            self.take_fresh(at, interval);
+        }
+        let lease = BatchLease {
+            token,
+            at,
+            table,
+            interval,
+            mode: offer.mode,
+            attempts,
+            losses,
+            serves: self.served_by(at, interval, offer.mode),
+            supersedes: self.tables.get(table).lost_over(interval),
+        };
+        let deadline = self.now.after(self.config.accept);
+        self.hold_batch(Held { worker: worker.clone(), deadline, gateway, target: Target::Batch(lease) });
+        if let Some(lease) = self.record_grant(token, out) {
+            out.grants.push((worker, lease));
+        }
+    }
+
+    /// Takes a batch that was never leased, and looks for the next behind it.
+    fn take_fresh(&mut self, at: NodeRef, interval: Interval) {
+        let Some(plan) = self.plans.get_mut(&at.plan) else { return };
+        let node = &mut plan.nodes[at.node];
+        if node.todo.is_empty() {
+            return;
+        }
+        node.pending.remove(interval);
+        plan.rescan(at.node, interval.end, &self.tables);
+    }
+
+    /// The nodes whose todo a commit of the batch shrinks: its own, and those of other plans that
+    /// could run it now, too.
+    fn served_by(&self, at: NodeRef, interval: Interval, mode: Mode) -> Vec<NodeRef> {
+        let mut served = vec![at];
+        if !matches!(mode, Mode::First | Mode::Write) {
+            return served;
+        }
+        let table = self.tables.get(self.plans[&at.plan].nodes[at.node].table);
+        for user in table.users.iter().filter(|user| **user != at) {
+            let plan = &self.plans[&user.plan];
+            let node = &plan.nodes[user.node];
+            if node.mode == super::NodeMode::Write
+                && node.todo.overlaps(interval)
+                && plan.reads_are_done(user.node, interval, &self.tables)
+            {
+                served.push(*user);
+            }
+        }
+        served
+    }
+
+    /// Counts a batch's lease in wherever leases count.
+    pub(super) fn hold_batch(&mut self, held: Held) {
+        let Target::Batch(lease) = &held.target else { return };
+        let (at, table, token) = (lease.at, lease.table, lease.token);
+        self.tables.get_mut(table).in_flight.insert(lease.interval, token);
+        self.fleet.get_mut(held.gateway).in_flight += 1;
+        if let Some(plan) = self.plans.get_mut(&at.plan) {
+            plan.in_flight += 1;
+            plan.nodes[at.node].in_flight += 1;
+        }
+        self.timers.insert((held.deadline, Timer::Lease(token)));
+        self.leases.insert(token, held);
+        self.refresh_users(table);
+    }
+
+    /// Writes a batch's lease down, as it is now.
+    pub(super) fn record_grant(&self, token: Token, out: &mut Output) -> Option<Lease> {
+        let held = self.leases.get(&token)?;
+        let Target::Batch(batch) = &held.target else { return None };
+        let plan = self.plans.get(&batch.at.plan)?;
+        let task = Arc::clone(&plan.nodes[batch.at.node].task);
+        let named = |interval: Interval| Batch { table: task.table.clone(), interval };
+        let others = batch.supersedes.iter().filter(|lost| **lost != batch.interval);
+        let evaluate = Evaluate {
+            batch: named(batch.interval),
+            mode: batch.mode,
+            supersedes: others.map(|lost| named(*lost)).collect(),
+            task: Arc::clone(&task),
+        };
+        let lease = Lease {
+            token,
+            plan: plan.id,
+            work: Work::Evaluate(evaluate),
+            ttl_millis: self.config.ttl,
+            attempt: batch.attempts + batch.losses + 1,
+        };
+        let mut serves: Vec<PlanId> =
+            batch.serves.iter().filter_map(|at| Some(self.plans.get(&at.plan)?.id)).collect();
+        serves.dedup();
+        out.records.push(Record::Granted {
+            lease: lease.clone(),
+            worker: held.worker.clone(),
+            attempts: batch.attempts,
+            losses: batch.losses,
+            serves,
+        });
+        Some(lease)
+    }
+
+    pub(super) fn heartbeat(&mut self, worker: &WorkerId, tokens: Vec<Token>, out: &mut Output) {
+        for token in tokens {
+            let state = self.heartbeat_one(worker, token);
+            out.states.push((worker.clone(), token, state));
+        }
+    }
+
+    fn heartbeat_one(&mut self, worker: &WorkerId, token: Token) -> LeaseState {
+        let Some(held) = self.leases.get_mut(&token).filter(|held| held.worker == *worker) else {
+            return LeaseState::Gone;
+        };
+        if let Target::Batch(lease) = &held.target
+            && self.plans.get(&lease.at.plan).is_none_or(|plan| plan.phase == Phase::Cancelling)
+        {
+            // Not prolonged: a worker that never gives it back mustn't hold up the end.
+            return LeaseState::Cancel;
+        }
+        self.timers.remove(&(held.deadline, Timer::Lease(token)));
+        held.deadline = self.now.after(self.config.ttl);
+        self.timers.insert((held.deadline, Timer::Lease(token)));
+        LeaseState::Held
+    }
+
+    pub(super) fn report(
+        &mut self,
+        worker: &WorkerId,
+        token: Token,
+        outcome: Outcome,
+        out: &mut Output,
+    ) -> Verdict {
+        if self.ended_by.get(&token) == Some(worker) {
+            return Verdict::Already;
+        }
+        if self.leases.get(&token).is_none_or(|held| held.worker != *worker) {
+            return Verdict::Stale;
+        }
+        let Some(held) = self.leases.remove(&token) else { return Verdict::Stale };
+        self.timers.remove(&(held.deadline, Timer::Lease(token)));
+        if outcome != Outcome::Fenced {
+            self.remember(token, &held);
+        }
+        let verdict = if outcome == Outcome::Fenced { Verdict::Stale } else { Verdict::Recorded };
+        let setback = match outcome {
+            Outcome::Done(done) => {
+                match held.target {
+                    Target::Batch(lease) => self.commit(lease, held.gateway, done, out),
+                    Target::Promote(number) => self.promoted(token, number, out),
+                }
+                return verdict;
+            }
+            Outcome::Failed(failure) => Setback::Failed(failure),
+            Outcome::HandedBack => Setback::HandedBack,
+            Outcome::Fenced => Setback::Failed(fenced()),
+        };
+        self.set_back(held, token, setback, out);
+        verdict
+    }
+
+    pub(super) fn expire(&mut self, token: Token, out: &mut Output) {
+        let Some(held) = self.leases.remove(&token) else { return };
+        self.set_back(held, token, Setback::Lost, out);
+    }
+
+    fn set_back(&mut self, held: Held, token: Token, setback: Setback, out: &mut Output) {
+        match held.target {
+            Target::Batch(lease) => self.batch_set_back(lease, held.gateway, setback, out),
+            Target::Promote(number) => self.promotion_set_back(number, token, setback, out),
+        }
+    }
+}
+
+/// The failure of a lease that nobody else holds, but that the warehouse has fenced off all the
+/// same. The next token is greater than any that a fence has seen.
+fn fenced() -> Failure {
+    Failure {
+        class: FailureClass::Transient,
+        code: None,
+        message: "the warehouse's fence holds a newer token than the lease".to_owned(),
+        hint: Some("check that no other coordinator works on the same schema".to_owned()),
+    }
+}

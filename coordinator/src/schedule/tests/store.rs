@@ -1,0 +1,326 @@
+//! A model of the durable state: applies records, and checks each against what came before.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use coord_common::id::{PlanId, Token, WorkerId};
+use coord_common::interval::{Interval, IntervalSet};
+use coord_common::task::{Batch, Failure, Lease, Mode, Outcome, Promote, TableId, Work};
+
+use crate::schedule::{
+    Committed, Event, Notice, PlanOutcome, PlanWork, Record, Recovered, RetryLimits, TableState,
+};
+
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct Granted {
+    pub(super) lease: Lease,
+    pub(super) worker: WorkerId,
+    attempts: u32,
+    losses: u32,
+    serves: Vec<PlanId>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq)]
+enum State {
+    Running,
+    Cancelling,
+    Ended,
+}
+
+#[derive(Debug, Clone, Default)]
+pub(super) struct Store {
+    plans: Vec<(PlanWork, State)>,
+    tables: BTreeMap<TableId, (IntervalSet, bool)>,
+    todo: BTreeMap<(PlanId, TableId), IntervalSet>,
+    pub(super) leases: BTreeMap<Token, Granted>,
+    waits: BTreeMap<(PlanId, Batch), (u32, u32)>,
+    failed: BTreeMap<(PlanId, Batch), (Failure, u32)>,
+    lost: BTreeSet<Batch>,
+    pub(super) promotions: BTreeMap<u64, Promote>,
+    pub(super) limit: BTreeMap<String, u32>,
+    pub(super) last_token: Token0,
+    pub(super) commits: BTreeSet<Token>,
+    expected: BTreeMap<TableId, IntervalSet>,
+    pub(super) seen: BTreeSet<&'static str>,
+}
+
+/// A token that starts at zero.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+pub(super) struct Token0(pub(super) u64);
+
+impl PartialEq for Store {
+    fn eq(&self, other: &Self) -> bool {
+        self.tables == other.tables
+            && self.todo == other.todo
+            && self.leases == other.leases
+            && self.waits == other.waits
+            && self.failed == other.failed
+            && self.lost == other.lost
+    }
+}
+
+impl Store {
+    pub(super) fn table(&self, id: &TableId) -> TableState {
+        let (done, created) = self.tables.get(id).cloned().unwrap_or_default();
+        let lost = self.lost.iter().filter(|batch| batch.table == *id).map(|batch| batch.interval).collect();
+        TableState { table: id.clone(), done, created, lost }
+    }
+
+    pub(super) fn admit(&mut self, work: PlanWork) {
+        for node in &work.nodes {
+            self.todo.insert((work.plan, node.task.table.clone()), node.todo.clone());
+        }
+        self.plans.push((work, State::Running));
+    }
+
+    pub(super) fn cancel(&mut self, plan: PlanId) {
+        if let Some((_, state)) = self.plans.iter_mut().find(|(work, _)| work.plan == plan)
+            && *state == State::Running
+        {
+            *state = State::Cancelling;
+        }
+    }
+
+    pub(super) fn running(&self) -> impl Iterator<Item = &PlanWork> {
+        self.plans.iter().filter(|(_, state)| *state != State::Ended).map(|(work, _)| work)
+    }
+
+    fn state(&self, plan: PlanId) -> State {
+        self.plans.iter().find(|(work, _)| work.plan == plan).unwrap().1
+    }
+
+    fn work(&self, plan: PlanId) -> &PlanWork {
+        &self.plans.iter().find(|(work, _)| work.plan == plan).unwrap().0
+    }
+
+    /// What a report will have filled, if it counts.
+    pub(super) fn expect_done(&mut self, lease: &Lease, outcome: &Outcome) {
+        if let (Work::Evaluate(evaluate), Outcome::Done(_)) = (&lease.work, outcome)
+            && self.leases.contains_key(&lease.token)
+            && matches!(evaluate.mode, Mode::First | Mode::Write)
+        {
+            let done = self.expected.entry(evaluate.batch.table.clone()).or_default();
+            done.insert(evaluate.batch.interval);
+        }
+    }
+
+    pub(super) fn apply(&mut self, record: &Record) {
+        match record {
+            Record::Granted { lease, worker, attempts, losses, serves } => {
+                let granted = Granted {
+                    lease: lease.clone(),
+                    worker: worker.clone(),
+                    attempts: *attempts,
+                    losses: *losses,
+                    serves: serves.clone(),
+                };
+                self.check_grant(&granted);
+                self.leases.insert(lease.token, granted);
+            }
+            Record::Committed(committed) => self.commit(committed),
+            Record::Lost { token, batch, .. } => {
+                assert!(self.leases.remove(token).is_some());
+                self.lost.insert(batch.clone());
+                self.seen.insert("lost");
+            }
+            Record::Waiting { token, plan, batch, attempts, losses, .. } => {
+                self.leases.remove(token);
+                self.waits.insert((*plan, batch.clone()), (*attempts, *losses));
+            }
+            Record::Failed { token, plan, batch, attempts, failure, .. } => {
+                self.leases.remove(token);
+                self.failed.insert((*plan, batch.clone()), (failure.clone(), *attempts));
+            }
+            Record::Cleared { plan, batch } => {
+                let key = (*plan, batch.clone());
+                assert!(self.waits.remove(&key).is_some() || self.failed.remove(&key).is_some());
+                self.seen.insert("cleared");
+            }
+            Record::Released { token } => assert!(self.leases.remove(token).is_some()),
+            Record::Promoted { token, promote, .. } => {
+                assert!(self.leases.remove(token).is_some());
+                assert!(self.promotions.remove(&promote.seq).is_some(), "promoted once");
+            }
+            Record::Cancelled { plan } => {
+                self.todo.retain(|(owner, _), _| owner != plan);
+                self.waits.retain(|(owner, _), _| owner != plan);
+                self.failed.retain(|(owner, _), _| owner != plan);
+            }
+        }
+    }
+
+    fn check_grant(&mut self, granted: &Granted) {
+        let Granted { lease, attempts, losses, serves, .. } = granted;
+        if self.leases.contains_key(&lease.token) {
+            self.seen.insert("shared");
+            return;
+        }
+        assert!(lease.token.0 > self.last_token.0, "tokens grow");
+        self.last_token = Token0(lease.token.0);
+        if let Some(limit) = self.limit.get("main") {
+            assert!(self.leases.len() < *limit as usize, "the gateway's limit holds");
+        }
+        let Work::Evaluate(evaluate) = &lease.work else { return };
+        assert!(serves.contains(&lease.plan));
+        self.seen.extend((serves.len() > 1).then_some("shared"));
+        assert_eq!(self.state(lease.plan), State::Running, "no grant for a plan that ends");
+        let limits = RetryLimits::default();
+        assert!(*attempts < limits.max_attempts && *losses < limits.max_losses);
+        let waited = self.waits.remove(&(lease.plan, evaluate.batch.clone()));
+        assert_eq!(waited.unwrap_or_default(), (*attempts, *losses), "counts are kept");
+        self.check_order(lease.plan, &evaluate.batch, evaluate.mode);
+        for lost in self.lost.iter().filter(|lost| lost.table == evaluate.batch.table) {
+            let listed = evaluate.supersedes.contains(lost) || *lost == evaluate.batch;
+            assert!(listed || !lost.interval.overlaps(evaluate.batch.interval), "{lost} is superseded");
+        }
+    }
+
+    /// Upstreams first, one lease for each point in time, within the table's limits.
+    fn check_order(&self, plan: PlanId, batch: &Batch, mode: Mode) {
+        let work = self.work(plan);
+        let node = work.nodes.iter().find(|node| node.task.table == batch.table).unwrap();
+        let todo = &self.todo[&(plan, batch.table.clone())];
+        let created = self.table(&batch.table).created;
+        if mode == Mode::Create {
+            assert!(todo.is_empty() && !created);
+        } else {
+            assert!(todo.covers(batch.interval), "what is leased is still to do");
+            assert!(self.failed.keys().all(|(p, b)| {
+                *p != plan || b.table != batch.table || !b.interval.overlaps(batch.interval)
+            }));
+        }
+        for edge in &node.parents {
+            let parent = &work.nodes[edge.node].task.table;
+            assert!(self.table(parent).created, "upstream tables exist");
+            let reads = edge.reads.of(batch.interval);
+            let left = self.todo[&(plan, parent.clone())].overlaps(reads);
+            assert!(mode == Mode::Create || !left, "{batch} reads {parent}, which misses some of {reads}");
+        }
+        let others = self.in_flight(&batch.table);
+        assert!(others.iter().all(|other| !other.overlaps(batch.interval)), "no two leases overlap");
+        assert!(created || others.is_empty(), "one at a time before the table exists");
+        assert!(node.concurrency.is_none_or(|limit| others.len() < limit as usize));
+        assert!(!node.sequential || mode == Mode::Create || todo.hull().unwrap().start == batch.interval.start);
+    }
+
+    fn in_flight(&self, table: &TableId) -> Vec<Interval> {
+        let batch = |granted: &Granted| match &granted.lease.work {
+            Work::Evaluate(evaluate) if evaluate.batch.table == *table => Some(evaluate.batch.interval),
+            Work::Evaluate(_) | Work::Promote(_) => None,
+        };
+        self.leases.values().filter_map(batch).collect()
+    }
+
+    fn commit(&mut self, committed: &Committed) {
+        let granted = self.leases.remove(&committed.token).expect("what commits was leased");
+        assert!(self.commits.insert(committed.token), "a lease commits once");
+        let own = &self.todo[&(committed.plan, committed.table.clone())];
+        assert!(committed.mode == Mode::Create || own.covers(committed.interval), "todo goes to done once");
+        let before = self.table(&committed.table).done;
+        assert!(before.difference(&committed.done).is_empty(), "done never loses a range");
+        self.tables.insert(committed.table.clone(), (committed.done.clone(), committed.created));
+        for left in &committed.shrunk {
+            let key = (left.plan, left.table.clone());
+            let old = self.todo.insert(key, left.todo.clone()).expect("only known todos shrink");
+            let gone = old.difference(&left.todo);
+            assert!(gone.difference(&committed.interval.into()).is_empty(), "only the batch goes");
+            assert!(gone.is_empty() || granted.serves.contains(&left.plan));
+        }
+        for interval in &committed.superseded {
+            self.seen.insert("superseded");
+            assert!(self.lost.remove(&Batch { table: committed.table.clone(), interval: *interval }));
+        }
+    }
+
+    pub(super) fn settle(&mut self, notice: &Notice) {
+        let (plan, expected) = match notice {
+            Notice::PlanSettled { plan, outcome } => {
+                let open = self.todo.iter().any(|((owner, _), todo)| owner == plan && !todo.is_empty());
+                assert_eq!(*outcome == PlanOutcome::Complete, !open && self.all_created(*plan));
+                if let PlanOutcome::Failed { failures, skipped } = outcome {
+                    assert!(!failures.is_empty(), "skipped {skipped:?} without a failure");
+                }
+                self.seen.insert(if open { "failed" } else { "complete" });
+                (plan, State::Running)
+            }
+            Notice::PlanCancelled { plan } => {
+                self.seen.insert("cancelled");
+                (plan, State::Cancelling)
+            }
+            Notice::Promoted { .. } => return,
+            Notice::PromoteFailed { promote, .. } => {
+                self.promotions.remove(&promote.seq);
+                return;
+            }
+        };
+        let (_, state) = self.plans.iter_mut().find(|(work, _)| work.plan == *plan).unwrap();
+        let repeated = expected == State::Cancelling && *state == State::Ended;
+        assert!(*state == expected || repeated, "a plan ends once");
+        *state = State::Ended;
+    }
+
+    fn all_created(&self, plan: PlanId) -> bool {
+        self.work(plan).nodes.iter().all(|node| self.table(&node.task.table).created)
+    }
+
+    /// What a new leader reads and feeds to its scheduler.
+    pub(super) fn recovery(&self) -> Vec<Event> {
+        let mut events = Vec::new();
+        let alive: BTreeSet<PlanId> = self.running().map(|work| work.plan).collect();
+        for work in self.running() {
+            let mut work = work.clone();
+            for node in &mut work.nodes {
+                node.todo = self.todo[&(work.plan, node.task.table.clone())].clone();
+            }
+            work.tables = work.nodes.iter().map(|node| self.table(&node.task.table)).collect();
+            events.push(Event::Admit(work));
+        }
+        events.extend(self.promotions.values().map(|p| Event::Promote(p.clone(), super::plan_id(99))));
+        events.extend(self.leases.values().map(|granted| Event::Recovered(granted.recovered())));
+        let alive = |plan: &PlanId| alive.contains(plan);
+        let waits = self.waits.iter().filter(|((plan, _), _)| alive(plan));
+        events.extend(waits.map(|((plan, batch), (attempts, losses))| {
+            Event::Recovered(Recovered::Waiting {
+                plan: *plan,
+                batch: batch.clone(),
+                attempts: *attempts,
+                losses: *losses,
+                delay: 5,
+            })
+        }));
+        let failed = self.failed.iter().filter(|((plan, _), _)| alive(plan));
+        events.extend(failed.map(|((plan, batch), (failure, attempts))| {
+            let (plan, batch, failure) = (*plan, batch.clone(), failure.clone());
+            Event::Recovered(Recovered::Failed { plan, batch, attempts: *attempts, failure })
+        }));
+        let ending = self.plans.iter().filter(|(_, state)| *state == State::Cancelling);
+        events.extend(ending.map(|(work, _)| Event::Cancel { plan: work.plan }));
+        events
+    }
+
+    pub(super) fn check_end(&self) {
+        for (table, (done, _)) in &self.tables {
+            let expected = self.expected.get(table).cloned().unwrap_or_default();
+            assert_eq!(*done, expected, "what is done of {table} is what was reported");
+        }
+    }
+}
+
+impl Granted {
+    fn recovered(&self) -> Recovered {
+        let (token, worker) = (self.lease.token, self.worker.clone());
+        match &self.lease.work {
+            Work::Promote(promote) => Recovered::Promoting { token, worker, promote: promote.clone() },
+            Work::Evaluate(evaluate) => Recovered::Leased {
+                token,
+                worker,
+                plan: self.lease.plan,
+                batch: evaluate.batch.clone(),
+                mode: evaluate.mode,
+                attempts: self.attempts,
+                losses: self.losses,
+                serves: self.serves.clone(),
+                supersedes: evaluate.supersedes.clone(),
+            },
+        }
+    }
+}
