@@ -58,7 +58,11 @@ impl AdbcConnector {
 pub(crate) fn load(library: &Path, entrypoint: Option<&str>) -> Result<ManagedDriver, EngineError> {
     let entrypoint = entrypoint.map(str::as_bytes);
     ManagedDriver::load_dynamic_from_filename(library, entrypoint, AdbcVersion::V110).map_err(|error| {
-        EngineError::permanent(format!("failed to load the driver `{}`: {}", library.display(), error.message))
+        EngineError::permanent(format!(
+            "failed to load the driver `{}`: {}",
+            library.display(),
+            error.message
+        ))
     })
 }
 
@@ -189,14 +193,15 @@ impl Session for AdbcSession {
 
     async fn query(&mut self, sql: &str) -> Result<Rows, EngineError> {
         // The warehouse itself turns values into text: it knows its types best.
-        let columns = self.describe(sql).await?;
-        let cast = |column: &ColumnDef| {
-            let name = self.profile.quote(&column.name);
-            format!("CAST({name} AS VARCHAR) AS {name}")
-        };
-        let casts = columns.iter().map(cast).collect::<Vec<_>>().join(", ");
-        let text = format!("SELECT {casts} FROM ({sql}\n) AS _q");
-        Ok(self.on_thread(move |live| live.execute(&text)).await?.rows)
+        let described = self.describe(sql).await?;
+        // By position, since two columns may have one name.
+        let places = || (0..described.len()).map(|at| format!("c{at}"));
+        let casts = places().map(|place| format!("CAST({place} AS VARCHAR)")).collect::<Vec<_>>().join(", ");
+        let names = places().collect::<Vec<_>>().join(", ");
+        let text = format!("SELECT {casts} FROM ({sql}\n) AS _q({names})");
+        let mut rows = self.on_thread(move |live| live.execute(&text)).await?.rows;
+        rows.columns = described.into_iter().map(|column| column.name).collect();
+        Ok(rows)
     }
 
     fn canceller(&self) -> Box<dyn Canceller> {
@@ -222,7 +227,8 @@ impl Live {
         let mut statement = self.connection.new_statement().map_err(|error| of_adbc(&error))?;
         statement.set_sql_query(sql).map_err(|error| of_adbc(&error))?;
         let _guard = Guard::new(&self.running, statement.get_cancel_handle());
-        if !returns_rows(sql) {
+        let wanted = wanted(sql);
+        if wanted == Wanted::Changed {
             let changed = statement.execute_update().map_err(|error| of_adbc(&error))?;
             let changed = changed.and_then(|changed| changed.try_into().ok()).unwrap_or_default();
             return Ok(Answer { changed, rows: Rows::default() });
@@ -233,7 +239,12 @@ impl Live {
         for batch in reader {
             append(&mut rows.rows, &batch.map_err(|error| of_duckdb_message(&error.to_string()))?)?;
         }
-        Ok(Answer { changed: 0, rows })
+        let created = wanted == Wanted::Created && rows.columns == ["Count"];
+        let mut answer = Answer { changed: 0, rows };
+        if created {
+            answer.changed = answer.cell().and_then(|cell| cell.parse().ok()).unwrap_or_default();
+        }
+        Ok(answer)
     }
 }
 
@@ -253,10 +264,24 @@ impl Drop for Guard<'_> {
     }
 }
 
-/// Whether the statement's rows are wanted; others are asked for their number of changed rows.
-fn returns_rows(sql: &str) -> bool {
+/// What of a statement's answer is of use.
+#[derive(PartialEq, Eq)]
+enum Wanted {
+    /// Its rows.
+    Rows,
+    /// The number of rows of the table that it made: DuckDB answers it as a row.
+    Created,
+    /// The number of rows that it changed.
+    Changed,
+}
+
+fn wanted(sql: &str) -> Wanted {
     let word: String = sql.trim_start().chars().take_while(char::is_ascii_alphabetic).collect();
-    matches!(word.to_ascii_uppercase().as_str(), "SELECT" | "DESCRIBE" | "SHOW")
+    match word.to_ascii_uppercase().as_str() {
+        "SELECT" | "DESCRIBE" | "SHOW" => Wanted::Rows,
+        "CREATE" => Wanted::Created,
+        _ => Wanted::Changed,
+    }
 }
 
 /// Adds a batch's rows as text.

@@ -14,8 +14,8 @@ use super::fence::Ledger;
 use super::session::{Answer, Connector, Pool, Session, cancellable};
 use super::statements::{self, Known, Script};
 use super::{
-    AuditResult, BatchReport, BatchWrite, Engine, Outcome, Relation, RelationKind, Rows, Switched, ViewSwitch,
-    Write,
+    AuditResult, BatchReport, BatchWrite, Engine, Outcome, Relation, RelationKind, Rows, Switched,
+    ViewSwitch, Write,
 };
 
 /// How often a batch is tried before an error that may pass is the caller's.
@@ -100,7 +100,11 @@ impl TransactionalEngine {
     }
 
     /// Tries until it is written, done before, or refused for good.
-    async fn write(&self, batch: &BatchWrite, cancel: &CancellationToken) -> Result<BatchReport, EngineError> {
+    async fn write(
+        &self,
+        batch: &BatchWrite,
+        cancel: &CancellationToken,
+    ) -> Result<BatchReport, EngineError> {
         let mut commit_unknown = false;
         let mut tries = 0;
         loop {
@@ -448,7 +452,9 @@ impl Engine for TransactionalEngine {
         for (relation, kind) in relations {
             let name = self.pool.profile().relation(relation);
             let what = match kind {
-                RelationKind::MaterializedView if self.pool.profile().materialized_views => "MATERIALIZED VIEW",
+                RelationKind::MaterializedView if self.pool.profile().materialized_views => {
+                    "MATERIALIZED VIEW"
+                }
                 RelationKind::View | RelationKind::MaterializedView => "VIEW",
                 RelationKind::Table => "TABLE",
             };

@@ -151,7 +151,10 @@ mod tests {
                 ("TYPE".to_owned(), "sqlite".to_owned()),
             ]),
         };
-        assert_eq!(attach(&catalog), "ATTACH IF NOT EXISTS 'x''y.db' AS \"a\"\"b\" (READ_ONLY, TYPE 'sqlite')");
+        assert_eq!(
+            attach(&catalog),
+            "ATTACH IF NOT EXISTS 'x''y.db' AS \"a\"\"b\" (READ_ONLY, TYPE 'sqlite')"
+        );
     }
 
     #[test]

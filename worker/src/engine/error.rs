@@ -122,14 +122,17 @@ pub(crate) fn of_duckdb_message(message: &str) -> EngineError {
         return error(Class::Cancelled, "57014");
     }
     if has("Could not set lock on file") {
-        let holder = message.split("Conflicting lock is held in ").nth(1).and_then(|rest| rest.split(". ").next());
+        let holder =
+            message.split("Conflicting lock is held in ").nth(1).and_then(|rest| rest.split(". ").next());
         let hint = match holder {
             Some(holder) => format!("close the process that has it open: {holder}"),
             None => "close the other process that has it open".to_owned(),
         };
         return error(Class::Permanent, "55006").hint(hint);
     }
-    if has("Conflict on") || has("Transaction conflict") || has("write-write conflict") {
+    // A duplicate key that shows only at the commit was another's, written meanwhile.
+    let raced = has("Failed to commit") && has("duplicate key");
+    if raced || has("Conflict on") || has("Transaction conflict") || has("write-write conflict") {
         return error(Class::Transient, "40001");
     }
     if has("Out of Memory Error") {

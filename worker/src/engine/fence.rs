@@ -63,7 +63,9 @@ impl Ledger {
                 "CREATE TABLE IF NOT EXISTS {fence} (slot VARCHAR PRIMARY KEY, tok BIGINT NOT NULL, \
                  done BIGINT NOT NULL, plan VARCHAR NOT NULL, rows BIGINT NOT NULL, owner VARCHAR NOT NULL)"
             ),
-            format!("CREATE TABLE IF NOT EXISTS {environment} (env VARCHAR PRIMARY KEY, seq BIGINT NOT NULL)"),
+            format!(
+                "CREATE TABLE IF NOT EXISTS {environment} (env VARCHAR PRIMARY KEY, seq BIGINT NOT NULL)"
+            ),
         ]
     }
 
@@ -133,8 +135,13 @@ impl Ledger {
             "INSERT INTO {fence} (slot, tok, done, plan, rows, owner) \
              VALUES ({slot}, -1, 0, {plan}, 0, {owner}) ON CONFLICT DO NOTHING"
         );
-        let answers = session.run(&[insert, raise, self.read(of)]).await?;
-        answers.get(2).and_then(parse).ok_or_else(unreadable)
+        // Another attempt may make the row at the same time: then it is there at the second try.
+        session.run(&[insert]).await.map_err(|error| match error.code.as_deref() {
+            Some("23000" | "23505") => EngineError::transient(error.message).code("40001"),
+            _ => error,
+        })?;
+        let answers = session.run(&[raise, self.read(of)]).await?;
+        answers.get(1).and_then(parse).ok_or_else(unreadable)
     }
 
     /// Reads the row.

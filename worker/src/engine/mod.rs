@@ -21,7 +21,12 @@ mod session;
 mod statements;
 mod views;
 
-pub use config::{AdbcConfig, DuckDbCatalog, DuckDbConfig, EngineConfig, PostgresConfig, Secret, SslMode, open};
+#[cfg(test)]
+mod conformance;
+
+pub use config::{
+    AdbcConfig, DuckDbCatalog, DuckDbConfig, EngineConfig, PostgresConfig, Secret, SslMode, open,
+};
 pub use error::{Class, EngineError};
 pub use noop::NoopEngine;
 pub use profile::{FullReplace, Profile};

@@ -131,7 +131,8 @@ impl Session for PostgresSession {
         if columns.is_empty() {
             return Ok(Vec::new());
         }
-        let types = columns.iter().map(|c| format!("format_type({}, {})", c.type_().oid(), c.type_modifier()));
+        let types =
+            columns.iter().map(|c| format!("format_type({}, {})", c.type_().oid(), c.type_modifier()));
         let ask = format!("SELECT {}", types.collect::<Vec<_>>().join(", "));
         let mut answers = self.run(&[ask]).await?;
         let types = answers.pop().and_then(|mut answer| answer.rows.rows.pop()).unwrap_or_default();

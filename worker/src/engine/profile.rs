@@ -2,8 +2,8 @@
 
 use coord_common::sql::Dialect;
 
-use super::error::EngineError;
 use super::Relation;
+use super::error::EngineError;
 
 /// How a whole table is replaced.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -128,7 +128,8 @@ impl Builder<'_> {
     }
 
     fn definitions(&self, columns: &[ColumnDef]) -> String {
-        let definition = |column: &ColumnDef| format!("{} {}", self.profile.quote(&column.name), column.data_type);
+        let definition =
+            |column: &ColumnDef| format!("{} {}", self.profile.quote(&column.name), column.data_type);
         columns.iter().map(definition).collect::<Vec<_>>().join(", ")
     }
 
@@ -156,9 +157,10 @@ impl Builder<'_> {
     /// The real type of a column: the table's, else as declared, else the query's.
     fn type_of(&self, column: &str) -> Result<&str, EngineError> {
         let sources = [self.known.target.as_deref(), self.batch.columns.as_deref(), Some(&self.known.query)];
-        let found = sources.into_iter().flatten().find_map(|columns| {
-            columns.iter().find(|candidate| candidate.name.eq_ignore_ascii_case(column))
-        });
+        let found = sources
+            .into_iter()
+            .flatten()
+            .find_map(|columns| columns.iter().find(|candidate| candidate.name.eq_ignore_ascii_case(column)));
         match found {
             Some(found) => Ok(&found.data_type),
             None => Err(EngineError::permanent(format!("the query has no time column `{column}`"))
@@ -170,7 +172,9 @@ impl Builder<'_> {
     /// Through a temporary table, so that the query runs once: delete what has the same keys, insert.
     fn staged(&self, script: &mut Script, query: &str, key: &[String], distinct: Option<&[String]>) {
         let (target, columns) = (&self.target, &self.columns);
-        script.data.push(format!("CREATE TEMPORARY TABLE {STAGE} AS SELECT {columns} FROM {}", sub(query, "_q")));
+        script
+            .data
+            .push(format!("CREATE TEMPORARY TABLE {STAGE} AS SELECT {columns} FROM {}", sub(query, "_q")));
         let keys = key.join(", ");
         script.data.push(if self.batch.first {
             format!("DELETE FROM {target}")
@@ -197,7 +201,8 @@ impl Builder<'_> {
             let parts = self.known.query.iter().map(|column| text(&self.profile.quote(&column.name)));
             parts.collect::<Vec<_>>().join(", ")
         };
-        let update = || format!("WHEN MATCHED THEN UPDATE SET {}", each(&|name| format!("{name} = {new}.{name}")));
+        let update =
+            || format!("WHEN MATCHED THEN UPDATE SET {}", each(&|name| format!("{name} = {new}.{name}")));
         let matched = matched.map_or_else(update, str::to_owned);
         script.counted.push(script.data.len());
         script.data.push(format!(
@@ -281,7 +286,9 @@ impl Builder<'_> {
             }
         }
         let names = self.profile.list(columns.iter().map(|column| column.name.as_str()));
-        let cast = |column: &ColumnDef| format!("CAST({} AS {})", self.profile.quote(&column.name), column.data_type);
+        let cast = |column: &ColumnDef| {
+            format!("CAST({} AS {})", self.profile.quote(&column.name), column.data_type)
+        };
         let casts = columns.iter().map(cast).collect::<Vec<_>>().join(", ");
         for chunk in rows.chunks(batch.max(1)) {
             let values = chunk.iter().map(|row| value_row(row)).collect::<Vec<_>>().join(", ");
@@ -315,7 +322,9 @@ fn same_names(left: &[ColumnDef], right: &[ColumnDef]) -> bool {
 /// session's.
 fn cast_bound(bound: &str, data_type: &str) -> String {
     let upper = data_type.to_ascii_uppercase();
-    if upper.starts_with("TIMESTAMP") && (upper.starts_with("TIMESTAMPTZ") || upper.ends_with("WITH TIME ZONE")) {
+    if upper.starts_with("TIMESTAMP")
+        && (upper.starts_with("TIMESTAMPTZ") || upper.ends_with("WITH TIME ZONE"))
+    {
         return format!("(CAST({bound} AS TIMESTAMP) AT TIME ZONE 'UTC')");
     }
     if upper == "DATE" {

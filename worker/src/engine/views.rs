@@ -196,7 +196,12 @@ impl Switch<'_> {
     async fn point_view(&mut self, change: &ViewChange) -> Result<(), EngineError> {
         let create = self.create(change);
         if !self.profile.savepoints {
-            return self.session.run(&[create]).await.map(|_| ()).map_err(|error| explain(error, &change.view));
+            return self
+                .session
+                .run(&[create])
+                .await
+                .map(|_| ())
+                .map_err(|error| explain(error, &change.view));
         }
         match self.session.run(&["SAVEPOINT view".to_owned(), create.clone()]).await {
             Err(error) if error.view_columns_differ() => {
