@@ -73,7 +73,7 @@ impl Connector for AdbcConnector {
     }
 
     async fn connect(&self) -> Result<Box<dyn Session>, EngineError> {
-        let mut session = AdbcSession::start(self.database.clone(), self.profile.clone()).await?;
+        let mut session = AdbcSession::start(self.database.clone()).await?;
         let first = async {
             for statement in &self.once {
                 session.run(std::slice::from_ref(statement)).await?;
@@ -95,7 +95,6 @@ type Job = Box<dyn FnOnce(&mut Live) + Send>;
 type Running = Arc<Mutex<Option<Box<dyn CancelHandle>>>>;
 
 struct AdbcSession {
-    profile: Profile,
     jobs: Sender<Job>,
     running: Running,
     broken: bool,
@@ -108,7 +107,7 @@ struct Live {
 }
 
 impl AdbcSession {
-    async fn start(database: Arc<ManagedDatabase>, profile: Profile) -> Result<Self, EngineError> {
+    async fn start(database: Arc<ManagedDatabase>) -> Result<Self, EngineError> {
         let (jobs, inbox) = channel::<Job>();
         let (ready, connected) = oneshot::channel();
         let running = Running::default();
@@ -134,7 +133,7 @@ impl AdbcSession {
             .spawn(serve)
             .map_err(|error| EngineError::transient(format!("failed to start a thread: {error}")))?;
         connected.await.map_err(|_| thread_gone())??;
-        Ok(Self { profile, jobs, running, broken: false })
+        Ok(Self { jobs, running, broken: false })
     }
 
     /// Lets the connection's thread do something.

@@ -119,29 +119,34 @@ impl Ledger {
         }
     }
 
-    /// A plain UPDATE of a row made before: the one form that DuckDB finds conflicts with.
+    /// A plain UPDATE where the row exists: the one form that DuckDB finds conflicts with. Where it
+    /// doesn't, nobody has raised a token yet, so nobody can commit, and a plain INSERT will do.
     async fn raise_step_by_step(&self, session: &mut dyn Session, of: &Fence) -> Result<Raised, EngineError> {
         let (slot, plan, owner, token) = (literal(&of.slot), literal(&of.plan), literal(&of.table), of.token);
         let fence = &self.fence;
-        let raise = format!(
-            "UPDATE {fence} SET tok = {token}, done = CASE WHEN plan = {plan} THEN done ELSE 0 END, \
-             plan = {plan} WHERE slot = {slot} AND tok < {token}"
-        );
-        let answers = session.run(&[raise.clone(), self.read(of)]).await?;
-        if let Some(raised) = answers.get(1).and_then(parse) {
-            return Ok(raised);
+        let held = session.run(&[self.read(of)]).await?;
+        match held.first().and_then(parse) {
+            Some(held) if held.holder >= token.0 => return Ok(held),
+            Some(_) => {
+                let raise = format!(
+                    "UPDATE {fence} SET tok = {token}, done = CASE WHEN plan = {plan} THEN done ELSE 0 END, \
+                     plan = {plan} WHERE slot = {slot} AND tok < {token}"
+                );
+                let answers = session.run(&[raise, self.read(of)]).await?;
+                return answers.get(1).and_then(parse).ok_or_else(unreadable);
+            }
+            None => {}
         }
         let insert = format!(
             "INSERT INTO {fence} (slot, tok, done, plan, rows, owner) \
-             VALUES ({slot}, -1, 0, {plan}, 0, {owner}) ON CONFLICT DO NOTHING"
+             VALUES ({slot}, {token}, 0, {plan}, 0, {owner})"
         );
         // Another attempt may make the row at the same time: then it is there at the second try.
         session.run(&[insert]).await.map_err(|error| match error.code.as_deref() {
             Some("23000" | "23505") => EngineError::transient(error.message).code("40001"),
             _ => error,
         })?;
-        let answers = session.run(&[raise, self.read(of)]).await?;
-        answers.get(1).and_then(parse).ok_or_else(unreadable)
+        Ok(Raised { holder: token.0, done: 0, rows: 0 })
     }
 
     /// Reads the row.
