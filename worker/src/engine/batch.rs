@@ -5,12 +5,14 @@ use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
+use coord_common::id::Token;
 use coord_common::project::model::ColumnDef;
 use coord_common::sql::Dialect;
 use tokio_util::sync::CancellationToken;
 
 use super::error::{Class, EngineError};
 use super::fence::Ledger;
+use super::profile::Profile;
 use super::session::{Answer, Connector, Pool, Session, cancellable};
 use super::statements::{self, Known, Script};
 use super::{
@@ -93,7 +95,7 @@ impl TransactionalEngine {
             return Ok(ledger);
         }
         if session.run(&[ledger.probe()]).await.is_err() {
-            create_ledger(session, &ledger).await?;
+            create_ledger(session, profile, catalog, &ledger, &self.schema).await?;
         }
         self.ready.lock().unwrap_or_else(PoisonError::into_inner).insert(key);
         Ok(ledger)
@@ -116,8 +118,10 @@ impl TransactionalEngine {
             let canceller = session.canceller();
             let work = self.attempt(&mut *session, batch, cancel);
             let result = cancellable(cancel, &*canceller, work).await;
-            // A cancel may hit the connection late: it must not stop the next batch.
-            if !cancel.is_cancelled() && !matches!(result, Ok(Attempt::CommitUnknown(_))) {
+            // A cancel may hit the connection late: it must not stop the next batch. And what the
+            // model's own statements leave behind (settings, temporary tables) must not reach it.
+            let own_statements = !batch.pre.is_empty() || !batch.post.is_empty();
+            if !own_statements && !cancel.is_cancelled() && !matches!(result, Ok(Attempt::CommitUnknown(_))) {
                 session.give_back();
             } else {
                 drop(session);
@@ -236,20 +240,27 @@ impl TransactionalEngine {
     }
 }
 
-async fn create_ledger(session: &mut dyn Session, ledger: &Ledger) -> Result<(), EngineError> {
+async fn create_ledger(
+    session: &mut dyn Session,
+    profile: &Profile,
+    catalog: Option<&str>,
+    ledger: &Ledger,
+    schema: &str,
+) -> Result<(), EngineError> {
     let mut tries = 0;
     loop {
         tries += 1;
-        // One at a time: several in one go would be one transaction, which a race undoes whole.
-        let mut result = Ok(());
-        for statement in ledger.create() {
-            result = session.run(&[statement]).await.map(|_| ());
-            if result.is_err() {
-                break;
+        let created = async {
+            let count = statements::count_schemas(profile, catalog, schema);
+            let exists = session.run(&[count]).await?.first().and_then(count_of) != Some(0);
+            // One at a time: several in one go would be one transaction, which a race undoes whole.
+            for statement in ledger.create().into_iter().skip(usize::from(exists)) {
+                session.run(&[statement]).await?;
             }
-        }
-        match result {
-            Err(error) if error.class == Class::Transient && tries < RAISE_TRIES && !session.is_broken() => {
+            Ok(())
+        };
+        match created.await {
+            Err(error) if worth_another_try(&error) && tries < RAISE_TRIES => {
                 tokio::time::sleep(PAUSE).await;
             }
             result => return result,
@@ -317,7 +328,11 @@ impl Transaction<'_> {
             self.begin(&mut go);
             self.alone(&mut go, &batch.pre).await?;
         }
-        let known = Known { target, query: self.query_columns().await? };
+        let schema_missing = match (&target, &batch.write) {
+            (Some(_), _) | (None, Write::AuditOnly) => false,
+            (None, _) => self.schema_missing().await?,
+        };
+        let known = Known { target, schema_missing, query: self.query_columns().await? };
         let mut script = statements::script(engine.pool.profile(), batch, &known)?;
         self.begin(&mut go);
         if self.replace_view {
@@ -360,6 +375,14 @@ impl Transaction<'_> {
             Ok(AuditResult { name: audit.name.clone(), blocking: audit.blocking, bad_rows })
         });
         Ok((rows, audits.collect::<Result<_, EngineError>>()?))
+    }
+
+    /// Asked for, since making a schema that exists can need rights that nobody has.
+    async fn schema_missing(&mut self) -> Result<bool, EngineError> {
+        let Relation { catalog, schema, .. } = &self.batch.target;
+        let count = statements::count_schemas(self.engine.pool.profile(), catalog.as_deref(), schema);
+        let answers = self.session.run(&[count]).await?;
+        Ok(answers.first().and_then(count_of) == Some(0))
     }
 
     fn begin(&mut self, go: &mut Vec<String>) {
@@ -471,6 +494,26 @@ impl Engine for TransactionalEngine {
             }
         }
         failed
+    }
+
+    async fn prune(&self, catalog: Option<&str>, table: &str, upto: Token) -> Result<(), EngineError> {
+        let mut tries = 0;
+        loop {
+            tries += 1;
+            let mut session = self.pool.get().await?;
+            let ledger = self.ledger(&mut *session, catalog).await?;
+            match ledger.prune(&mut *session, self.pool.profile(), table, upto).await {
+                Err(error) if tries < TRIES && worth_another_try(&error) => {
+                    drop(session);
+                    tokio::time::sleep(PAUSE * tries).await;
+                }
+                Err(error) => return Err(error),
+                Ok(()) => {
+                    session.give_back();
+                    return Ok(());
+                }
+            }
+        }
     }
 
     async fn query(&self, sql: &str) -> Result<Rows, EngineError> {

@@ -5,6 +5,8 @@
 //! was overtaken hits nothing, or conflicts. Both must assign the same column: DuckDB finds
 //! conflicts per column, and none between an UPDATE and a DELETE of a row.
 
+use coord_common::id::Token;
+
 use super::error::{Class, EngineError};
 use super::profile::Profile;
 use super::session::{Answer, Session};
@@ -18,6 +20,8 @@ pub(crate) struct Ledger {
     schema: String,
     /// The quoted table of fence rows. `done` is the token that completed the work, 0 if none did.
     fence: String,
+    /// The quoted table of the least tokens that may make rows, by what the slots belong to.
+    floor: String,
     /// The quoted table of environments.
     pub(crate) environment: String,
 }
@@ -45,24 +49,26 @@ impl Ledger {
         Self {
             schema: profile.schema(catalog, schema),
             fence: table("_fence"),
+            floor: table("_floor"),
             environment: table("_environment"),
         }
     }
 
     /// A query that fails where the tables are missing.
     pub(crate) fn probe(&self) -> String {
-        format!("SELECT 1 FROM {}, {} WHERE 1 = 0", self.fence, self.environment)
+        format!("SELECT 1 FROM {}, {}, {} WHERE 1 = 0", self.fence, self.floor, self.environment)
     }
 
-    /// Statements that make the tables.
+    /// Statements that make the schema, first, and the tables.
     pub(crate) fn create(&self) -> Vec<String> {
-        let Self { schema, fence, environment } = self;
+        let Self { schema, fence, floor, environment } = self;
         vec![
             format!("CREATE SCHEMA IF NOT EXISTS {schema}"),
             format!(
                 "CREATE TABLE IF NOT EXISTS {fence} (slot VARCHAR PRIMARY KEY, tok BIGINT NOT NULL, \
                  done BIGINT NOT NULL, plan VARCHAR NOT NULL, rows BIGINT NOT NULL, owner VARCHAR NOT NULL)"
             ),
+            format!("CREATE TABLE IF NOT EXISTS {floor} (owner VARCHAR PRIMARY KEY, tok BIGINT NOT NULL)"),
             format!(
                 "CREATE TABLE IF NOT EXISTS {environment} (env VARCHAR PRIMARY KEY, seq BIGINT NOT NULL)"
             ),
@@ -95,14 +101,14 @@ impl Ledger {
     ) -> Result<Raised, EngineError> {
         let (slot, plan, owner, token) = (literal(&of.slot), literal(&of.plan), literal(&of.table), of.token);
         let name = literal(&format!("coordctl:{token}"));
-        let fence = &self.fence;
+        let (fence, above) = (&self.fence, self.above_floor(of));
         let statements = [
             format!("SET application_name = {name}"),
             "BEGIN".to_owned(),
             setting.to_owned(),
             format!(
                 "INSERT INTO {fence} AS f (slot, tok, done, plan, rows, owner) \
-                 VALUES ({slot}, {token}, 0, {plan}, 0, {owner}) ON CONFLICT (slot) DO UPDATE SET \
+                 SELECT {slot}, {token}, 0, {plan}, 0, {owner} {above} ON CONFLICT (slot) DO UPDATE SET \
                  tok = EXCLUDED.tok, done = CASE WHEN f.plan = EXCLUDED.plan THEN f.done ELSE 0 END, \
                  plan = EXCLUDED.plan WHERE f.tok < EXCLUDED.tok"
             ),
@@ -110,7 +116,8 @@ impl Ledger {
             "COMMIT".to_owned(),
         ];
         match session.run(&statements).await {
-            Ok(answers) => answers.get(4).and_then(parse).ok_or_else(unreadable),
+            // No row at all: the token is not above the floor.
+            Ok(answers) => answers.get(4).and_then(parse).ok_or_else(|| stale(of)),
             Err(error) => {
                 // A failed statement leaves the explicit transaction open.
                 let _ = session.run(&["ROLLBACK".to_owned()]).await;
@@ -139,14 +146,44 @@ impl Ledger {
         }
         let insert = format!(
             "INSERT INTO {fence} (slot, tok, done, plan, rows, owner) \
-             VALUES ({slot}, {token}, 0, {plan}, 0, {owner})"
+             SELECT {slot}, {token}, 0, {plan}, 0, {owner} {}",
+            self.above_floor(of)
         );
         // Another attempt may make the row at the same time: then it is there at the second try.
-        session.run(&[insert]).await.map_err(|error| match error.code.as_deref() {
+        let answers = session.run(&[insert]).await.map_err(|error| match error.code.as_deref() {
             Some("23000" | "23505") => EngineError::transient(error.message).code("40001"),
             _ => error,
         })?;
+        if answers.first().is_none_or(|answer| answer.changed != 1) {
+            return Err(stale(of));
+        }
         Ok(Raised { holder: token.0, done: 0, rows: 0 })
+    }
+
+    /// The condition that the token may make a row.
+    fn above_floor(&self, of: &Fence) -> String {
+        let (floor, owner, token) = (&self.floor, literal(&of.table), of.token);
+        format!("WHERE NOT EXISTS (SELECT 1 FROM {floor} WHERE owner = {owner} AND tok >= {token})")
+    }
+
+    /// Deletes rows up to a token and raises the floor to it, so that none of them comes back.
+    pub(crate) async fn prune(
+        &self,
+        session: &mut dyn Session,
+        profile: &Profile,
+        owner: &str,
+        upto: Token,
+    ) -> Result<(), EngineError> {
+        let (fence, floor, owner) = (&self.fence, &self.floor, literal(owner));
+        let mut go = vec!["BEGIN".to_owned()];
+        go.extend(profile.before_prune.map(|statement| statement.replace("{table}", fence)));
+        go.push(format!(
+            "INSERT INTO {floor} (owner, tok) VALUES ({owner}, {upto}) \
+             ON CONFLICT (owner) DO UPDATE SET tok = EXCLUDED.tok WHERE {floor}.tok < EXCLUDED.tok"
+        ));
+        go.push(format!("DELETE FROM {fence} WHERE owner = {owner} AND tok <= {upto}"));
+        go.push("COMMIT".to_owned());
+        session.run(&go).await.map(|_| ())
     }
 
     /// Reads the row.

@@ -295,6 +295,13 @@ pub trait Engine: Send + Sync {
     /// that couldn't be dropped, and why.
     async fn drop_relations(&self, relations: &[(Relation, RelationKind)]) -> Vec<(Relation, EngineError)>;
 
+    /// Forgets the slots of a [`Fence::table`] up to a token, and refuses that token and older ones
+    /// new slots from now on. For tables that no plan in flight writes, such as dropped ones.
+    ///
+    /// # Errors
+    /// As the warehouse refuses.
+    async fn prune(&self, catalog: Option<&str>, table: &str, upto: Token) -> Result<(), EngineError>;
+
     /// Runs one query and returns its whole answer, so it should be small.
     ///
     /// # Errors

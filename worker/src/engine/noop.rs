@@ -1,6 +1,7 @@
 //! A warehouse that isn't there, to measure everything around warehouses.
 
 use async_trait::async_trait;
+use coord_common::id::Token;
 use coord_common::project::model::ColumnDef;
 use coord_common::sql::Dialect;
 use tokio_util::sync::CancellationToken;
@@ -37,6 +38,10 @@ impl Engine for NoopEngine {
 
     async fn drop_relations(&self, _: &[(Relation, RelationKind)]) -> Vec<(Relation, EngineError)> {
         Vec::new()
+    }
+
+    async fn prune(&self, _: Option<&str>, _: &str, _: Token) -> Result<(), EngineError> {
+        Ok(())
     }
 
     async fn query(&self, _: &str) -> Result<Rows, EngineError> {

@@ -35,6 +35,8 @@ pub struct Profile {
     pub update_in_cte: bool,
     /// Put before the raise of a token, whose loss in a crash is harmless.
     pub before_raise: Option<&'static str>,
+    /// Put before pruning the table `{table}`, so that no new row appears meanwhile.
+    pub before_prune: Option<&'static str>,
     /// Whether a statement's failure within a transaction can be undone alone.
     pub savepoints: bool,
     /// The query that counts schemas named `{schema}` in the connection's own catalog.
@@ -53,6 +55,7 @@ pub(crate) const POSTGRES: Profile = Profile {
     transaction_per_catalog: false,
     update_in_cte: true,
     before_raise: Some("SET LOCAL synchronous_commit = off"),
+    before_prune: Some("LOCK TABLE {table} IN EXCLUSIVE MODE"),
     savepoints: true,
     schema_query: "SELECT COUNT(*) FROM pg_catalog.pg_namespace WHERE nspname = {schema}",
     version_query: "SELECT version()",
@@ -68,6 +71,7 @@ pub(crate) const DUCKDB: Profile = Profile {
     transaction_per_catalog: true,
     update_in_cte: false,
     before_raise: None,
+    before_prune: None,
     savepoints: false,
     schema_query: "SELECT COUNT(*) FROM information_schema.schemata \
                    WHERE catalog_name = current_database() AND schema_name = {schema}",

@@ -34,6 +34,8 @@ pub(crate) fn count(query: &str) -> String {
 pub(crate) struct Known {
     /// The target's columns, if it exists.
     pub(crate) target: Option<Vec<ColumnDef>>,
+    /// Whether the target's schema is missing.
+    pub(crate) schema_missing: bool,
     /// The query's columns.
     pub(crate) query: Vec<ColumnDef>,
 }
@@ -74,10 +76,10 @@ struct Builder<'a> {
 impl Builder<'_> {
     fn script(&self) -> Result<Script, EngineError> {
         let mut script = Script::default();
-        if self.known.target.is_none() && !matches!(self.batch.write, Write::AuditOnly) {
+        if self.known.schema_missing {
             script.create.push(create_schema(self.profile, &self.batch.target));
-            script.reshapes = true;
         }
+        script.reshapes = self.known.target.is_none();
         match &self.batch.write {
             Write::Create { query } => self.create_table(&mut script, query),
             Write::TimeRange { query, column, low, high } => {
@@ -312,6 +314,18 @@ fn value_row(row: &[Option<String>]) -> String {
 /// The statement that makes a relation's schema.
 pub(crate) fn create_schema(profile: &Profile, relation: &Relation) -> String {
     format!("CREATE SCHEMA IF NOT EXISTS {}", profile.schema(relation.catalog.as_deref(), &relation.schema))
+}
+
+/// The query that counts schemas of a name, 0 or 1.
+pub(crate) fn count_schemas(profile: &Profile, catalog: Option<&str>, schema: &str) -> String {
+    match catalog.filter(|_| profile.transaction_per_catalog) {
+        Some(catalog) => format!(
+            "SELECT COUNT(*) FROM information_schema.schemata WHERE catalog_name = {} AND schema_name = {}",
+            literal(catalog),
+            literal(schema)
+        ),
+        None => profile.schema_query.replace("{schema}", &literal(schema)),
+    }
 }
 
 fn same_names(left: &[ColumnDef], right: &[ColumnDef]) -> bool {

@@ -9,7 +9,7 @@ use super::error::EngineError;
 use super::fence::Ledger;
 use super::profile::Profile;
 use super::session::{Session, cancellable};
-use super::statements::{create_schema, literal};
+use super::statements::{count_schemas, create_schema, literal};
 use super::{Relation, Switched, ViewChange, ViewSwitch};
 
 /// How often a switch is tried against others that create or change the same things.
@@ -157,15 +157,7 @@ impl Switch<'_> {
     }
 
     async fn schema_exists(&mut self, schema: &str) -> Result<bool, EngineError> {
-        let sql = match self.catalog {
-            Some(catalog) => format!(
-                "SELECT COUNT(*) FROM information_schema.schemata WHERE catalog_name = {} AND schema_name = {}",
-                literal(catalog),
-                literal(schema)
-            ),
-            None => self.profile.schema_query.replace("{schema}", &literal(schema)),
-        };
-        let answers = self.session.run(&[sql]).await?;
+        let answers = self.session.run(&[count_schemas(self.profile, self.catalog, schema)]).await?;
         Ok(answers[0].cell() != Some("0"))
     }
 

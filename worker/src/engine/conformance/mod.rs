@@ -1,5 +1,6 @@
 //! What every warehouse must do alike: each test runs against a DuckDB file and a real PostgreSQL.
 
+mod duckdb_only;
 mod lab;
 mod postgres_only;
 
@@ -53,6 +54,8 @@ suite! {
     a_long_query_is_cancelled,
     errors_have_classes,
     relations_are_dropped,
+    pruned_slots_stay_closed_to_old_tokens,
+    settings_of_one_batch_do_not_reach_the_next,
 }
 
 async fn a_time_range_is_rewritten_and_rows_outside_are_dropped(lab: Lab) {
@@ -493,4 +496,28 @@ async fn relations_are_dropped(lab: Lab) {
     lab.run(&again).await.unwrap();
     assert_eq!(lab.rows("SELECT ds FROM s.t").await, ["2024-01-03"]);
     assert!(lab.engine.ping().await.unwrap().contains(lab.engine.pool.profile().name));
+}
+
+async fn pruned_slots_stay_closed_to_old_tokens(lab: Lab) {
+    let append = |token| batch("a", token, Write::Append { query: "SELECT 1 AS i".to_owned() });
+    lab.run(&append(5)).await.unwrap();
+    lab.run(&batch("other", 9, Write::Append { query: "SELECT 2 AS i".to_owned() })).await.unwrap();
+    lab.engine.prune(None, "s.t", Token(7)).await.unwrap();
+    lab.engine.prune(None, "s.t", Token(6)).await.unwrap();
+    assert_eq!(lab.rows("SELECT slot FROM coordctl._fence").await, ["other"]);
+    for token in [4, 5, 7] {
+        assert_eq!(lab.run(&append(token)).await.unwrap_err().class, Class::Stale, "token {token}");
+    }
+    assert_eq!(lab.run(&append(8)).await.unwrap().outcome, Outcome::Written);
+    assert_eq!(lab.rows("SELECT i FROM s.t ORDER BY i").await, ["1", "1", "2"]);
+}
+
+async fn settings_of_one_batch_do_not_reach_the_next(lab: Lab) {
+    for slot in ["a", "b", "c"] {
+        let mut write = batch(slot, 1, Write::Append { query: "SELECT n FROM mine".to_owned() });
+        write.pre = vec!["CREATE TEMPORARY TABLE mine AS SELECT 1 AS n".to_owned()];
+        lab.run(&write).await.unwrap();
+    }
+    assert_eq!(lab.rows("SELECT COUNT(*) FROM s.t").await, ["3"]);
+    assert!(lab.engine.query("SELECT n FROM mine").await.is_err());
 }

@@ -1,6 +1,10 @@
 //! What only a server can show: locks, passwords, name limits, connections that break.
 
+use std::io;
 use std::time::{Duration, Instant};
+
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
 
 use super::lab::{LOCKED_USER, Lab, batch, connect, day};
 use crate::engine::config::{EngineConfig, PostgresConfig, Secret, SslMode, open};
@@ -48,6 +52,77 @@ async fn a_connection_that_was_killed_is_replaced() {
         assert!(error.class == Class::Transient && Instant::now() < deadline, "{error:?}");
     }
     assert_eq!(lab.rows("SELECT COUNT(*) FROM s.t").await, ["2"]);
+}
+
+/// Passes bytes on until the commit comes by, then cuts the line: before it, or after its answer.
+async fn cut_at_commit(listener: TcpListener, server: u16, deliver: bool) -> io::Result<()> {
+    let mut cut = false;
+    loop {
+        let (mut client, _) = listener.accept().await?;
+        let mut server = TcpStream::connect(("127.0.0.1", server)).await?;
+        let (mut up, mut down) = (vec![0; 65536], vec![0; 65536]);
+        loop {
+            tokio::select! {
+                size = client.read(&mut up) => {
+                    let size = size.unwrap_or(0);
+                    if size == 0 { break }
+                    let is_commit = String::from_utf8_lossy(&up[..size]).contains("COUNT(*) FROM hit");
+                    if cut || !is_commit {
+                        server.write_all(&up[..size]).await?;
+                        continue;
+                    }
+                    cut = true;
+                    if deliver {
+                        server.write_all(&up[..size]).await?;
+                        server.read(&mut down).await?;
+                    }
+                    break;
+                }
+                size = server.read(&mut down) => {
+                    let size = size.unwrap_or(0);
+                    if size == 0 { break }
+                    client.write_all(&down[..size]).await?;
+                }
+            }
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_commit_whose_answer_is_lost_is_looked_up_and_counts_once() {
+    for deliver in [true, false] {
+        let lab = Lab::postgres().await;
+        lab.run(&batch("make", 1, Write::Create { query: "SELECT 1 AS i".to_owned() })).await.unwrap();
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let direct = lab.config.clone().unwrap();
+        let config = PostgresConfig { port: listener.local_addr().unwrap().port(), ..direct.clone() };
+        let proxy = tokio::spawn(cut_at_commit(listener, direct.port, deliver));
+        let query = "SELECT i FROM generate_series(1, 3) AS a(i)".to_owned();
+        let mut write = batch("a", 2, Write::Append { query });
+        write.replayed_is_done = false;
+        let report = connect(&config, 1).run_batch(&write, &CancellationToken::new()).await.unwrap();
+        assert_eq!((report.outcome, report.rows), (Outcome::Written, 3), "delivered: {deliver}");
+        assert_eq!(lab.rows("SELECT COUNT(*) FROM s.t").await, ["3"], "delivered: {deliver}");
+        proxy.abort();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn schemas_that_exist_need_no_right_to_make_them() {
+    let lab = Lab::postgres().await;
+    for statement in [
+        "CREATE SCHEMA s",
+        "CREATE SCHEMA coordctl",
+        "CREATE SCHEMA v",
+        "GRANT USAGE, CREATE ON SCHEMA s, coordctl, v TO locked",
+    ] {
+        lab.engine.query(statement).await.unwrap();
+    }
+    let mut config = lab.config.clone().unwrap();
+    config.role = Some(LOCKED_USER.to_owned());
+    let engine = connect(&config, 1);
+    engine.run_batch(&batch("d", 1, day(1, 2)), &CancellationToken::new()).await.unwrap();
+    assert_eq!(lab.rows("SELECT tableowner FROM pg_tables WHERE tablename = 't'").await, [LOCKED_USER]);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
