@@ -1,0 +1,540 @@
+//! The engine for warehouses whose transactions cover rows and DDL: one flow for all of them.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use coord_common::id::Token;
+use coord_common::project::model::ColumnDef;
+use coord_common::sql::Dialect;
+use tokio_util::sync::CancellationToken;
+
+use super::error::{Class, EngineError};
+use super::fence::Ledger;
+use super::profile::Profile;
+use super::session::{Answer, Connector, Pool, Session, cancellable};
+use super::statements::{self, Known, Script};
+use super::{
+    AuditResult, BatchReport, BatchWrite, Engine, Outcome, Relation, RelationKind, Rows, Switched,
+    ViewSwitch, Write,
+};
+
+/// How often a batch is tried before an error that may pass is the caller's.
+const TRIES: u32 = 4;
+/// How often a raise is tried while an older attempt is just committing.
+const RAISE_TRIES: u32 = 40;
+/// The pause after a first try; it grows by itself with each further one.
+const PAUSE: Duration = Duration::from_millis(10);
+
+/// An engine over connections that share a [`super::Profile`].
+pub(crate) struct TransactionalEngine {
+    pub(crate) pool: Pool,
+    /// The schema of fence rows and sequence numbers.
+    schema: String,
+    /// Catalogs whose ledger is known to exist.
+    ready: Mutex<HashSet<Option<String>>>,
+    columns: ColumnCache,
+}
+
+/// Columns of targets, and of queries by target and shape: a model's batches differ in dates only.
+#[derive(Default)]
+struct ColumnCache {
+    targets: Mutex<HashMap<Relation, Vec<ColumnDef>>>,
+    queries: Mutex<HashMap<(Relation, String), Vec<ColumnDef>>>,
+}
+
+impl ColumnCache {
+    /// More entries than this, and the cache of queries starts anew.
+    const LIMIT: usize = 20_000;
+
+    fn forget(&self, target: &Relation) {
+        self.targets.lock().unwrap_or_else(PoisonError::into_inner).remove(target);
+        self.queries.lock().unwrap_or_else(PoisonError::into_inner).retain(|(of, _), _| of != target);
+    }
+
+    /// A query with the digits of its text literals blanked, which can't change its columns' names.
+    fn shape(query: &str) -> String {
+        let mut quoted = false;
+        let blank = |c: char| {
+            quoted ^= c == '\'';
+            if quoted && c.is_ascii_digit() { '0' } else { c }
+        };
+        query.chars().map(blank).collect()
+    }
+}
+
+/// What one try came to.
+enum Attempt {
+    Report(BatchReport),
+    /// The connection broke at the commit: whether it took place must be asked.
+    CommitUnknown(EngineError),
+}
+
+impl TransactionalEngine {
+    pub(crate) fn new(connector: Box<dyn Connector>, concurrency: usize, schema: impl Into<String>) -> Self {
+        Self {
+            pool: Pool::new(connector, concurrency),
+            schema: schema.into(),
+            ready: Mutex::default(),
+            columns: ColumnCache::default(),
+        }
+    }
+
+    /// The ledger that shares transactions with a catalog; made on demand.
+    pub(crate) async fn ledger(
+        &self,
+        session: &mut dyn Session,
+        catalog: Option<&str>,
+    ) -> Result<Ledger, EngineError> {
+        let profile = self.pool.profile();
+        let catalog = catalog.filter(|_| profile.transaction_per_catalog);
+        let ledger = Ledger::new(profile, catalog, &self.schema);
+        let key = catalog.map(str::to_owned);
+        if self.ready.lock().unwrap_or_else(PoisonError::into_inner).contains(&key) {
+            return Ok(ledger);
+        }
+        if session.run(&[ledger.probe()]).await.is_err() {
+            create_ledger(session, profile, catalog, &ledger, &self.schema).await?;
+        }
+        self.ready.lock().unwrap_or_else(PoisonError::into_inner).insert(key);
+        Ok(ledger)
+    }
+
+    /// Tries until it is written, done before, or refused for good.
+    async fn write(
+        &self,
+        batch: &BatchWrite,
+        cancel: &CancellationToken,
+    ) -> Result<BatchReport, EngineError> {
+        let mut commit_unknown = false;
+        let mut tries = 0;
+        loop {
+            tries += 1;
+            let mut session = tokio::select! {
+                session = self.pool.get() => session?,
+                () = cancel.cancelled() => return Err(EngineError::cancelled()),
+            };
+            let canceller = session.canceller();
+            let work = self.attempt(&mut *session, batch, cancel);
+            let result = cancellable(cancel, &*canceller, work).await;
+            // A cancel may hit the connection late: it must not stop the next batch. And what the
+            // model's own statements leave behind (settings, temporary tables) must not reach it.
+            let own_statements = !batch.pre.is_empty() || !batch.post.is_empty();
+            if !own_statements && !cancel.is_cancelled() && !matches!(result, Ok(Attempt::CommitUnknown(_))) {
+                session.give_back();
+            } else {
+                drop(session);
+            }
+            match result {
+                Ok(Attempt::Report(mut report)) => {
+                    if commit_unknown && report.outcome == Outcome::AlreadyDone {
+                        report.outcome = Outcome::Written;
+                    }
+                    return Ok(report);
+                }
+                Ok(Attempt::CommitUnknown(error)) if tries >= TRIES => return Err(error),
+                Ok(Attempt::CommitUnknown(_)) => commit_unknown = true,
+                Err(error) if tries < TRIES && worth_another_try(&error) => {}
+                Err(error) => return Err(error),
+            }
+            tokio::time::sleep(PAUSE * tries).await;
+        }
+    }
+
+    async fn attempt(
+        &self,
+        session: &mut dyn Session,
+        batch: &BatchWrite,
+        cancel: &CancellationToken,
+    ) -> Result<Attempt, EngineError> {
+        let ledger = self.ledger(session, batch.target.catalog.as_deref()).await?;
+        let raised = self.raise(session, &ledger, batch).await?;
+        if raised.done == batch.fence.token.0 || (raised.done != 0 && batch.replayed_is_done) {
+            let report = BatchReport { outcome: Outcome::AlreadyDone, rows: raised.rows, audits: Vec::new() };
+            return Ok(Attempt::Report(report));
+        }
+        let mut transaction = Transaction { engine: self, session, batch, begun: false, replace_view: false };
+        let mut result = transaction.run(&ledger, cancel).await;
+        if matches!(&result, Err(error) if error.view_columns_differ()) {
+            transaction.replace_view = true;
+            result = transaction.run(&ledger, cancel).await;
+        }
+        if let Err(error) = &result {
+            self.columns.forget(&batch.target);
+            if error.code.as_deref() == Some("40001") {
+                // A conflict may be the newer attempt's raise: then the work is no longer ours.
+                self.raise(session, &ledger, batch).await?;
+            }
+        }
+        result
+    }
+
+    async fn raise(
+        &self,
+        session: &mut dyn Session,
+        ledger: &Ledger,
+        batch: &BatchWrite,
+    ) -> Result<super::fence::Raised, EngineError> {
+        let mut tries = 0;
+        loop {
+            tries += 1;
+            match ledger.raise(session, self.pool.profile(), &batch.fence).await {
+                Err(error) if tries < RAISE_TRIES && worth_another_try(&error) && !session.is_broken() => {
+                    tokio::time::sleep(PAUSE).await;
+                }
+                result => return result,
+            }
+        }
+    }
+
+    /// The target's columns, or nothing where it doesn't exist.
+    async fn target_columns(
+        &self,
+        session: &mut dyn Session,
+        target: &Relation,
+    ) -> Result<Option<Vec<ColumnDef>>, EngineError> {
+        let cached = self.columns.targets.lock().unwrap_or_else(PoisonError::into_inner).get(target).cloned();
+        if cached.is_some() {
+            return Ok(cached);
+        }
+        let found = self.describe_relation(session, target).await?;
+        if let Some(found) = &found {
+            let mut targets = self.columns.targets.lock().unwrap_or_else(PoisonError::into_inner);
+            targets.insert(target.clone(), found.clone());
+        }
+        Ok(found)
+    }
+
+    async fn describe_relation(
+        &self,
+        session: &mut dyn Session,
+        relation: &Relation,
+    ) -> Result<Option<Vec<ColumnDef>>, EngineError> {
+        let name = self.pool.profile().relation(relation);
+        match session.describe(&format!("SELECT * FROM {name}")).await {
+            Ok(found) => Ok(Some(found)),
+            Err(error) if error.missing_relation() => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    async fn query_columns(
+        &self,
+        session: &mut dyn Session,
+        target: &Relation,
+        query: &str,
+    ) -> Result<Vec<ColumnDef>, EngineError> {
+        let key = (target.clone(), ColumnCache::shape(query));
+        let cached = self.columns.queries.lock().unwrap_or_else(PoisonError::into_inner).get(&key).cloned();
+        if let Some(cached) = cached {
+            return Ok(cached);
+        }
+        let found = session.describe(statements::clean(query)).await?;
+        let mut queries = self.columns.queries.lock().unwrap_or_else(PoisonError::into_inner);
+        if queries.len() >= ColumnCache::LIMIT {
+            queries.clear();
+        }
+        queries.insert(key, found.clone());
+        Ok(found)
+    }
+}
+
+async fn create_ledger(
+    session: &mut dyn Session,
+    profile: &Profile,
+    catalog: Option<&str>,
+    ledger: &Ledger,
+    schema: &str,
+) -> Result<(), EngineError> {
+    let mut tries = 0;
+    loop {
+        tries += 1;
+        let created = async {
+            let count = statements::count_schemas(profile, catalog, schema);
+            let exists = session.run(&[count]).await?.first().and_then(count_of) != Some(0);
+            // One at a time: several in one go would be one transaction, which a race undoes whole.
+            for statement in ledger.create().into_iter().skip(usize::from(exists)) {
+                session.run(&[statement]).await?;
+            }
+            Ok(())
+        };
+        match created.await {
+            Err(error) if worth_another_try(&error) && tries < RAISE_TRIES => {
+                tokio::time::sleep(PAUSE).await;
+            }
+            result => return result,
+        }
+    }
+}
+
+/// Whether the error is a race that a second try in this process wins.
+pub(crate) fn worth_another_try(error: &EngineError) -> bool {
+    error.class == Class::Transient
+        && matches!(error.code.as_deref(), Some("40001" | "40P01" | "42P06" | "42P07" | "42710" | "XX000"))
+}
+
+/// The data transaction of one try.
+struct Transaction<'a> {
+    engine: &'a TransactionalEngine,
+    session: &'a mut dyn Session,
+    batch: &'a BatchWrite,
+    begun: bool,
+    /// Whether a view is dropped first, since its columns can't be changed in place.
+    replace_view: bool,
+}
+
+impl Transaction<'_> {
+    async fn run(&mut self, ledger: &Ledger, cancel: &CancellationToken) -> Result<Attempt, EngineError> {
+        let work = self.work().await.and_then(|done| refuse_bad_rows(done.0, done.1));
+        let (rows, audits) = match work {
+            Ok(_) if cancel.is_cancelled() => {
+                self.rollback().await;
+                return Err(EngineError::cancelled());
+            }
+            Ok(done) => done,
+            Err(error) => {
+                self.rollback().await;
+                return Err(error);
+            }
+        };
+        let profile = self.engine.pool.profile();
+        match ledger.commit(self.session, profile, &self.batch.fence, rows).await {
+            Ok(()) => {
+                self.begun = false;
+                Ok(Attempt::Report(BatchReport { outcome: Outcome::Written, rows, audits }))
+            }
+            Err(error) if self.session.is_broken() || error.connection_lost() => {
+                Ok(Attempt::CommitUnknown(error))
+            }
+            Err(error) => {
+                self.rollback().await;
+                Err(error)
+            }
+        }
+    }
+
+    /// Everything before the fence check: rows written, and what the audits found.
+    async fn work(&mut self) -> Result<(u64, Vec<AuditResult>), EngineError> {
+        let (engine, batch) = (self.engine, self.batch);
+        engine.pool.profile().check_names(&batch.target)?;
+        let target = match batch.write {
+            Write::AuditOnly => None,
+            _ => engine.target_columns(self.session, &batch.target).await?,
+        };
+        let mut go = Vec::new();
+        if !batch.pre.is_empty() {
+            // The query may need what they make, so they come before it is described.
+            self.begin(&mut go);
+            self.alone(&mut go, &batch.pre).await?;
+        }
+        let schema_missing = match (&target, &batch.write) {
+            (Some(_), _) | (None, Write::AuditOnly) => false,
+            (None, _) => self.schema_missing().await?,
+        };
+        let known = Known { target, schema_missing, query: self.query_columns().await? };
+        let mut script = statements::script(engine.pool.profile(), batch, &known)?;
+        self.begin(&mut go);
+        if self.replace_view {
+            go.push(format!("DROP VIEW IF EXISTS {}", engine.pool.profile().relation(&batch.target)));
+        }
+        let data_at = go.len() + script.create.len();
+        go.append(&mut script.create);
+        go.append(&mut script.data);
+        let (rows, audits) = self.data_and_audits(go, data_at, &script).await?;
+        if script.reshapes {
+            engine.columns.forget(&batch.target);
+        }
+        Ok((rows, audits))
+    }
+
+    async fn data_and_audits(
+        &mut self,
+        mut go: Vec<String>,
+        data_at: usize,
+        script: &Script,
+    ) -> Result<(u64, Vec<AuditResult>), EngineError> {
+        let batch = self.batch;
+        let mut answers = Vec::new();
+        if !batch.post.is_empty() {
+            answers = self.session.run(&go).await?;
+            go.clear();
+            self.alone(&mut go, &batch.post).await?;
+        }
+        go.extend(batch.audits.iter().map(|audit| statements::count(&audit.sql)));
+        if !go.is_empty() {
+            answers.append(&mut self.session.run(&go).await?);
+        }
+        let changed = |at: &usize| answers.get(data_at + at).map_or(0, |answer| answer.changed);
+        let rows = script.counted.iter().map(changed).sum();
+        let found = answers.len().saturating_sub(batch.audits.len());
+        let audits = batch.audits.iter().zip(&answers[found..]).map(|(audit, answer)| {
+            let bad_rows = count_of(answer).ok_or_else(|| {
+                EngineError::transient(format!("the audit `{}` returned no count", audit.name))
+            })?;
+            Ok(AuditResult { name: audit.name.clone(), blocking: audit.blocking, bad_rows })
+        });
+        Ok((rows, audits.collect::<Result<_, EngineError>>()?))
+    }
+
+    /// Asked for, since making a schema that exists can need rights that nobody has.
+    async fn schema_missing(&mut self) -> Result<bool, EngineError> {
+        let Relation { catalog, schema, .. } = &self.batch.target;
+        let count = statements::count_schemas(self.engine.pool.profile(), catalog.as_deref(), schema);
+        let answers = self.session.run(&[count]).await?;
+        Ok(answers.first().and_then(count_of) == Some(0))
+    }
+
+    fn begin(&mut self, go: &mut Vec<String>) {
+        if !self.begun {
+            self.begun = true;
+            go.push("BEGIN".to_owned());
+        }
+    }
+
+    /// Runs what is gathered, then the user's statements, each in a run of its own.
+    async fn alone(&mut self, go: &mut Vec<String>, statements: &[String]) -> Result<(), EngineError> {
+        if !go.is_empty() {
+            self.session.run(go).await?;
+            go.clear();
+        }
+        for statement in statements {
+            self.session.run(std::slice::from_ref(statement)).await?;
+        }
+        Ok(())
+    }
+
+    async fn query_columns(&mut self) -> Result<Vec<ColumnDef>, EngineError> {
+        match &self.batch.write {
+            Write::Create { query }
+            | Write::TimeRange { query, .. }
+            | Write::UniqueKey { query, .. }
+            | Write::Partition { query, .. }
+            | Write::Append { query }
+            | Write::Full { query } => {
+                self.engine.query_columns(self.session, &self.batch.target, query).await
+            }
+            Write::View { .. } | Write::Seed { .. } | Write::AuditOnly => Ok(Vec::new()),
+        }
+    }
+
+    async fn rollback(&mut self) {
+        if std::mem::take(&mut self.begun) {
+            // Where it fails, the warehouse has rolled back already or the connection is gone.
+            let _ = self.session.run(&["ROLLBACK".to_owned()]).await;
+        }
+    }
+}
+
+fn count_of(answer: &Answer) -> Option<u64> {
+    answer.cell()?.parse().ok()
+}
+
+fn refuse_bad_rows(rows: u64, audits: Vec<AuditResult>) -> Result<(u64, Vec<AuditResult>), EngineError> {
+    let failed: Vec<String> = audits
+        .iter()
+        .filter(|audit| audit.blocking && audit.bad_rows > 0)
+        .map(|audit| format!("`{}` found {} bad rows", audit.name, audit.bad_rows))
+        .collect();
+    if failed.is_empty() {
+        return Ok((rows, audits));
+    }
+    let message = format!("audit failed: {}", failed.join(", "));
+    Err(EngineError::new(Class::AuditFailed(audits), message)
+        .hint("the table is as it was; correct the model, its sources, or the audit"))
+}
+
+#[async_trait]
+impl Engine for TransactionalEngine {
+    fn dialect(&self) -> Dialect {
+        self.pool.profile().dialect
+    }
+
+    fn concurrency(&self) -> usize {
+        self.pool.size()
+    }
+
+    async fn run_batch(
+        &self,
+        write: &BatchWrite,
+        cancel: &CancellationToken,
+    ) -> Result<BatchReport, EngineError> {
+        self.write(write, cancel).await
+    }
+
+    async fn switch_views(
+        &self,
+        switch: &ViewSwitch,
+        cancel: &CancellationToken,
+    ) -> Result<Switched, EngineError> {
+        super::views::switch(self, switch, cancel).await
+    }
+
+    async fn drop_relations(&self, relations: &[(Relation, RelationKind)]) -> Vec<(Relation, EngineError)> {
+        let mut failed = Vec::new();
+        for (relation, kind) in relations {
+            let name = self.pool.profile().relation(relation);
+            let what = match kind {
+                RelationKind::MaterializedView if self.pool.profile().materialized_views => {
+                    "MATERIALIZED VIEW"
+                }
+                RelationKind::View | RelationKind::MaterializedView => "VIEW",
+                RelationKind::Table => "TABLE",
+            };
+            self.columns.forget(relation);
+            let result = async {
+                let mut session = self.pool.get().await?;
+                let result = session.run(&[format!("DROP {what} IF EXISTS {name}")]).await;
+                session.give_back();
+                result
+            };
+            match result.await {
+                Err(error) if !error.missing_relation() => failed.push((relation.clone(), error)),
+                _ => {}
+            }
+        }
+        failed
+    }
+
+    async fn prune(&self, catalog: Option<&str>, table: &str, upto: Token) -> Result<(), EngineError> {
+        let mut tries = 0;
+        loop {
+            tries += 1;
+            let mut session = self.pool.get().await?;
+            let ledger = self.ledger(&mut *session, catalog).await?;
+            match ledger.prune(&mut *session, self.pool.profile(), table, upto).await {
+                Err(error) if tries < TRIES && worth_another_try(&error) => {
+                    drop(session);
+                    tokio::time::sleep(PAUSE * tries).await;
+                }
+                Err(error) => return Err(error),
+                Ok(()) => {
+                    session.give_back();
+                    return Ok(());
+                }
+            }
+        }
+    }
+
+    async fn query(&self, sql: &str) -> Result<Rows, EngineError> {
+        let mut session = self.pool.get().await?;
+        let result = session.query(statements::clean(sql)).await;
+        if result.is_ok() {
+            session.give_back();
+        }
+        result
+    }
+
+    async fn columns(&self, relation: &Relation) -> Result<Option<Vec<ColumnDef>>, EngineError> {
+        let mut session = self.pool.get().await?;
+        let result = self.describe_relation(&mut *session, relation).await;
+        session.give_back();
+        result
+    }
+
+    async fn ping(&self) -> Result<String, EngineError> {
+        let rows = self.query(self.pool.profile().version_query).await?;
+        let cell = rows.rows.into_iter().flatten().flatten().next();
+        cell.ok_or_else(|| EngineError::transient("the server did not tell its version"))
+    }
+}

@@ -1,0 +1,523 @@
+//! What every warehouse must do alike: each test runs against a DuckDB file and a real PostgreSQL.
+
+mod duckdb_only;
+mod lab;
+mod postgres_only;
+
+use std::time::{Duration, Instant};
+
+use coord_common::id::Token;
+
+use super::{
+    CancellationToken, Class, Engine, Outcome, Relation, RelationKind, Switched, ViewChange, ViewSwitch,
+    Write,
+};
+use lab::{Lab, audit, batch, column, day};
+
+macro_rules! suite {
+    ($($name:ident,)*) => {
+        mod duckdb {
+            $(#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+            async fn $name() {
+                super::$name(super::Lab::duckdb().await).await;
+            })*
+        }
+        mod postgres {
+            $(#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+            async fn $name() {
+                super::$name(super::Lab::postgres().await).await;
+            })*
+        }
+    };
+}
+
+suite! {
+    a_time_range_is_rewritten_and_rows_outside_are_dropped,
+    a_failed_audit_leaves_the_table_as_it_was,
+    a_stale_token_leaves_the_table_as_it_was,
+    a_zombie_cannot_commit_after_a_newer_token_was_raised,
+    work_that_is_done_is_not_done_again,
+    two_attempts_at_once_leave_one_set_of_rows,
+    many_slots_of_a_new_table_at_once_all_succeed,
+    a_unique_key_replaces_and_adds,
+    a_merge_obeys_its_own_clauses,
+    partitions_are_replaced_whole,
+    a_full_table_is_old_or_new_to_readers,
+    a_full_table_may_read_itself_and_change_its_columns,
+    seeds_keep_quotes_nulls_and_unicode,
+    views_switch_together_or_not_at_all,
+    an_older_switch_is_superseded,
+    a_view_changes_its_columns,
+    pre_and_post_statements_share_the_transaction,
+    declared_types_win,
+    a_time_column_with_a_zone_is_read_as_utc,
+    a_long_query_is_cancelled,
+    errors_have_classes,
+    relations_are_dropped,
+    pruned_slots_stay_closed_to_old_tokens,
+    settings_of_one_batch_do_not_reach_the_next,
+}
+
+async fn a_time_range_is_rewritten_and_rows_outside_are_dropped(lab: Lab) {
+    let report = lab.run(&batch("d1", 1, day(1, 3))).await.unwrap();
+    assert_eq!((report.outcome, report.rows), (Outcome::Written, 3));
+    lab.run(&batch("d2", 2, day(2, 4))).await.unwrap();
+    // Another plan restates the first day.
+    let mut again = batch("d1", 3, day(1, 2));
+    again.fence.plan = "restate".to_owned();
+    assert_eq!(lab.run(&again).await.unwrap().rows, 2);
+    let days = lab.rows("SELECT ds, COUNT(*) FROM s.t GROUP BY ds ORDER BY ds").await;
+    assert_eq!(days, ["2024-01-01,2", "2024-01-02,4"]);
+}
+
+async fn a_failed_audit_leaves_the_table_as_it_was(lab: Lab) {
+    lab.run(&batch("d1", 1, day(1, 3))).await.unwrap();
+    let mut bad = batch("other", 2, day(1, 9));
+    bad.audits = vec![
+        audit("warns", "SELECT * FROM s.t WHERE i > 8;", false),
+        audit("blocks", "SELECT * FROM s.t WHERE i > 5 -- end", true),
+    ];
+    let error = lab.run(&bad).await.unwrap_err();
+    let Class::AuditFailed(results) = &error.class else { panic!("{error:?}") };
+    let found: Vec<_> = results.iter().map(|audit| (audit.name.as_str(), audit.bad_rows)).collect();
+    assert_eq!(found, [("warns", 1), ("blocks", 4)]);
+    assert_eq!(lab.rows("SELECT COUNT(*) FROM s.t").await, ["3"]);
+    bad.audits.pop();
+    let report = lab.run(&bad).await.unwrap();
+    assert_eq!((report.rows, report.audits[0].bad_rows), (9, 1));
+    let mut only = batch("audit", 3, Write::AuditOnly);
+    only.audits = vec![audit("blocks", "SELECT * FROM s.t WHERE i > 5", true)];
+    assert!(matches!(lab.run(&only).await.unwrap_err().class, Class::AuditFailed(_)));
+}
+
+async fn a_stale_token_leaves_the_table_as_it_was(lab: Lab) {
+    lab.run(&batch("d1", 5, day(1, 3))).await.unwrap();
+    let error = lab.run(&batch("d1", 4, day(1, 7))).await.unwrap_err();
+    assert_eq!(error.class, Class::Stale);
+    assert_eq!(lab.rows("SELECT COUNT(*) FROM s.t").await, ["3"]);
+}
+
+async fn a_zombie_cannot_commit_after_a_newer_token_was_raised(lab: Lab) {
+    lab.run(&batch("make", 1, Write::Create { query: "SELECT 1 AS i".to_owned() })).await.unwrap();
+    let insert = Write::Append { query: "SELECT 2 AS i".to_owned() };
+    let profile = lab.engine.pool.profile();
+    // The newer attempt comes before, and after, the zombie has begun.
+    for (slot, begun_first) in [("early", false), ("late", true)] {
+        let old = batch(slot, 10, insert.clone());
+        let mut zombie = lab.engine.pool.get().await.unwrap();
+        let ledger = lab.engine.ledger(&mut *zombie, None).await.unwrap();
+        ledger.raise(&mut *zombie, profile, &old.fence).await.unwrap();
+        let work = ["BEGIN", "DELETE FROM s.t WHERE i = 2", "INSERT INTO s.t SELECT 2"].map(str::to_owned);
+        if begun_first {
+            zombie.run(&work).await.unwrap();
+        }
+        let newer = batch(slot, 11, insert.clone());
+        assert_eq!(lab.run(&newer).await.unwrap().outcome, Outcome::Written);
+        if !begun_first {
+            // Without the DELETE, which would conflict on its own.
+            zombie.run(&[work[0].clone(), work[2].clone()]).await.unwrap();
+        }
+        let error = ledger.commit(&mut *zombie, profile, &old.fence, 1).await.unwrap_err();
+        assert!(matches!(error.class, Class::Stale | Class::Transient), "{error:?}");
+        zombie.run(&["ROLLBACK".to_owned()]).await.ok();
+        assert_eq!(ledger.raise(&mut *zombie, profile, &old.fence).await.unwrap_err().class, Class::Stale);
+        zombie.give_back();
+    }
+    assert_eq!(lab.rows("SELECT i FROM s.t").await, ["2", "2"]);
+}
+
+async fn work_that_is_done_is_not_done_again(lab: Lab) {
+    let append = |token| batch("a", token, Write::Append { query: "SELECT 1 AS i".to_owned() });
+    assert_eq!(lab.run(&append(1)).await.unwrap().outcome, Outcome::Written);
+    for token in [1, 2, 3] {
+        let report = lab.run(&append(token)).await.unwrap();
+        assert_eq!((report.outcome, report.rows), (Outcome::AlreadyDone, 1), "token {token}");
+    }
+    let mut anew = append(4);
+    anew.replayed_is_done = false;
+    assert_eq!(lab.run(&anew).await.unwrap().outcome, Outcome::Written);
+    assert_eq!(lab.run(&anew).await.unwrap().outcome, Outcome::AlreadyDone);
+    assert_eq!(lab.rows("SELECT i FROM s.t").await, ["1", "1"]);
+}
+
+async fn two_attempts_at_once_leave_one_set_of_rows(lab: Lab) {
+    lab.run(&batch("make", 1, day(1, 0))).await.unwrap();
+    for round in 1..=20_u32 {
+        let slot = format!("d{round}");
+        let attempt = |token| batch(&slot, token, day(round, 3));
+        let (old, new) = (attempt(100), attempt(101));
+        let (old, new) = tokio::join!(lab.run(&old), lab.run(&new));
+        assert!(new.is_ok(), "the newer attempt must win: {new:?}");
+        if let Err(error) = old {
+            assert!(matches!(error.class, Class::Stale | Class::Transient), "{error:?}");
+        }
+    }
+    assert_eq!(lab.rows("SELECT COUNT(*), COUNT(DISTINCT ds) FROM s.t").await, ["60,20"]);
+}
+
+async fn many_slots_of_a_new_table_at_once_all_succeed(lab: Lab) {
+    let mut all = tokio::task::JoinSet::new();
+    for number in 1..=12_u32 {
+        let engine = lab.engine.clone();
+        all.spawn(async move {
+            let write = batch(&format!("d{number}"), u64::from(number), day(number, 2));
+            engine.run_batch(&write, &CancellationToken::new()).await
+        });
+    }
+    while let Some(done) = all.join_next().await {
+        assert_eq!(done.unwrap().unwrap().rows, 2);
+    }
+    assert_eq!(lab.rows("SELECT COUNT(*), COUNT(DISTINCT ds) FROM s.t").await, ["24,12"]);
+}
+
+fn upsert(query: &str, key: &[&str]) -> Write {
+    let key = key.iter().map(|part| (*part).to_owned()).collect();
+    Write::UniqueKey { query: query.to_owned(), key, matched: None, filter: None }
+}
+
+async fn a_unique_key_replaces_and_adds(lab: Lab) {
+    let first = "SELECT * FROM (VALUES (1, 'a', 10), (2, 'b', 20), (2, 'b', 20)) AS v(k, l, n)";
+    let mut write = batch("1", 1, upsert(first, &["k", "l"]));
+    write.first = true;
+    assert_eq!(lab.run(&write).await.unwrap().rows, 2);
+    let second = "SELECT * FROM (VALUES (2, 'b', 21), (3, 'c', 30)) AS v(k, l, n)";
+    assert_eq!(lab.run(&batch("2", 2, upsert(second, &["k", "l"]))).await.unwrap().rows, 2);
+    assert_eq!(lab.rows("SELECT * FROM s.t ORDER BY k").await, ["1,a,10", "2,b,21", "3,c,30"]);
+    let third = "SELECT 3 AS k, 'd' AS l, 31 AS n";
+    lab.run(&batch("3", 3, upsert(third, &["COALESCE(k, 0)"]))).await.unwrap();
+    assert_eq!(lab.rows("SELECT * FROM s.t WHERE k = 3").await, ["3,d,31"]);
+    let mut anew = batch("4", 4, upsert(third, &["k"]));
+    anew.first = true;
+    lab.run(&anew).await.unwrap();
+    assert_eq!(lab.rows("SELECT * FROM s.t").await, ["3,d,31"]);
+}
+
+async fn a_merge_obeys_its_own_clauses(lab: Lab) {
+    let make = upsert("SELECT * FROM (VALUES (1, 10), (2, 20)) AS v(k, n)", &["k"]);
+    lab.run(&batch("1", 1, make)).await.unwrap();
+    let merge = Write::UniqueKey {
+        query: "SELECT * FROM (VALUES (1, 5), (2, 5), (3, 5)) AS v(k, n)".to_owned(),
+        key: vec!["k".to_owned()],
+        matched: Some(
+            "WHEN MATCHED AND \"__MERGE_TARGET__\".n > 15 THEN UPDATE SET \
+             n = \"__MERGE_TARGET__\".n + \"__MERGE_SOURCE__\".n"
+                .to_owned(),
+        ),
+        filter: Some("\"__MERGE_SOURCE__\".k < 9".to_owned()),
+    };
+    lab.run(&batch("2", 2, merge)).await.unwrap();
+    assert_eq!(lab.rows("SELECT * FROM s.t ORDER BY k").await, ["1,10", "2,25", "3,5"]);
+}
+
+async fn partitions_are_replaced_whole(lab: Lab) {
+    let write = |values: &str| Write::Partition {
+        query: format!("SELECT * FROM (VALUES {values}) AS v(p, n)"),
+        key: vec!["p".to_owned()],
+    };
+    lab.run(&batch("1", 1, write("('a', 1), ('a', 2), ('b', 3)"))).await.unwrap();
+    lab.run(&batch("2", 2, write("('a', 9), ('c', 4)"))).await.unwrap();
+    assert_eq!(lab.rows("SELECT * FROM s.t ORDER BY p").await, ["a,9", "b,3", "c,4"]);
+}
+
+fn full(query: &str) -> Write {
+    Write::Full { query: query.to_owned() }
+}
+
+async fn a_full_table_is_old_or_new_to_readers(lab: Lab) {
+    let size = |n: u32| full(&format!("SELECT i FROM generate_series(1, {n}) AS a(i)"));
+    lab.run(&batch("f", 1, size(1000))).await.unwrap();
+    let stop = CancellationToken::new();
+    let (engine, until) = (lab.engine.clone(), stop.clone());
+    let reader = tokio::spawn(async move {
+        let mut seen = std::collections::BTreeSet::new();
+        while !until.is_cancelled() {
+            seen.extend(engine.query("SELECT COUNT(*) FROM s.t").await.unwrap().rows.concat());
+        }
+        seen
+    });
+    for round in 0..20_u64 {
+        let mut write = batch("f", round + 2, size(if round % 2 == 0 { 2000 } else { 1000 }));
+        write.replayed_is_done = false;
+        lab.run(&write).await.unwrap();
+    }
+    stop.cancel();
+    let seen = reader.await.unwrap();
+    let both = ["1000", "2000"].map(|text| Some(text.to_owned()));
+    assert!(!seen.is_empty() && seen.iter().all(|count| both.contains(count)), "{seen:?}");
+}
+
+async fn a_full_table_may_read_itself_and_change_its_columns(lab: Lab) {
+    lab.run(&batch("1", 1, full("SELECT 1 AS i"))).await.unwrap();
+    let report = lab.run(&batch("2", 2, full("SELECT i FROM s.t UNION ALL SELECT 2"))).await.unwrap();
+    assert_eq!(report.rows, 2);
+    assert_eq!(lab.rows("SELECT * FROM s.t ORDER BY i").await, ["1", "2"]);
+    let report = lab.run(&batch("3", 3, full("SELECT 3 AS i, 'x' AS j"))).await.unwrap();
+    assert_eq!(report.rows, 1);
+    assert_eq!(lab.rows("SELECT * FROM s.t").await, ["3,x"]);
+    let columns = lab.engine.columns(&Relation::new("s", "t")).await.unwrap().unwrap();
+    assert_eq!(columns.iter().map(|column| column.name.as_str()).collect::<Vec<_>>(), ["i", "j"]);
+    assert_eq!(lab.engine.columns(&Relation::new("nowhere", "t")).await.unwrap(), None);
+}
+
+async fn seeds_keep_quotes_nulls_and_unicode(lab: Lab) {
+    let text = |text: &str| Some(text.to_owned());
+    let seed = |rows: Vec<Vec<Option<String>>>| Write::Seed {
+        columns: vec![
+            column("id", "INT"),
+            column("na\"me", "VARCHAR"),
+            column("at", "DATE"),
+            column("x", "INT"),
+        ],
+        rows,
+        batch: 2,
+    };
+    let rows = vec![
+        vec![text("1"), text("O'Neil \\ \"q\" $1 ;--"), text("2024-02-29"), None],
+        vec![text("2"), text("żółw 🐢"), None, None],
+        vec![None, text(""), None, None],
+    ];
+    assert_eq!(lab.run(&batch("s", 1, seed(rows))).await.unwrap().rows, 3);
+    let expected = ["1,O'Neil \\ \"q\" $1 ;--,2024-02-29,~", "2,żółw 🐢,~,~", "~,,~,~"];
+    assert_eq!(lab.rows("SELECT * FROM s.t ORDER BY id NULLS LAST").await, expected);
+    let rows = vec![vec![text("7"), text("new"), None, None]];
+    lab.run(&batch("again", 2, seed(rows))).await.unwrap();
+    assert_eq!(lab.rows("SELECT id FROM s.t").await, ["7"]);
+    lab.run(&batch("empty", 3, seed(Vec::new()))).await.unwrap();
+    assert_eq!(lab.rows("SELECT COUNT(*) FROM s.t").await, ["0"]);
+    let bad = vec![vec![text("not a number"), None, None, None]];
+    assert_eq!(lab.run(&batch("bad", 4, seed(bad))).await.unwrap_err().class, Class::Permanent);
+}
+
+/// A switch of views in the schema `v`.
+fn switch(seq: u64, views: &[(&str, &str)]) -> ViewSwitch {
+    let change = |(view, target): &(&str, &str)| ViewChange {
+        view: Relation::new("v", *view),
+        target: Relation::new("p", *target),
+        on_virtual_update: Vec::new(),
+    };
+    ViewSwitch {
+        environment: "prod".to_owned(),
+        seq,
+        views: views.iter().map(change).collect(),
+        drop: Vec::new(),
+        drop_schemas: Vec::new(),
+    }
+}
+
+/// Tables `p.t<n>` that hold their number.
+async fn tables(lab: &Lab, numbers: &[u32]) {
+    for number in numbers {
+        let mut write = batch(&format!("t{number}"), 1, full(&format!("SELECT {number} AS n")));
+        write.target = Relation::new("p", format!("t{number}"));
+        lab.run(&write).await.unwrap();
+    }
+}
+
+async fn apply(lab: &Lab, switch: &ViewSwitch) -> Result<Switched, super::EngineError> {
+    lab.engine.switch_views(switch, &CancellationToken::new()).await
+}
+
+async fn views_switch_together_or_not_at_all(lab: Lab) {
+    tables(&lab, &[1, 2, 3, 4]).await;
+    assert_eq!(apply(&lab, &switch(1, &[("a", "t1"), ("b", "t2")])).await.unwrap(), Switched::Done);
+    let error = apply(&lab, &switch(2, &[("a", "t3"), ("b", "missing")])).await.unwrap_err();
+    assert_eq!(error.class, Class::Permanent, "{error:?}");
+    assert_eq!(lab.rows("SELECT a.n, b.n FROM v.a, v.b").await, ["1,2"]);
+    let mut good = switch(2, &[("a", "t3"), ("c", "t4")]);
+    good.drop.push(Relation::new("v", "b"));
+    good.drop.push(Relation::new("nowhere", "b"));
+    good.views[0].on_virtual_update.push("CREATE VIEW v.d AS SELECT * FROM v.a".to_owned());
+    assert_eq!(apply(&lab, &good).await.unwrap(), Switched::Done);
+    assert_eq!(lab.rows("SELECT a.n, c.n, d.n FROM v.a, v.c, v.d").await, ["3,4,3"]);
+    assert!(lab.engine.query("SELECT * FROM v.b").await.is_err());
+    // A schema goes when nothing is left in it.
+    let mut down = switch(3, &[]);
+    down.drop = ["d", "a"].map(|view| Relation::new("v", view)).into();
+    down.drop_schemas = vec![(None, "v".to_owned()), (None, "never_was".to_owned())];
+    apply(&lab, &down).await.unwrap();
+    assert_eq!(lab.rows("SELECT n FROM v.c").await, ["4"]);
+    let mut last = ViewSwitch { seq: 4, drop: vec![Relation::new("v", "c")], ..down };
+    apply(&lab, &last).await.unwrap();
+    last.seq = 5;
+    apply(&lab, &last).await.unwrap();
+    let left = "SELECT COUNT(*) FROM information_schema.schemata WHERE schema_name = 'v'";
+    assert_eq!(lab.rows(left).await, ["0"]);
+}
+
+async fn an_older_switch_is_superseded(lab: Lab) {
+    tables(&lab, &[1, 2]).await;
+    assert_eq!(apply(&lab, &switch(5, &[("a", "t1")])).await.unwrap(), Switched::Done);
+    assert_eq!(apply(&lab, &switch(4, &[("a", "t2")])).await.unwrap(), Switched::Superseded);
+    assert_eq!(apply(&lab, &switch(5, &[("a", "t1")])).await.unwrap(), Switched::Done);
+    assert_eq!(lab.rows("SELECT n FROM v.a").await, ["1"]);
+    let (six, seven) = (switch(6, &[("a", "t1")]), switch(7, &[("a", "t2")]));
+    let (_, newer) = tokio::join!(apply(&lab, &six), apply(&lab, &seven));
+    assert_eq!(newer.unwrap(), Switched::Done);
+    assert_eq!(lab.rows("SELECT n FROM v.a").await, ["2"]);
+}
+
+async fn a_view_changes_its_columns(lab: Lab) {
+    tables(&lab, &[1]).await;
+    let view = |query: &str| Write::View { query: query.to_owned(), materialized: false };
+    lab.run(&batch("1", 1, view("SELECT 1 AS i, 2 AS j;"))).await.unwrap();
+    lab.run(&batch("2", 2, view("SELECT 'x' AS i"))).await.unwrap();
+    assert_eq!(lab.rows("SELECT * FROM s.t").await, ["x"]);
+    let mut to_view = switch(1, &[("a", "t1"), ("b", "t1")]);
+    apply(&lab, &to_view).await.unwrap();
+    to_view.seq = 2;
+    to_view.views[1].target = Relation::new("s", "t");
+    apply(&lab, &to_view).await.unwrap();
+    assert_eq!(lab.rows("SELECT a.n, b.i FROM v.a, v.b").await, ["1,x"]);
+    let kept = Write::View { query: "SELECT 5 AS i".to_owned(), materialized: true };
+    let mut write = batch("3", 3, kept);
+    write.target = Relation::new("s", "kept");
+    for token in [3, 4] {
+        write.fence.token = Token(token);
+        write.replayed_is_done = false;
+        lab.run(&write).await.unwrap();
+    }
+    assert_eq!(lab.rows("SELECT * FROM s.kept").await, ["5"]);
+}
+
+async fn pre_and_post_statements_share_the_transaction(lab: Lab) {
+    tables(&lab, &[1]).await;
+    let mut write = batch("1", 1, full("SELECT n FROM scratch"));
+    write.pre = vec!["CREATE TEMPORARY TABLE scratch AS SELECT 7 AS n".to_owned()];
+    write.post = vec![
+        "INSERT INTO p.t1 SELECT 8; INSERT INTO p.t1 SELECT 9".to_owned(),
+        "DROP TABLE scratch".to_owned(),
+    ];
+    write.audits = vec![audit("sees_all", "SELECT n FROM s.t WHERE n <> 7", true)];
+    assert_eq!(lab.run(&write).await.unwrap().rows, 1);
+    write.fence.slot = "2".to_owned();
+    write.audits = vec![audit("fails", "SELECT n FROM s.t", true)];
+    assert!(matches!(lab.run(&write).await.unwrap_err().class, Class::AuditFailed(_)));
+    assert_eq!(lab.rows("SELECT n FROM s.t").await, ["7"]);
+    assert_eq!(lab.rows("SELECT n FROM p.t1 ORDER BY n").await, ["1", "8", "9"]);
+}
+
+async fn declared_types_win(lab: Lab) {
+    let mut write = batch("1", 1, day(1, 1));
+    write.columns = Some(vec![column("i", "BIGINT"), column("ds", "TIMESTAMP")]);
+    lab.run(&write).await.unwrap();
+    assert_eq!(lab.rows("SELECT i, ds FROM s.t").await, ["1,2024-01-01 00:00:00"]);
+    let mut write = batch("2", 2, full("SELECT 1 AS i"));
+    write.target = Relation::new("s", "f");
+    write.columns = Some(vec![column("i", "DOUBLE PRECISION")]);
+    lab.run(&write).await.unwrap();
+    let columns = lab.engine.columns(&write.target).await.unwrap().unwrap();
+    assert!(columns[0].data_type.to_uppercase().starts_with("DOUBLE"), "{columns:?}");
+    // Columns in another order than the table's land by name.
+    let mut write =
+        batch("3", 3, Write::Append { query: "SELECT DATE '2024-01-05' AS ds, 5 AS i".to_owned() });
+    write.columns = None;
+    lab.run(&write).await.unwrap();
+    assert_eq!(lab.rows("SELECT i FROM s.t WHERE ds = '2024-01-05'").await, ["5"]);
+}
+
+async fn a_time_column_with_a_zone_is_read_as_utc(lab: Lab) {
+    let write = Write::TimeRange {
+        query: "SELECT * FROM (VALUES (TIMESTAMPTZ '2024-01-01 00:00:00+00'), \
+                (TIMESTAMPTZ '2023-12-31 23:59:59+00'), (TIMESTAMPTZ '2024-01-01 23:59:59+00')) AS v(ts)"
+            .to_owned(),
+        column: "ts".to_owned(),
+        low: "'2024-01-01 00:00:00'".to_owned(),
+        high: "'2024-01-01 23:59:59.999999'".to_owned(),
+    };
+    let mut write = batch("1", 1, write);
+    write.pre = vec!["SET TimeZone = 'Asia/Tokyo'".to_owned()];
+    assert_eq!(lab.run(&write).await.unwrap().rows, 2);
+}
+
+async fn a_long_query_is_cancelled(lab: Lab) {
+    lab.run(&batch("make", 1, day(1, 1))).await.unwrap();
+    let long = "SELECT SUM(CAST(a.i AS BIGINT) * b.j % 7) AS i, CAST('2024-01-01' AS DATE) AS ds FROM \
+                generate_series(1, 300000) AS a(i), generate_series(1, 300000) AS b(j)";
+    let Write::TimeRange { column, low, high, .. } = day(1, 1) else { panic!() };
+    let write = batch("long", 2, Write::TimeRange { query: long.to_owned(), column, low, high });
+    let cancel = CancellationToken::new();
+    let started = Instant::now();
+    let (result, ()) = tokio::join!(lab.engine.run_batch(&write, &cancel), async {
+        tokio::time::sleep(Duration::from_millis(300)).await;
+        cancel.cancel();
+    });
+    assert_eq!(result.unwrap_err().class, Class::Cancelled);
+    assert!(started.elapsed() < Duration::from_secs(20));
+    assert_eq!(lab.rows("SELECT COUNT(*) FROM s.t").await, ["1"]);
+    let error = lab.engine.run_batch(&batch("x", 3, day(1, 1)), &cancel).await.unwrap_err();
+    assert_eq!(error.class, Class::Cancelled);
+}
+
+async fn errors_have_classes(lab: Lab) {
+    for (query, code) in [
+        ("SELECT * FROM nowhere.nothing", Some("42P01")),
+        ("SELECT nothing", None),
+        ("SELEC 1", Some("42601")),
+        ("SELECT CAST('x' || CAST(i AS VARCHAR) AS INT) AS i FROM generate_series(1, 2) AS a(i)", None),
+    ] {
+        let error = lab.run(&batch("e", 1, full(query))).await.unwrap_err();
+        assert_eq!(error.class, Class::Permanent, "{query}: {error:?}");
+        assert!(code.is_none() || error.code.as_deref() == code, "{query}: {error:?}");
+    }
+    // The slot is still free for the same token.
+    assert_eq!(lab.run(&batch("e", 1, full("SELECT 1 AS i"))).await.unwrap().outcome, Outcome::Written);
+    let mut write = batch("n", 1, day(1, 1));
+    if let Write::TimeRange { column, .. } = &mut write.write {
+        "missing".clone_into(column);
+    }
+    write.target = Relation::new("s", "other");
+    let error = lab.run(&write).await.unwrap_err();
+    assert_eq!((error.class, error.code.as_deref()), (Class::Permanent, Some("42703")));
+}
+
+async fn relations_are_dropped(lab: Lab) {
+    tables(&lab, &[1, 2]).await;
+    apply(&lab, &switch(1, &[("a", "t1")])).await.unwrap();
+    let gone = Relation::new("p", "t2");
+    let never = Relation::new("never", "t");
+    let view = Relation::new("v", "a");
+    let all = [
+        (gone.clone(), RelationKind::Table),
+        (never, RelationKind::Table),
+        (view, RelationKind::View),
+        (Relation::new("p", "t1"), RelationKind::Table),
+    ];
+    assert_eq!(lab.engine.drop_relations(&all).await, []);
+    assert_eq!(lab.engine.columns(&gone).await.unwrap(), None);
+    // Somebody else's hands: what was known of the table is forgotten, and it is made again.
+    let again = batch("t", 1, day(1, 1));
+    lab.run(&again).await.unwrap();
+    lab.run(&batch("t2", 1, day(2, 1))).await.unwrap();
+    let mut session = lab.engine.pool.get().await.unwrap();
+    session.run(&["DROP TABLE s.t".to_owned()]).await.unwrap();
+    session.give_back();
+    let mut again = batch("t3", 1, day(3, 1));
+    again.replayed_is_done = false;
+    lab.run(&again).await.unwrap();
+    assert_eq!(lab.rows("SELECT ds FROM s.t").await, ["2024-01-03"]);
+    assert!(lab.engine.ping().await.unwrap().contains(lab.engine.pool.profile().name));
+}
+
+async fn pruned_slots_stay_closed_to_old_tokens(lab: Lab) {
+    let append = |token| batch("a", token, Write::Append { query: "SELECT 1 AS i".to_owned() });
+    lab.run(&append(5)).await.unwrap();
+    lab.run(&batch("other", 9, Write::Append { query: "SELECT 2 AS i".to_owned() })).await.unwrap();
+    lab.engine.prune(None, "s.t", Token(7)).await.unwrap();
+    lab.engine.prune(None, "s.t", Token(6)).await.unwrap();
+    assert_eq!(lab.rows("SELECT slot FROM coordctl._fence").await, ["other"]);
+    for token in [4, 5, 7] {
+        assert_eq!(lab.run(&append(token)).await.unwrap_err().class, Class::Stale, "token {token}");
+    }
+    assert_eq!(lab.run(&append(8)).await.unwrap().outcome, Outcome::Written);
+    assert_eq!(lab.rows("SELECT i FROM s.t ORDER BY i").await, ["1", "1", "2"]);
+}
+
+async fn settings_of_one_batch_do_not_reach_the_next(lab: Lab) {
+    for slot in ["a", "b", "c"] {
+        let mut write = batch(slot, 1, Write::Append { query: "SELECT n FROM mine".to_owned() });
+        write.pre = vec!["CREATE TEMPORARY TABLE mine AS SELECT 1 AS n".to_owned()];
+        lab.run(&write).await.unwrap();
+    }
+    assert_eq!(lab.rows("SELECT COUNT(*) FROM s.t").await, ["3"]);
+    assert!(lab.engine.query("SELECT n FROM mine").await.is_err());
+}

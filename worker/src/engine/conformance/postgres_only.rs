@@ -1,0 +1,187 @@
+//! What only a server can show: locks, passwords, name limits, connections that break.
+
+use std::io;
+use std::time::{Duration, Instant};
+
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+
+use super::lab::{LOCKED_USER, Lab, batch, connect, day};
+use crate::engine::config::{EngineConfig, PostgresConfig, Secret, SslMode, open};
+use crate::engine::{CancellationToken, Class, Engine, Outcome, Relation, Write};
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_worker_that_hangs_in_its_transaction_is_overtaken() {
+    let lab = Lab::postgres().await;
+    lab.run(&batch("make", 1, day(2, 1))).await.unwrap();
+    let mut lock = lab.engine.pool.get().await.unwrap();
+    lock.run(&["SELECT pg_advisory_lock(1)".to_owned()]).await.unwrap();
+    let mut hangs = batch("d", 1, day(1, 3));
+    hangs.post = vec!["SELECT pg_advisory_xact_lock(1)".to_owned()];
+    let overtake = async {
+        let waiting = "SELECT COUNT(*) FROM pg_stat_activity WHERE wait_event = 'advisory' \
+                       AND application_name = 'coordctl:1'";
+        while lab.rows(waiting).await != ["1"] {
+            tokio::task::yield_now().await;
+        }
+        let newer = lab.run(&batch("d", 2, day(1, 3))).await.unwrap();
+        lock.run(&["SELECT pg_advisory_unlock(1)".to_owned()]).await.unwrap();
+        newer
+    };
+    let (zombie, newer) = tokio::join!(lab.run(&hangs), overtake);
+    assert_eq!(zombie.unwrap_err().class, Class::Stale);
+    assert_eq!(newer.outcome, Outcome::Written);
+    assert_eq!(lab.rows("SELECT COUNT(*) FROM s.t WHERE ds = '2024-01-01'").await, ["3"]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_connection_that_was_killed_is_replaced() {
+    let lab = Lab::postgres().await;
+    lab.run(&batch("d1", 1, day(1, 1))).await.unwrap();
+    let other = connect(&lab.config.clone().unwrap(), 1);
+    let mut write = batch("d2", 2, day(2, 1));
+    write.post = vec!["SELECT pg_terminate_backend(pg_backend_pid())".to_owned()];
+    let error = lab.run(&write).await.unwrap_err();
+    assert_eq!(error.class, Class::Transient, "{error:?}");
+    let kill = "SELECT COUNT(pg_terminate_backend(pid)) FROM pg_stat_activity \
+                WHERE datname = current_database() AND pid <> pg_backend_pid()";
+    other.query(kill).await.unwrap();
+    let deadline = Instant::now() + Duration::from_secs(20);
+    write.post.clear();
+    while let Err(error) = lab.run(&write).await {
+        assert!(error.class == Class::Transient && Instant::now() < deadline, "{error:?}");
+    }
+    assert_eq!(lab.rows("SELECT COUNT(*) FROM s.t").await, ["2"]);
+}
+
+/// Passes bytes on until the commit comes by, then cuts the line: before it, or after its answer.
+async fn cut_at_commit(listener: TcpListener, server: u16, deliver: bool) -> io::Result<()> {
+    let mut cut = false;
+    loop {
+        let (mut client, _) = listener.accept().await?;
+        let mut server = TcpStream::connect(("127.0.0.1", server)).await?;
+        let (mut up, mut down) = (vec![0; 65536], vec![0; 65536]);
+        loop {
+            tokio::select! {
+                size = client.read(&mut up) => {
+                    let size = size.unwrap_or(0);
+                    if size == 0 { break }
+                    let is_commit = String::from_utf8_lossy(&up[..size]).contains("COUNT(*) FROM hit");
+                    if cut || !is_commit {
+                        server.write_all(&up[..size]).await?;
+                        continue;
+                    }
+                    cut = true;
+                    if deliver {
+                        server.write_all(&up[..size]).await?;
+                        server.read(&mut down).await?;
+                    }
+                    break;
+                }
+                size = server.read(&mut down) => {
+                    let size = size.unwrap_or(0);
+                    if size == 0 { break }
+                    client.write_all(&down[..size]).await?;
+                }
+            }
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_commit_whose_answer_is_lost_is_looked_up_and_counts_once() {
+    for deliver in [true, false] {
+        let lab = Lab::postgres().await;
+        lab.run(&batch("make", 1, Write::Create { query: "SELECT 1 AS i".to_owned() })).await.unwrap();
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let direct = lab.config.clone().unwrap();
+        let config = PostgresConfig { port: listener.local_addr().unwrap().port(), ..direct.clone() };
+        let proxy = tokio::spawn(cut_at_commit(listener, direct.port, deliver));
+        let query = "SELECT i FROM generate_series(1, 3) AS a(i)".to_owned();
+        let mut write = batch("a", 2, Write::Append { query });
+        write.replayed_is_done = false;
+        let report = connect(&config, 1).run_batch(&write, &CancellationToken::new()).await.unwrap();
+        assert_eq!((report.outcome, report.rows), (Outcome::Written, 3), "delivered: {deliver}");
+        assert_eq!(lab.rows("SELECT COUNT(*) FROM s.t").await, ["3"], "delivered: {deliver}");
+        proxy.abort();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn schemas_that_exist_need_no_right_to_make_them() {
+    let lab = Lab::postgres().await;
+    for statement in [
+        "CREATE SCHEMA s",
+        "CREATE SCHEMA coordctl",
+        "CREATE SCHEMA v",
+        "GRANT USAGE, CREATE ON SCHEMA s, coordctl, v TO locked",
+    ] {
+        lab.engine.query(statement).await.unwrap();
+    }
+    let mut config = lab.config.clone().unwrap();
+    config.role = Some(LOCKED_USER.to_owned());
+    let engine = connect(&config, 1);
+    engine.run_batch(&batch("d", 1, day(1, 2)), &CancellationToken::new()).await.unwrap();
+    assert_eq!(lab.rows("SELECT tableowner FROM pg_tables WHERE tablename = 't'").await, [LOCKED_USER]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_wrong_password_is_permanent_and_never_repeated() {
+    let lab = Lab::postgres().await;
+    let login = |password: Option<&str>| PostgresConfig {
+        user: LOCKED_USER.to_owned(),
+        password: password.map(Secret::new),
+        ..lab.config.clone().unwrap()
+    };
+    for password in [Some("canary-w0rd"), None] {
+        let error = connect(&login(password), 1).ping().await.unwrap_err();
+        assert_eq!((&error.class, error.code.as_deref()), (&Class::Permanent, Some("28P01")), "{error:?}");
+        assert!(error.hint.is_some() && !format!("{error} {error:?}").contains("canary"), "{error:?}");
+    }
+    assert!(!format!("{:?}", login(Some("canary-w0rd"))).contains("canary"));
+    assert!(connect(&login(Some("right")), 1).ping().await.unwrap().contains("PostgreSQL 15"));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_cannot_work_is_refused_early() {
+    let mut config = PostgresConfig::new("127.0.0.1", 1, "u", "d");
+    let error = connect(&config, 1).ping().await.unwrap_err();
+    assert_eq!(error.class, Class::Transient, "a server that is down may come back: {error:?}");
+    config.ssl_mode = SslMode::Require;
+    let error = open(&EngineConfig::Postgres(config), 1).err().unwrap();
+    assert_eq!(error.class, Class::Permanent);
+    let lab = Lab::postgres().await;
+    let mut write = batch("n", 1, Write::AuditOnly);
+    write.target = Relation::new("s", "x".repeat(64));
+    let error = lab.engine.run_batch(&write, &CancellationToken::new()).await.unwrap_err();
+    assert_eq!((error.class, error.code.as_deref()), (Class::Permanent, Some("42622")));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_view_that_others_depend_on_is_never_dropped_under_them() {
+    let lab = Lab::postgres().await;
+    let view = |query: &str| Write::View { query: query.to_owned(), materialized: false };
+    lab.run(&batch("1", 1, view("SELECT 1 AS i"))).await.unwrap();
+    lab.engine.query("CREATE VIEW theirs AS SELECT * FROM s.t").await.unwrap();
+    let error = lab.run(&batch("2", 2, view("SELECT 'x' AS i"))).await.unwrap_err();
+    assert_eq!((&error.class, error.code.as_deref()), (&Class::Permanent, Some("2BP01")));
+    assert!(error.message.contains("theirs"), "{error}");
+    assert_eq!(lab.rows("SELECT * FROM theirs").await, ["1"]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn two_workers_may_make_the_ledger_at_once() {
+    let lab = Lab::postgres().await;
+    let config = lab.config.clone().unwrap();
+    let mut all = tokio::task::JoinSet::new();
+    for number in 1..=8_u32 {
+        let config = config.clone();
+        all.spawn(async move {
+            let write = batch(&format!("d{number}"), 1, day(number, 1));
+            connect(&config, 1).run_batch(&write, &CancellationToken::new()).await
+        });
+    }
+    while let Some(done) = all.join_next().await {
+        assert_eq!(done.unwrap().unwrap().outcome, Outcome::Written);
+    }
+}

@@ -1,0 +1,165 @@
+//! DuckDB within this process, through its ADBC entry point.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
+
+use adbc_core::Driver;
+use adbc_core::options::{OptionDatabase, OptionValue};
+use adbc_driver_manager::{ManagedDatabase, ManagedDriver};
+
+use super::adbc::{self, AdbcConnector, of_adbc};
+use super::config::{DuckDbCatalog, DuckDbConfig};
+use super::error::EngineError;
+use super::profile::DUCKDB;
+use super::statements::literal;
+
+const ENTRYPOINT: &str = "duckdb_adbc_init";
+/// Where the library's path can be given.
+const LIBRARY_VARIABLE: &str = "COORDCTL_DUCKDB_LIB";
+
+/// Drivers by library. They stay loaded: a library with threads of its own can't be unloaded.
+static DRIVERS: Mutex<BTreeMap<PathBuf, ManagedDriver>> = Mutex::new(BTreeMap::new());
+
+/// Open files by path. The file's lock is the process's, so opening it twice in one process would
+/// not be refused, and would destroy it.
+static FILES: Mutex<BTreeMap<PathBuf, Weak<ManagedDatabase>>> = Mutex::new(BTreeMap::new());
+
+/// Opens the database, made if missing.
+pub(crate) fn connector(config: &DuckDbConfig) -> Result<AdbcConnector, EngineError> {
+    let mut driver = driver(config.library.as_deref())?;
+    let database = match &config.database {
+        None => Arc::new(open(&mut driver, ":memory:")?),
+        Some(path) if path.as_os_str() == ":memory:" => Arc::new(open(&mut driver, ":memory:")?),
+        Some(path) => open_file(&mut driver, path)?,
+    };
+    let (once, on_connect) = setup(config);
+    Ok(AdbcConnector::new(DUCKDB, database, once, on_connect))
+}
+
+fn open_file(driver: &mut ManagedDriver, path: &Path) -> Result<Arc<ManagedDatabase>, EngineError> {
+    let io = |error: std::io::Error| {
+        EngineError::permanent(format!("failed to make the folder of `{}`: {error}", path.display()))
+    };
+    let absolute = std::path::absolute(path).map_err(io)?;
+    if let Some(folder) = absolute.parent() {
+        std::fs::create_dir_all(folder).map_err(io)?;
+    }
+    let key = match (absolute.parent().map(Path::canonicalize), absolute.file_name()) {
+        (Some(Ok(folder)), Some(name)) => folder.join(name),
+        _ => absolute,
+    };
+    let mut files = FILES.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some(shared) = files.get(&key).and_then(Weak::upgrade) {
+        return Ok(shared);
+    }
+    let database = Arc::new(open(driver, &key.to_string_lossy())?);
+    files.insert(key, Arc::downgrade(&database));
+    Ok(database)
+}
+
+fn open(driver: &mut ManagedDriver, path: &str) -> Result<ManagedDatabase, EngineError> {
+    let options = [(OptionDatabase::Other("path".to_owned()), OptionValue::String(path.to_owned()))];
+    driver.new_database_with_opts(options).map_err(|error| {
+        let mut error = of_adbc(&error);
+        error.message = format!("failed to open the DuckDB database `{path}`: {}", error.message);
+        error
+    })
+}
+
+/// Statements for the first connection, and for each.
+fn setup(config: &DuckDbConfig) -> (Vec<String>, Vec<String>) {
+    let mut once = Vec::new();
+    for (name, value) in &config.settings {
+        once.push(format!("SET GLOBAL {} = {}", DUCKDB.quote(name), literal(value)));
+    }
+    once.extend(config.extensions.iter().map(|name| format!("LOAD {}", DUCKDB.quote(name))));
+    once.extend(config.catalogs.iter().map(attach));
+    let first = config.catalogs.first();
+    (once, first.map(|first| format!("USE {}", DUCKDB.quote(&first.name))).into_iter().collect())
+}
+
+fn attach(catalog: &DuckDbCatalog) -> String {
+    let option = |(name, value): (&String, &String)| match value.as_str() {
+        "" => name.clone(),
+        value => format!("{name} {}", literal(value)),
+    };
+    let options = catalog.options.iter().map(option).collect::<Vec<_>>().join(", ");
+    let options = if options.is_empty() { options } else { format!(" ({options})") };
+    format!("ATTACH IF NOT EXISTS {} AS {}{options}", literal(&catalog.path), DUCKDB.quote(&catalog.name))
+}
+
+fn driver(library: Option<&Path>) -> Result<ManagedDriver, EngineError> {
+    let library = library.map(Path::to_owned).or_else(find_library);
+    let mut drivers = DRIVERS.lock().unwrap_or_else(PoisonError::into_inner);
+    // Without a path, the system's own search has the last word.
+    let key = library.clone().unwrap_or_else(library_name);
+    if let Some(driver) = drivers.get(&key) {
+        return Ok(driver.clone());
+    }
+    let driver = adbc::load(&key, Some(ENTRYPOINT)).map_err(|error| match library {
+        Some(_) => error.hint("run `coordctl driver add duckdb` to fetch a library that works"),
+        None => EngineError::permanent("DuckDB's library is not installed")
+            .hint("run `coordctl driver add duckdb`, or set COORDCTL_DUCKDB_LIB to the path of libduckdb"),
+    })?;
+    drivers.insert(key, driver.clone());
+    Ok(driver)
+}
+
+fn library_name() -> PathBuf {
+    PathBuf::from(format!("{}duckdb{}", std::env::consts::DLL_PREFIX, std::env::consts::DLL_SUFFIX))
+}
+
+/// The library that is set, else the newest that `coordctl driver add duckdb` fetched.
+fn find_library() -> Option<PathBuf> {
+    if let Some(path) = std::env::var_os(LIBRARY_VARIABLE).filter(|path| !path.is_empty()) {
+        return Some(path.into());
+    }
+    let folder = PathBuf::from(std::env::var_os("HOME")?).join(".cache/coordctl/drivers");
+    let entries = std::fs::read_dir(folder).ok()?;
+    let candidates = entries.flatten().filter_map(|entry| {
+        let name = entry.file_name();
+        let version = version_order(name.to_str()?.strip_prefix("duckdb-")?);
+        let library = entry.path().join(library_name());
+        library.is_file().then_some((version, library))
+    });
+    candidates.max().map(|(_, library)| library)
+}
+
+/// A version's numbers, so that 1.10 comes after 1.9.
+fn version_order(version: &str) -> Vec<u64> {
+    version.split(|c: char| !c.is_ascii_digit()).filter_map(|part| part.parse().ok()).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn versions_are_ordered_by_their_numbers() {
+        assert!(version_order("1.10.0") > version_order("1.9.4"));
+        assert!(version_order("2.0.0") > version_order("1.10.0"));
+    }
+
+    #[test]
+    fn attaching_quotes_names_and_options() {
+        let catalog = DuckDbCatalog {
+            name: "a\"b".to_owned(),
+            path: "x'y.db".to_owned(),
+            options: BTreeMap::from([
+                ("READ_ONLY".to_owned(), String::new()),
+                ("TYPE".to_owned(), "sqlite".to_owned()),
+            ]),
+        };
+        assert_eq!(
+            attach(&catalog),
+            "ATTACH IF NOT EXISTS 'x''y.db' AS \"a\"\"b\" (READ_ONLY, TYPE 'sqlite')"
+        );
+    }
+
+    #[test]
+    fn a_missing_library_says_how_to_get_it() {
+        let error = driver(Some(Path::new("/nowhere/libduckdb.so"))).unwrap_err();
+        assert!(error.hint.unwrap().contains("coordctl driver add duckdb"));
+    }
+}

@@ -1,0 +1,243 @@
+//! The rows in the warehouse that decide who may commit.
+//!
+//! An attempt first *raises* its token in a transaction of its own; its data transaction ends with
+//! an UPDATE of the same column, which must hit the row with its own token still in it. Whoever
+//! was overtaken hits nothing, or conflicts. Both must assign the same column: DuckDB finds
+//! conflicts per column, and none between an UPDATE and a DELETE of a row.
+
+use coord_common::id::Token;
+
+use super::error::{Class, EngineError};
+use super::profile::Profile;
+use super::session::{Answer, Session};
+use super::statements::literal;
+use super::{Fence, Relation};
+
+/// Where the fence rows and the environments' sequence numbers are.
+#[derive(Debug, Clone)]
+pub(crate) struct Ledger {
+    /// The quoted schema.
+    schema: String,
+    /// The quoted table of fence rows. `done` is the token that completed the work, 0 if none did.
+    fence: String,
+    /// The quoted table of the least tokens that may make rows, by what the slots belong to.
+    floor: String,
+    /// The quoted table of environments.
+    pub(crate) environment: String,
+}
+
+/// What the fence row says once an attempt has raised its token.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Raised {
+    /// Who holds the row.
+    holder: u64,
+    /// The token that completed the work for this plan, 0 if none did.
+    pub(crate) done: u64,
+    /// How many rows that wrote.
+    pub(crate) rows: u64,
+}
+
+impl Ledger {
+    pub(crate) fn new(profile: &Profile, catalog: Option<&str>, schema: &str) -> Self {
+        let table = |name: &str| {
+            profile.relation(&Relation {
+                catalog: catalog.map(str::to_owned),
+                schema: schema.to_owned(),
+                table: name.to_owned(),
+            })
+        };
+        Self {
+            schema: profile.schema(catalog, schema),
+            fence: table("_fence"),
+            floor: table("_floor"),
+            environment: table("_environment"),
+        }
+    }
+
+    /// A query that fails where the tables are missing.
+    pub(crate) fn probe(&self) -> String {
+        format!("SELECT 1 FROM {}, {}, {} WHERE 1 = 0", self.fence, self.floor, self.environment)
+    }
+
+    /// Statements that make the schema, first, and the tables.
+    pub(crate) fn create(&self) -> Vec<String> {
+        let Self { schema, fence, floor, environment } = self;
+        vec![
+            format!("CREATE SCHEMA IF NOT EXISTS {schema}"),
+            format!(
+                "CREATE TABLE IF NOT EXISTS {fence} (slot VARCHAR PRIMARY KEY, tok BIGINT NOT NULL, \
+                 done BIGINT NOT NULL, plan VARCHAR NOT NULL, rows BIGINT NOT NULL, owner VARCHAR NOT NULL)"
+            ),
+            format!("CREATE TABLE IF NOT EXISTS {floor} (owner VARCHAR PRIMARY KEY, tok BIGINT NOT NULL)"),
+            format!(
+                "CREATE TABLE IF NOT EXISTS {environment} (env VARCHAR PRIMARY KEY, seq BIGINT NOT NULL)"
+            ),
+        ]
+    }
+
+    /// Raises the token and says what the row then holds.
+    ///
+    /// # Errors
+    /// [`Class::Stale`] where a greater token holds the row.
+    pub(crate) async fn raise(
+        &self,
+        session: &mut dyn Session,
+        profile: &Profile,
+        of: &Fence,
+    ) -> Result<Raised, EngineError> {
+        let raised = match profile.before_raise {
+            Some(setting) => self.raise_in_one_go(session, setting, of).await?,
+            None => self.raise_step_by_step(session, of).await?,
+        };
+        if raised.holder == of.token.0 { Ok(raised) } else { Err(stale(of)) }
+    }
+
+    /// One round trip, for warehouses where rows can be upserted safely.
+    async fn raise_in_one_go(
+        &self,
+        session: &mut dyn Session,
+        setting: &str,
+        of: &Fence,
+    ) -> Result<Raised, EngineError> {
+        let (slot, plan, owner, token) = (literal(&of.slot), literal(&of.plan), literal(&of.table), of.token);
+        let name = literal(&format!("coordctl:{token}"));
+        let (fence, above) = (&self.fence, self.above_floor(of));
+        let statements = [
+            format!("SET application_name = {name}"),
+            "BEGIN".to_owned(),
+            setting.to_owned(),
+            format!(
+                "INSERT INTO {fence} AS f (slot, tok, done, plan, rows, owner) \
+                 SELECT {slot}, {token}, 0, {plan}, 0, {owner} {above} ON CONFLICT (slot) DO UPDATE SET \
+                 tok = EXCLUDED.tok, done = CASE WHEN f.plan = EXCLUDED.plan THEN f.done ELSE 0 END, \
+                 plan = EXCLUDED.plan WHERE f.tok < EXCLUDED.tok"
+            ),
+            self.read(of),
+            "COMMIT".to_owned(),
+        ];
+        match session.run(&statements).await {
+            // No row at all: the token is not above the floor.
+            Ok(answers) => answers.get(4).and_then(parse).ok_or_else(|| stale(of)),
+            Err(error) => {
+                // A failed statement leaves the explicit transaction open.
+                let _ = session.run(&["ROLLBACK".to_owned()]).await;
+                Err(error)
+            }
+        }
+    }
+
+    /// A plain UPDATE where the row exists: the one form that DuckDB finds conflicts with. Where it
+    /// doesn't, nobody has raised a token yet, so nobody can commit, and a plain INSERT will do.
+    async fn raise_step_by_step(&self, session: &mut dyn Session, of: &Fence) -> Result<Raised, EngineError> {
+        let (slot, plan, owner, token) = (literal(&of.slot), literal(&of.plan), literal(&of.table), of.token);
+        let fence = &self.fence;
+        let held = session.run(&[self.read(of)]).await?;
+        match held.first().and_then(parse) {
+            Some(held) if held.holder >= token.0 => return Ok(held),
+            Some(_) => {
+                let raise = format!(
+                    "UPDATE {fence} SET tok = {token}, done = CASE WHEN plan = {plan} THEN done ELSE 0 END, \
+                     plan = {plan} WHERE slot = {slot} AND tok < {token}"
+                );
+                let answers = session.run(&[raise, self.read(of)]).await?;
+                return answers.get(1).and_then(parse).ok_or_else(unreadable);
+            }
+            None => {}
+        }
+        let insert = format!(
+            "INSERT INTO {fence} (slot, tok, done, plan, rows, owner) \
+             SELECT {slot}, {token}, 0, {plan}, 0, {owner} {}",
+            self.above_floor(of)
+        );
+        // Another attempt may make the row at the same time: then it is there at the second try.
+        let answers = session.run(&[insert]).await.map_err(|error| match error.code.as_deref() {
+            Some("23000" | "23505") => EngineError::transient(error.message).code("40001"),
+            _ => error,
+        })?;
+        if answers.first().is_none_or(|answer| answer.changed != 1) {
+            return Err(stale(of));
+        }
+        Ok(Raised { holder: token.0, done: 0, rows: 0 })
+    }
+
+    /// The condition that the token may make a row.
+    fn above_floor(&self, of: &Fence) -> String {
+        let (floor, owner, token) = (&self.floor, literal(&of.table), of.token);
+        format!("WHERE NOT EXISTS (SELECT 1 FROM {floor} WHERE owner = {owner} AND tok >= {token})")
+    }
+
+    /// Deletes rows up to a token and raises the floor to it, so that none of them comes back.
+    pub(crate) async fn prune(
+        &self,
+        session: &mut dyn Session,
+        profile: &Profile,
+        owner: &str,
+        upto: Token,
+    ) -> Result<(), EngineError> {
+        let (fence, floor, owner) = (&self.fence, &self.floor, literal(owner));
+        let mut go = vec!["BEGIN".to_owned()];
+        go.extend(profile.before_prune.map(|statement| statement.replace("{table}", fence)));
+        go.push(format!(
+            "INSERT INTO {floor} (owner, tok) VALUES ({owner}, {upto}) \
+             ON CONFLICT (owner) DO UPDATE SET tok = EXCLUDED.tok WHERE {floor}.tok < EXCLUDED.tok"
+        ));
+        go.push(format!("DELETE FROM {fence} WHERE owner = {owner} AND tok <= {upto}"));
+        go.push("COMMIT".to_owned());
+        session.run(&go).await.map(|_| ())
+    }
+
+    /// Reads the row.
+    fn read(&self, of: &Fence) -> String {
+        format!("SELECT tok, done, rows FROM {} WHERE slot = {}", self.fence, literal(&of.slot))
+    }
+
+    /// Commits the open transaction if the token still holds the row.
+    ///
+    /// # Errors
+    /// [`Class::Stale`] where a greater token holds the row. The caller rolls back.
+    pub(crate) async fn commit(
+        &self,
+        session: &mut dyn Session,
+        profile: &Profile,
+        of: &Fence,
+        rows: u64,
+    ) -> Result<(), EngineError> {
+        let update = format!(
+            "UPDATE {} SET tok = {token}, done = {token}, rows = {rows} WHERE slot = {} AND tok = {token}",
+            self.fence,
+            literal(&of.slot),
+            token = of.token,
+        );
+        let commit = "COMMIT".to_owned();
+        if profile.update_in_cte {
+            // Dividing by the number of rows hit makes the statement fail where there are none, and
+            // with it what follows: check and commit need one round trip.
+            let guarded = format!("WITH hit AS ({update} RETURNING 1) SELECT 1 / COUNT(*) FROM hit");
+            return match session.run(&[guarded, commit]).await {
+                Ok(_) => Ok(()),
+                Err(error) if error.code.as_deref() == Some("22012") => Err(stale(of)),
+                Err(error) => Err(error),
+            };
+        }
+        let hit = session.run(&[update]).await?.first().map_or(0, |answer| answer.changed);
+        if hit != 1 {
+            return Err(stale(of));
+        }
+        session.run(&[commit]).await.map(|_| ())
+    }
+}
+
+fn parse(answer: &Answer) -> Option<Raised> {
+    let row = answer.rows.rows.first()?;
+    let number = |at: usize| row.get(at)?.as_deref()?.parse::<i64>().ok()?.try_into().ok();
+    Some(Raised { holder: number(0)?, done: number(1)?, rows: number(2)? })
+}
+
+fn stale(of: &Fence) -> EngineError {
+    let text = format!("token {} no longer holds `{}`", of.token, of.slot);
+    EngineError::new(Class::Stale, text)
+}
+
+fn unreadable() -> EngineError {
+    EngineError::transient("the fence row could not be read back")
+}

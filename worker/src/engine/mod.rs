@@ -1,0 +1,322 @@
+//! Warehouses, seen as a few verbs: write a batch, switch an environment's views, drop, ask.
+//!
+//! Invariant: a batch's delete, insert, audits and fence check are one transaction, so a failed
+//! audit or a lost lease leaves the table as it was.
+//! (`conformance::a_failed_audit_leaves_the_table_as_it_was`,
+//! `conformance::a_zombie_cannot_commit_after_a_newer_token_was_raised`)
+//!
+//! Invariant: an environment's views change together and never move back.
+//! (`conformance::views_switch_together_or_not_at_all`)
+
+mod adbc;
+mod batch;
+mod config;
+mod duckdb;
+mod error;
+mod fence;
+mod noop;
+mod postgres;
+mod profile;
+mod session;
+mod statements;
+mod views;
+
+#[cfg(test)]
+mod conformance;
+
+pub use config::{
+    AdbcConfig, DuckDbCatalog, DuckDbConfig, EngineConfig, PostgresConfig, Secret, SslMode, open,
+};
+pub use error::{Class, EngineError};
+pub use noop::NoopEngine;
+pub use profile::{FullReplace, Profile};
+pub use tokio_util::sync::CancellationToken;
+
+use async_trait::async_trait;
+use coord_common::id::Token;
+use coord_common::project::model::ColumnDef;
+use coord_common::sql::Dialect;
+
+/// A table or view in the warehouse. Parts are literal names; the engine quotes them.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Relation {
+    /// The catalog; absent: the connection's own.
+    pub catalog: Option<String>,
+    /// The schema.
+    pub schema: String,
+    /// The table's or view's name.
+    pub table: String,
+}
+
+impl Relation {
+    /// A relation in the connection's own catalog.
+    pub fn new(schema: impl Into<String>, table: impl Into<String>) -> Self {
+        Self { catalog: None, schema: schema.into(), table: table.into() }
+    }
+}
+
+/// Who may write: the row that every attempt at the same piece of work must win.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Fence {
+    /// The row's key: one piece of work, whoever attempts it.
+    pub slot: String,
+    /// The attempt's token; greater ones shut it out.
+    pub token: Token,
+    /// The plan the work belongs to: work that is done is done only for its plan.
+    pub plan: String,
+    /// What the slot belongs to (a snapshot or table), so that its rows can be pruned together.
+    pub table: String,
+}
+
+/// An audit: a query that returns bad rows.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AuditQuery {
+    /// The audit's name.
+    pub name: String,
+    /// The query, one statement.
+    pub sql: String,
+    /// Whether bad rows undo the batch.
+    pub blocking: bool,
+}
+
+/// One batch to write.
+#[derive(Debug, Clone)]
+pub struct BatchWrite {
+    /// The physical table.
+    pub target: Relation,
+    /// What to write into it.
+    pub write: Write,
+    /// Statements before the write, in its transaction.
+    pub pre: Vec<String>,
+    /// Statements after the write, in its transaction.
+    pub post: Vec<String>,
+    /// Audits, run in the same transaction after the write.
+    pub audits: Vec<AuditQuery>,
+    /// Who may write.
+    pub fence: Fence,
+    /// The columns that the model declares, which give a new table its types; absent: the types
+    /// of the query.
+    pub columns: Option<Vec<ColumnDef>>,
+    /// Whether an earlier attempt's success for the same plan counts ([`Outcome::AlreadyDone`]);
+    /// otherwise the work is done again. The same token's success always counts.
+    pub replayed_is_done: bool,
+    /// Whether nothing of the table is worth keeping (no interval is recorded yet): kinds that
+    /// add to a table empty it first.
+    pub first: bool,
+}
+
+/// What a batch does to its table.
+#[derive(Debug, Clone)]
+pub enum Write {
+    /// Makes the table, empty, if it doesn't exist.
+    Create {
+        /// The query whose columns the table gets where none are declared.
+        query: String,
+    },
+    /// Replaces the rows whose time is within both bounds; rows of the query outside are dropped.
+    TimeRange {
+        /// The query.
+        query: String,
+        /// The time column.
+        column: String,
+        /// The lower bound, a SQL literal, inclusive, in UTC; it is cast to the column's type.
+        low: String,
+        /// The upper bound, a SQL literal, inclusive, in UTC; it is cast to the column's type.
+        high: String,
+    },
+    /// Replaces rows with equal keys and adds the others. Where the query has several rows with
+    /// one key, an arbitrary one of them is kept, unless `matched` is given: then the
+    /// warehouse's MERGE refuses them. Rows with a NULL in the key equal no other.
+    UniqueKey {
+        /// The query.
+        query: String,
+        /// The key's expressions over the table's columns.
+        key: Vec<String>,
+        /// The MERGE's own `WHEN MATCHED …` clauses, over `__MERGE_TARGET__` and `__MERGE_SOURCE__`.
+        matched: Option<String>,
+        /// A condition that narrows which rows of the table can match, over the same names.
+        filter: Option<String>,
+    },
+    /// Replaces all rows whose key is among the query's keys.
+    Partition {
+        /// The query.
+        query: String,
+        /// The key's expressions over the table's columns.
+        key: Vec<String>,
+    },
+    /// Adds the query's rows.
+    Append {
+        /// The query.
+        query: String,
+    },
+    /// Replaces the whole table. The query may read the table itself.
+    Full {
+        /// The query.
+        query: String,
+    },
+    /// Makes or replaces a view.
+    View {
+        /// The query.
+        query: String,
+        /// Whether the warehouse keeps it as a table, where it can.
+        materialized: bool,
+    },
+    /// Replaces the whole table with given rows.
+    Seed {
+        /// The columns.
+        columns: Vec<ColumnDef>,
+        /// The values as text, in the order of `columns`; absent: NULL.
+        rows: Vec<Vec<Option<String>>>,
+        /// Rows per INSERT, at least one.
+        batch: usize,
+    },
+    /// Writes nothing: runs the audits only.
+    AuditOnly,
+}
+
+/// Whether this attempt did the work.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Outcome {
+    /// Yes; it is committed.
+    Written,
+    /// It was committed before; nothing was done now, and no audit ran.
+    AlreadyDone,
+}
+
+/// What an audit found.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AuditResult {
+    /// The audit's name.
+    pub name: String,
+    /// Whether bad rows undo the batch.
+    pub blocking: bool,
+    /// How many bad rows there are.
+    pub bad_rows: u64,
+}
+
+/// What became of a batch.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct BatchReport {
+    /// Whether this attempt did the work.
+    pub outcome: Outcome,
+    /// How many rows the work wrote.
+    pub rows: u64,
+    /// What the audits found.
+    pub audits: Vec<AuditResult>,
+}
+
+/// One view to point at a table.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ViewChange {
+    /// The view.
+    pub view: Relation,
+    /// The physical table or view that it shows.
+    pub target: Relation,
+    /// Statements after the change, in its transaction.
+    pub on_virtual_update: Vec<String>,
+}
+
+/// A change of all of an environment's views.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ViewSwitch {
+    /// The environment's name.
+    pub environment: String,
+    /// The environment's sequence number; a warehouse that saw a greater one stays as it is.
+    pub seq: u64,
+    /// Views to make or to point elsewhere.
+    pub views: Vec<ViewChange>,
+    /// Views to drop.
+    pub drop: Vec<Relation>,
+    /// Schemas (with their catalog) to drop if nothing is left in them.
+    pub drop_schemas: Vec<(Option<String>, String)>,
+}
+
+/// What became of a [`ViewSwitch`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Switched {
+    /// The warehouse shows the environment at this sequence number.
+    Done,
+    /// The warehouse shows a newer one; nothing was changed.
+    Superseded,
+}
+
+/// What kind of thing a relation is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RelationKind {
+    /// A table.
+    Table,
+    /// A view.
+    View,
+    /// A view that the warehouse keeps as a table.
+    MaterializedView,
+}
+
+/// A query's answer as text.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Rows {
+    /// The columns' names.
+    pub columns: Vec<String>,
+    /// The values; absent: NULL.
+    pub rows: Vec<Vec<Option<String>>>,
+}
+
+/// A warehouse.
+#[async_trait]
+pub trait Engine: Send + Sync {
+    /// The dialect that the warehouse speaks.
+    fn dialect(&self) -> Dialect;
+
+    /// How many verbs run at once; more wait.
+    fn concurrency(&self) -> usize;
+
+    /// Writes one batch in one transaction, and says what its audits found.
+    ///
+    /// # Errors
+    /// [`Class::AuditFailed`] where a blocking audit found bad rows, [`Class::Stale`] where a
+    /// greater token holds the slot; the table is as it was in every error.
+    async fn run_batch(
+        &self,
+        write: &BatchWrite,
+        cancel: &CancellationToken,
+    ) -> Result<BatchReport, EngineError>;
+
+    /// Changes an environment's views, all of one catalog in one transaction. Doing it again is
+    /// harmless.
+    ///
+    /// # Errors
+    /// As the warehouse refuses; then all views of that catalog are as they were.
+    async fn switch_views(
+        &self,
+        switch: &ViewSwitch,
+        cancel: &CancellationToken,
+    ) -> Result<Switched, EngineError>;
+
+    /// Drops relations that exist, each on its own and never what depends on them; returns those
+    /// that couldn't be dropped, and why.
+    async fn drop_relations(&self, relations: &[(Relation, RelationKind)]) -> Vec<(Relation, EngineError)>;
+
+    /// Forgets the slots of a [`Fence::table`] up to a token, and refuses that token and older ones
+    /// new slots from now on. For tables that no plan in flight writes, such as dropped ones.
+    ///
+    /// # Errors
+    /// As the warehouse refuses.
+    async fn prune(&self, catalog: Option<&str>, table: &str, upto: Token) -> Result<(), EngineError>;
+
+    /// Runs one query and returns its whole answer, so it should be small.
+    ///
+    /// # Errors
+    /// As the warehouse refuses.
+    async fn query(&self, sql: &str) -> Result<Rows, EngineError>;
+
+    /// The columns of a relation with their types, or nothing where it doesn't exist.
+    ///
+    /// # Errors
+    /// As the warehouse refuses.
+    async fn columns(&self, relation: &Relation) -> Result<Option<Vec<ColumnDef>>, EngineError>;
+
+    /// Connects if need be and returns the warehouse's version.
+    ///
+    /// # Errors
+    /// Where the warehouse can't be reached or refuses the credentials.
+    async fn ping(&self) -> Result<String, EngineError>;
+}

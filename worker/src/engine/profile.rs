@@ -1,0 +1,120 @@
+//! What the transactional engine must know about one warehouse: a further one is one more value.
+
+use coord_common::sql::Dialect;
+
+use super::Relation;
+use super::error::EngineError;
+
+/// How a whole table is replaced.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum FullReplace {
+    /// `CREATE OR REPLACE TABLE … AS`.
+    CreateOrReplace,
+    /// One statement that deletes all rows and inserts the new ones, so that readers aren't
+    /// locked out and the query still sees the old rows.
+    DeleteAndInsert,
+}
+
+/// How one warehouse differs from others. All of them have transactions that cover DDL; a
+/// warehouse without them can't be served this way.
+#[derive(Debug, Clone)]
+pub struct Profile {
+    /// The warehouse's name for people.
+    pub name: &'static str,
+    /// The dialect, which quotes identifiers.
+    pub dialect: Dialect,
+    /// How many bytes of an identifier count, where there is a limit.
+    pub name_limit: Option<usize>,
+    /// How a whole table is replaced.
+    pub full_replace: FullReplace,
+    /// Whether views can be kept as tables.
+    pub materialized_views: bool,
+    /// Whether a transaction covers one catalog only, so that each has its own fence.
+    pub transaction_per_catalog: bool,
+    /// Whether an UPDATE may stand in a CTE, which saves the commit a round trip.
+    pub update_in_cte: bool,
+    /// Put before the raise of a token, whose loss in a crash is harmless.
+    pub before_raise: Option<&'static str>,
+    /// Put before pruning the table `{table}`, so that no new row appears meanwhile.
+    pub before_prune: Option<&'static str>,
+    /// Whether a statement's failure within a transaction can be undone alone.
+    pub savepoints: bool,
+    /// The query that counts schemas named `{schema}` in the connection's own catalog.
+    pub schema_query: &'static str,
+    /// The query for the server's version.
+    pub version_query: &'static str,
+}
+
+/// PostgreSQL.
+pub(crate) const POSTGRES: Profile = Profile {
+    name: "PostgreSQL",
+    dialect: Dialect::Postgres,
+    name_limit: Some(63),
+    full_replace: FullReplace::DeleteAndInsert,
+    materialized_views: true,
+    transaction_per_catalog: false,
+    update_in_cte: true,
+    before_raise: Some("SET LOCAL synchronous_commit = off"),
+    before_prune: Some("LOCK TABLE {table} IN EXCLUSIVE MODE"),
+    savepoints: true,
+    schema_query: "SELECT COUNT(*) FROM pg_catalog.pg_namespace WHERE nspname = {schema}",
+    version_query: "SELECT version()",
+};
+
+/// DuckDB.
+pub(crate) const DUCKDB: Profile = Profile {
+    name: "DuckDB",
+    dialect: Dialect::DuckDb,
+    name_limit: None,
+    full_replace: FullReplace::CreateOrReplace,
+    materialized_views: false,
+    transaction_per_catalog: true,
+    update_in_cte: false,
+    before_raise: None,
+    before_prune: None,
+    savepoints: false,
+    schema_query: "SELECT COUNT(*) FROM information_schema.schemata \
+                   WHERE catalog_name = current_database() AND schema_name = {schema}",
+    version_query: "SELECT 'DuckDB ' || version()",
+};
+
+impl Profile {
+    /// An identifier, quoted.
+    pub(crate) fn quote(&self, identifier: &str) -> String {
+        self.dialect.quote(identifier)
+    }
+
+    /// A relation, quoted.
+    pub(crate) fn relation(&self, relation: &Relation) -> String {
+        let schema = self.schema(relation.catalog.as_deref(), &relation.schema);
+        format!("{schema}.{}", self.quote(&relation.table))
+    }
+
+    /// A schema, quoted.
+    pub(crate) fn schema(&self, catalog: Option<&str>, schema: &str) -> String {
+        match catalog {
+            Some(catalog) => format!("{}.{}", self.quote(catalog), self.quote(schema)),
+            None => self.quote(schema),
+        }
+    }
+
+    /// Columns, quoted, with commas between.
+    pub(crate) fn list<'a>(&self, names: impl IntoIterator<Item = &'a str>) -> String {
+        names.into_iter().map(|name| self.quote(name)).collect::<Vec<_>>().join(", ")
+    }
+
+    /// Refuses names that the warehouse would cut short.
+    pub(crate) fn check_names(&self, relation: &Relation) -> Result<(), EngineError> {
+        let Some(limit) = self.name_limit else { return Ok(()) };
+        match [&relation.schema, &relation.table].into_iter().find(|name| name.len() > limit) {
+            None => Ok(()),
+            Some(name) => {
+                let size = name.len();
+                let text = format!("the name `{name}` has {size} bytes, {} allows {limit}", self.name);
+                Err(EngineError::permanent(text)
+                    .code("42622")
+                    .hint("shorten the model's name, or set `physical_table_naming_convention: hash_md5`"))
+            }
+        }
+    }
+}

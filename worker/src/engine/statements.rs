@@ -1,0 +1,348 @@
+//! The SQL of batches. Pure: texts in, texts out.
+
+use coord_common::project::model::ColumnDef;
+
+use super::error::EngineError;
+use super::profile::{FullReplace, Profile};
+use super::{BatchWrite, Relation, Write};
+
+/// The name of the temporary table that upserts go through; it lives in one transaction.
+const STAGE: &str = "__coordctl_stage";
+
+/// A text as a SQL literal.
+pub(crate) fn literal(text: &str) -> String {
+    format!("'{}'", text.replace('\'', "''"))
+}
+
+/// A query without what would end the statement around it early.
+pub(crate) fn clean(query: &str) -> &str {
+    query.trim().trim_end_matches(';').trim_end()
+}
+
+/// A query as a subquery. It ends in a line of its own, since its last line may be a comment.
+fn sub(query: &str, alias: &str) -> String {
+    format!("({}\n) AS {alias}", clean(query))
+}
+
+/// The statement that counts an audit's bad rows.
+pub(crate) fn count(query: &str) -> String {
+    format!("SELECT COUNT(*) FROM {}", sub(query, "_audit"))
+}
+
+/// What is known about the target and the query when the statements are made.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Known {
+    /// The target's columns, if it exists.
+    pub(crate) target: Option<Vec<ColumnDef>>,
+    /// Whether the target's schema is missing.
+    pub(crate) schema_missing: bool,
+    /// The query's columns.
+    pub(crate) query: Vec<ColumnDef>,
+}
+
+/// The statements of a write.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct Script {
+    /// Before the model's own statements: the schema and the table.
+    pub(crate) create: Vec<String>,
+    /// After them: the rows.
+    pub(crate) data: Vec<String>,
+    /// Which of `data` write rows that count.
+    pub(crate) counted: Vec<usize>,
+    /// Whether the target's columns may be others afterwards.
+    pub(crate) reshapes: bool,
+}
+
+/// Makes a batch's statements.
+pub(crate) fn script(profile: &Profile, batch: &BatchWrite, known: &Known) -> Result<Script, EngineError> {
+    let builder = Builder {
+        profile,
+        batch,
+        known,
+        target: profile.relation(&batch.target),
+        columns: profile.list(known.query.iter().map(|column| column.name.as_str())),
+    };
+    builder.script()
+}
+
+struct Builder<'a> {
+    profile: &'a Profile,
+    batch: &'a BatchWrite,
+    known: &'a Known,
+    target: String,
+    columns: String,
+}
+
+impl Builder<'_> {
+    fn script(&self) -> Result<Script, EngineError> {
+        let mut script = Script::default();
+        if self.known.schema_missing {
+            script.create.push(create_schema(self.profile, &self.batch.target));
+        }
+        script.reshapes = self.known.target.is_none();
+        match &self.batch.write {
+            Write::Create { query } => self.create_table(&mut script, query),
+            Write::TimeRange { query, column, low, high } => {
+                self.create_table(&mut script, query);
+                self.time_range(&mut script, query, column, [low, high])?;
+            }
+            Write::UniqueKey { query, key, matched, filter } => {
+                self.create_table(&mut script, query);
+                if self.batch.first || (matched.is_none() && filter.is_none()) {
+                    self.staged(&mut script, query, key, Some(key));
+                } else {
+                    self.merge(&mut script, query, key, matched.as_deref(), filter.as_deref());
+                }
+            }
+            Write::Partition { query, key } => {
+                self.create_table(&mut script, query);
+                self.staged(&mut script, query, key, None);
+            }
+            Write::Append { query } => {
+                self.create_table(&mut script, query);
+                if self.batch.first {
+                    script.data.push(format!("DELETE FROM {}", self.target));
+                }
+                self.insert(&mut script, &format!("SELECT {} FROM {}", self.columns, sub(query, "_q")));
+            }
+            Write::Full { query } => self.full(&mut script, query),
+            Write::View { query, materialized } => self.view(&mut script, query, *materialized),
+            Write::Seed { columns, rows, batch } => self.seed(&mut script, columns, rows, *batch),
+            Write::AuditOnly => {}
+        }
+        Ok(script)
+    }
+
+    fn create_table(&self, script: &mut Script, query: &str) {
+        if self.known.target.is_none() {
+            script.create.push(self.definition("CREATE TABLE IF NOT EXISTS", query));
+        }
+    }
+
+    /// The statement that makes the table without rows.
+    fn definition(&self, verb: &str, query: &str) -> String {
+        match &self.batch.columns {
+            Some(columns) => format!("{verb} {} ({})", self.target, self.definitions(columns)),
+            None => {
+                format!("{verb} {} AS SELECT {} FROM {} LIMIT 0", self.target, self.columns, sub(query, "_q"))
+            }
+        }
+    }
+
+    fn definitions(&self, columns: &[ColumnDef]) -> String {
+        let definition =
+            |column: &ColumnDef| format!("{} {}", self.profile.quote(&column.name), column.data_type);
+        columns.iter().map(definition).collect::<Vec<_>>().join(", ")
+    }
+
+    fn insert(&self, script: &mut Script, select: &str) {
+        script.counted.push(script.data.len());
+        script.data.push(format!("INSERT INTO {} ({}) {select}", self.target, self.columns));
+    }
+
+    fn time_range(
+        &self,
+        script: &mut Script,
+        query: &str,
+        column: &str,
+        bounds: [&String; 2],
+    ) -> Result<(), EngineError> {
+        let data_type = self.type_of(column)?;
+        let [low, high] = bounds.map(|bound| cast_bound(bound, data_type));
+        let within = format!("{} BETWEEN {low} AND {high}", self.profile.quote(column));
+        script.data.push(format!("DELETE FROM {} WHERE {within}", self.target));
+        let rows = format!("SELECT {} FROM {} WHERE {within}", self.columns, sub(query, "_q"));
+        self.insert(script, &rows);
+        Ok(())
+    }
+
+    /// The real type of a column: the table's, else as declared, else the query's.
+    fn type_of(&self, column: &str) -> Result<&str, EngineError> {
+        let sources = [self.known.target.as_deref(), self.batch.columns.as_deref(), Some(&self.known.query)];
+        let found = sources
+            .into_iter()
+            .flatten()
+            .find_map(|columns| columns.iter().find(|candidate| candidate.name.eq_ignore_ascii_case(column)));
+        match found {
+            Some(found) => Ok(&found.data_type),
+            None => Err(EngineError::permanent(format!("the query has no time column `{column}`"))
+                .code("42703")
+                .hint("select it, or name another column in `time_column`")),
+        }
+    }
+
+    /// Through a temporary table, so that the query runs once: delete what has the same keys, insert.
+    fn staged(&self, script: &mut Script, query: &str, key: &[String], distinct: Option<&[String]>) {
+        let (target, columns) = (&self.target, &self.columns);
+        script
+            .data
+            .push(format!("CREATE TEMPORARY TABLE {STAGE} AS SELECT {columns} FROM {}", sub(query, "_q")));
+        let keys = key.join(", ");
+        script.data.push(if self.batch.first {
+            format!("DELETE FROM {target}")
+        } else {
+            format!("DELETE FROM {target} WHERE ({keys}) IN (SELECT {keys} FROM {STAGE})")
+        });
+        let distinct = distinct.map_or_else(String::new, |key| format!("DISTINCT ON ({}) ", key.join(", ")));
+        self.insert(script, &format!("SELECT {distinct}{columns} FROM {STAGE}"));
+        script.data.push(format!("DROP TABLE {STAGE}"));
+    }
+
+    fn merge(
+        &self,
+        script: &mut Script,
+        query: &str,
+        key: &[String],
+        matched: Option<&str>,
+        filter: Option<&str>,
+    ) {
+        let [old, new] = ["__MERGE_TARGET__", "__MERGE_SOURCE__"].map(|name| self.profile.quote(name));
+        let equal = key.iter().map(|part| format!("{old}.{part} = {new}.{part}"));
+        let on: Vec<String> = filter.map(|filter| format!("({filter})")).into_iter().chain(equal).collect();
+        let each = |text: &dyn Fn(&str) -> String| {
+            let parts = self.known.query.iter().map(|column| text(&self.profile.quote(&column.name)));
+            parts.collect::<Vec<_>>().join(", ")
+        };
+        let update =
+            || format!("WHEN MATCHED THEN UPDATE SET {}", each(&|name| format!("{name} = {new}.{name}")));
+        let matched = matched.map_or_else(update, str::to_owned);
+        script.counted.push(script.data.len());
+        script.data.push(format!(
+            "MERGE INTO {} AS {old} USING {} ON {} {matched} WHEN NOT MATCHED THEN INSERT ({}) VALUES ({})",
+            self.target,
+            sub(query, &new),
+            on.join(" AND "),
+            self.columns,
+            each(&|name| format!("{new}.{name}")),
+        ));
+    }
+
+    fn full(&self, script: &mut Script, query: &str) {
+        let (target, columns) = (&self.target, &self.columns);
+        let source = sub(query, "_q");
+        let rows = format!("SELECT {columns} FROM {source}");
+        if self.profile.full_replace == FullReplace::CreateOrReplace {
+            script.reshapes = true;
+            script.counted.push(script.data.len());
+            let rows = match &self.batch.columns {
+                Some(declared) => format!("SELECT {} FROM {source}", self.casts(declared)),
+                None => rows,
+            };
+            script.data.push(format!("CREATE OR REPLACE TABLE {target} AS {rows}"));
+            return;
+        }
+        match &self.known.target {
+            Some(old) if same_names(old, &self.known.query) => {
+                script.counted.push(script.data.len());
+                script.data.push(format!(
+                    "WITH gone AS (DELETE FROM {target}) INSERT INTO {target} ({columns}) {rows}"
+                ));
+            }
+            old => {
+                script.reshapes = true;
+                if old.is_some() {
+                    script.data.push(format!("DROP TABLE {target}"));
+                }
+                script.data.push(self.definition("CREATE TABLE", query));
+                self.insert(script, &rows);
+            }
+        }
+    }
+
+    /// The query's columns, cast to the types that are declared for them.
+    fn casts(&self, declared: &[ColumnDef]) -> String {
+        let cast = |column: &ColumnDef| {
+            let name = self.profile.quote(&column.name);
+            match declared.iter().find(|candidate| candidate.name.eq_ignore_ascii_case(&column.name)) {
+                Some(found) => format!("CAST({name} AS {}) AS {name}", found.data_type),
+                None => name,
+            }
+        };
+        self.known.query.iter().map(cast).collect::<Vec<_>>().join(", ")
+    }
+
+    fn view(&self, script: &mut Script, query: &str, materialized: bool) {
+        let target = &self.target;
+        script.reshapes = true;
+        if materialized && self.profile.materialized_views {
+            script.data.push(format!("DROP MATERIALIZED VIEW IF EXISTS {target}"));
+            script.data.push(format!("CREATE MATERIALIZED VIEW {target} AS {}", clean(query)));
+        } else {
+            // A view whose columns changed can't be replaced in place everywhere; where it can't,
+            // the same is tried again with the view dropped (`batch::attempt`).
+            script.data.push(format!("CREATE OR REPLACE VIEW {target} AS {}", clean(query)));
+        }
+    }
+
+    fn seed(&self, script: &mut Script, columns: &[ColumnDef], rows: &[Vec<Option<String>>], batch: usize) {
+        let target = &self.target;
+        let definitions = self.definitions(columns);
+        match &self.known.target {
+            Some(old) if same_names(old, columns) => script.data.push(format!("DELETE FROM {target}")),
+            old => {
+                script.reshapes = true;
+                if old.is_some() {
+                    script.data.push(format!("DROP TABLE {target}"));
+                }
+                script.data.push(format!("CREATE TABLE {target} ({definitions})"));
+            }
+        }
+        let names = self.profile.list(columns.iter().map(|column| column.name.as_str()));
+        let cast = |column: &ColumnDef| {
+            format!("CAST({} AS {})", self.profile.quote(&column.name), column.data_type)
+        };
+        let casts = columns.iter().map(cast).collect::<Vec<_>>().join(", ");
+        for chunk in rows.chunks(batch.max(1)) {
+            let values = chunk.iter().map(|row| value_row(row)).collect::<Vec<_>>().join(", ");
+            script.counted.push(script.data.len());
+            script.data.push(format!(
+                "INSERT INTO {target} ({names}) SELECT {casts} FROM (VALUES {values}) AS _v ({names})"
+            ));
+        }
+    }
+}
+
+fn value_row(row: &[Option<String>]) -> String {
+    // The type is spelled out since a column of NULLs only would get another one.
+    let value = |value: &Option<String>| match value {
+        Some(text) => literal(text),
+        None => "CAST(NULL AS VARCHAR)".to_owned(),
+    };
+    format!("({})", row.iter().map(value).collect::<Vec<_>>().join(", "))
+}
+
+/// The statement that makes a relation's schema.
+pub(crate) fn create_schema(profile: &Profile, relation: &Relation) -> String {
+    format!("CREATE SCHEMA IF NOT EXISTS {}", profile.schema(relation.catalog.as_deref(), &relation.schema))
+}
+
+/// The query that counts schemas of a name, 0 or 1.
+pub(crate) fn count_schemas(profile: &Profile, catalog: Option<&str>, schema: &str) -> String {
+    match catalog.filter(|_| profile.transaction_per_catalog) {
+        Some(catalog) => format!(
+            "SELECT COUNT(*) FROM information_schema.schemata WHERE catalog_name = {} AND schema_name = {}",
+            literal(catalog),
+            literal(schema)
+        ),
+        None => profile.schema_query.replace("{schema}", &literal(schema)),
+    }
+}
+
+fn same_names(left: &[ColumnDef], right: &[ColumnDef]) -> bool {
+    left.len() == right.len() && left.iter().zip(right).all(|(left, right)| left.name == right.name)
+}
+
+/// A bound in a column's type. Bounds are UTC: a column with a zone must not read them in the
+/// session's.
+fn cast_bound(bound: &str, data_type: &str) -> String {
+    let upper = data_type.to_ascii_uppercase();
+    if upper.starts_with("TIMESTAMP")
+        && (upper.starts_with("TIMESTAMPTZ") || upper.ends_with("WITH TIME ZONE"))
+    {
+        return format!("(CAST({bound} AS TIMESTAMP) AT TIME ZONE 'UTC')");
+    }
+    if upper == "DATE" {
+        return format!("CAST(CAST({bound} AS TIMESTAMP) AS DATE)");
+    }
+    format!("CAST({bound} AS {data_type})")
+}
