@@ -1,6 +1,15 @@
 //! Understanding SQL: parsing, references, columns, lineage, canonical form, rewriting, and the
 //! range of an upstream that a query reads.
 
+mod canonical;
+mod compare;
 mod dialect;
+mod parse;
+mod read;
+mod references;
 
+pub use compare::{QueryChange, compare};
 pub use dialect::Dialect;
+pub use parse::{Query, SqlError, Statement, parse_statement};
+pub use read::{Anchor, Bound, Grain, Point, ReadRange, Step, TimeKind, UpstreamTime, Window, read_ranges};
+pub use references::{Part, TableRef};
