@@ -2,3 +2,4 @@
 //! crate that links warehouse drivers, and the only process that holds warehouse credentials.
 
 pub mod agent;
+pub mod engine;

@@ -6,7 +6,9 @@
 
 mod build;
 mod fingerprint;
+mod load;
 mod naming;
+mod reads;
 mod record;
 
 use std::collections::BTreeMap;
@@ -16,7 +18,9 @@ use serde::{Deserialize, Serialize};
 
 pub use build::{Snapshots, build};
 pub use fingerprint::Fingerprint;
+pub use load::{load_query, model_name};
 pub use naming::{Naming, view_relation};
+pub use reads::reads;
 pub use record::{Category, Previous, SnapshotRecord};
 
 use crate::id::{Hash128, ModelName, SnapshotId};

@@ -1,7 +1,5 @@
 //! What both ends of a lease must agree on: which work it grants, and what came of it.
 
-mod reads;
-
 use std::collections::BTreeMap;
 use std::fmt;
 use std::str::FromStr;
@@ -9,7 +7,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-pub use reads::{Bound, Granularity, Offset, ReadRange, Side};
+pub use crate::sql::ReadRange;
 
 use crate::id::{EnvironmentName, InvalidId, ModelName, PlanId, SnapshotId, Token, Version};
 use crate::interval::{Interval, Timestamp};

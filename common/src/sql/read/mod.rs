@@ -12,7 +12,9 @@ mod value;
 
 pub use bound::{Anchor, Bound, Grain, Point, Step, Window};
 
-use crate::interval::Interval;
+use std::fmt;
+
+use crate::interval::{Interval, Timestamp};
 use crate::sql::parse::Query;
 
 /// An upstream that is incremental by time range.
@@ -63,10 +65,26 @@ impl ReadRange {
         }
     }
 
+    /// The times that a batch reads, for asking whether they are there: where no row can qualify,
+    /// the first millisecond of the batch.
+    pub fn of(&self, batch: Interval) -> Interval {
+        let none = Interval { start: batch.start, end: Timestamp(batch.start.0 + 1) };
+        self.range(batch).unwrap_or(none)
+    }
+
     /// Why it is this range, for people.
     pub fn why(&self) -> &str {
         match self {
             Self::Whole { why } | Self::Window { why, .. } => why,
+        }
+    }
+}
+
+impl fmt::Display for ReadRange {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Whole { why } => write!(f, "all of it: {why}"),
+            Self::Window { why, .. } => f.write_str(why),
         }
     }
 }

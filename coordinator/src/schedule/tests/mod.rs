@@ -10,8 +10,9 @@ use std::sync::Arc;
 
 use coord_common::id::{Hash128, PlanId, SnapshotId, Token, Version, WorkerId};
 use coord_common::interval::{Interval, IntervalSet, Timestamp};
+use coord_common::sql::{Anchor, Point, Step, Window};
 use coord_common::task::{
-    Bound, Done, Evaluate, Failure, FailureClass, Granularity, Lease, Offset, Outcome, ReadRange, Relation,
+    Done, Evaluate, Failure, FailureClass, Lease, Outcome, ReadRange, Relation,
     Side, TableId, TableTask, Verdict, Work,
 };
 
@@ -51,9 +52,10 @@ fn worker(name: &str) -> WorkerId {
 
 /// Reads from `back` before a batch's start to its end.
 fn window(back: i64) -> ReadRange {
-    let bound =
-        |side, millis| Bound::Moving(Offset { side, months: 0, millis, granularity: Granularity::Exact });
-    ReadRange::Window { lower: bound(Side::Start, -back), upper: bound(Side::End, 0) }
+    let point = |anchor, micros| coord_common::sql::Bound::At(Point { anchor, steps: vec![Step::Micros(micros)] });
+    // `Anchor::End` is the last microsecond inside; the bound is the first time after.
+    let window = Window { lower: point(Anchor::Start, -back * 1000), upper: point(Anchor::End, 1) };
+    ReadRange::Window { window, why: "it is a test".to_owned() }
 }
 
 fn whole() -> ReadRange {

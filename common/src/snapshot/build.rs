@@ -1,0 +1,279 @@
+//! From a project to its snapshots: render, parse, find parents and columns, hash.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use rayon::prelude::*;
+
+use super::{ByName, Fingerprint, Snapshot, fingerprint, load};
+use crate::diagnostic::{Diagnostic, Location};
+use crate::id::{Hash128, ModelName};
+use crate::plan::topological;
+use crate::project::model::{ColumnDef, Language, Model, ModelSource};
+use crate::project::render::RenderEnv;
+use crate::project::{Project, Settings, macro_use, seed, suggest};
+
+/// A project's snapshots.
+#[derive(Debug, Clone, Default)]
+pub struct Snapshots {
+    /// By name.
+    pub by_name: ByName,
+    /// Names, parents first.
+    pub order: Vec<ModelName>,
+}
+
+/// What one model's own text tells.
+struct Analysis {
+    env: RenderEnv,
+    parents: BTreeSet<ModelName>,
+    canonical: Hash128,
+    columns: Option<Vec<ColumnDef>>,
+    /// Its macros ask for the columns of other models, or its query has a star.
+    needs_schemas: bool,
+}
+
+/// Builds the snapshots of a project, with findings about its SQL. A model that can't be understood
+/// is left out; there is a finding for it.
+pub fn build(project: &Project) -> (Snapshots, Vec<Diagnostic>) {
+    let names: BTreeSet<&ModelName> = project.models.iter().map(|model| &model.name).collect();
+    let analysed: Vec<(&Model, Result<Analysis, Vec<Diagnostic>>)> =
+        project.models.par_iter().map(|model| (model, analyse(project, model))).collect();
+    let mut findings = Vec::new();
+    let mut known: BTreeMap<&ModelName, (&Model, Analysis)> = BTreeMap::new();
+    for (model, analysis) in analysed {
+        match analysis {
+            Ok(analysis) => {
+                findings.extend(unknown_parents(model, &analysis, &names));
+                known.insert(&model.name, (model, analysis));
+            }
+            Err(mistakes) => findings.extend(mistakes),
+        }
+    }
+    let parents = known.iter().map(|(name, (_, a))| (*name, a.parents.iter().collect())).collect();
+    let order = match topological(&parents) {
+        Ok(order) => order,
+        Err(cycle) => {
+            findings.push(cycle_finding(&cycle, &known));
+            return (Snapshots::default(), findings);
+        }
+    };
+    let mut snapshots = Snapshots { by_name: BTreeMap::new(), order: Vec::with_capacity(order.len()) };
+    for name in order {
+        let Some((model, mut analysis)) = known.remove(&name) else { continue };
+        if analysis.needs_schemas
+            && let Err(mistakes) = resolve_columns(model, &mut analysis, &snapshots.by_name)
+        {
+            findings.extend(mistakes);
+            continue;
+        }
+        let snapshot = finish(model, analysis, &names, &snapshots.by_name);
+        snapshots.by_name.insert(name.clone(), Arc::new(snapshot));
+        snapshots.order.push(name);
+    }
+    (snapshots, findings)
+}
+
+fn analyse(project: &Project, model: &Model) -> Result<Analysis, Vec<Diagnostic>> {
+    let (env, asks) = environment(project, model);
+    let mut parents: BTreeSet<ModelName> = model.depends_on.iter().cloned().collect();
+    parents.extend(asks.iter().cloned());
+    let mut analysis = Analysis { env, parents, canonical: Hash128::default(), columns: None, needs_schemas: false };
+    if !asks.is_empty() {
+        // Rendered once the columns of the models that it asks for are known.
+        analysis.needs_schemas = true;
+        return Ok(analysis);
+    }
+    understand(model, &mut analysis)?;
+    dialect_matches(&project.settings, model).map_err(|finding| vec![finding])?;
+    Ok(analysis)
+}
+
+/// Renders and parses a model; fills in what that tells.
+fn understand(model: &Model, analysis: &mut Analysis) -> Result<(), Vec<Diagnostic>> {
+    match &model.source {
+        ModelSource::Query(_) => {}
+        ModelSource::Seed(_) => {
+            analysis.columns = Some(seed::columns(model));
+            analysis.canonical = load::canonical_statements(model, &analysis.env);
+            return Ok(());
+        }
+        ModelSource::External => {
+            analysis.columns.clone_from(&model.columns);
+            return Ok(());
+        }
+    }
+    let query = load::query(model, &analysis.env).map_err(|finding| vec![*finding])?;
+    let catalog = analysis.env.default_catalog.as_deref();
+    for reference in query.references() {
+        if let Some(name) = load::model_name(&reference, model.dialect, catalog) {
+            analysis.parents.insert(name);
+        }
+    }
+    analysis.canonical = load::canonical(model, &analysis.env, &query);
+    analysis.columns = match &model.columns {
+        Some(columns) => Some(columns.clone()),
+        None => load::columns(&query, catalog, &|_| None),
+    };
+    analysis.needs_schemas = analysis.columns.is_none();
+    Ok(())
+}
+
+/// Columns that need those of parents, and models whose macros ask for them.
+fn resolve_columns(model: &Model, analysis: &mut Analysis, known: &ByName) -> Result<(), Vec<Diagnostic>> {
+    let (_, asks) = (&analysis.env, asked(model, &analysis.env));
+    if !asks.is_empty() {
+        for name in asks {
+            if let Some(columns) = known.get(&name).and_then(|snapshot| snapshot.columns.clone()) {
+                analysis.env.schemas.insert(name, columns);
+            }
+        }
+        understand(model, analysis)?;
+    }
+    if analysis.columns.is_none() && model.query().is_some() {
+        let query = load::query(model, &analysis.env).map_err(|finding| vec![*finding])?;
+        let catalog = analysis.env.default_catalog.as_deref();
+        let lookup = |name: &ModelName| known.get(name).and_then(|snapshot| snapshot.columns.as_deref());
+        analysis.columns = load::columns(&query, catalog, &lookup);
+    }
+    Ok(())
+}
+
+/// What the model's macros may see: only variables that it names, so that others don't change it.
+fn environment(project: &Project, model: &Model) -> (RenderEnv, Vec<ModelName>) {
+    let settings = &project.settings;
+    let gateway = model.gateway.as_deref();
+    let mut env = RenderEnv {
+        gateway: gateway.unwrap_or(&settings.default_gateway).to_owned(),
+        default_catalog: settings.default_catalog(gateway),
+        ..RenderEnv::default()
+    };
+    let mut used = BTreeSet::new();
+    let mut jinja = false;
+    for code in codes(model) {
+        if code.language == Language::Jinja || code.text.contains('@') {
+            used.extend(macro_use(code, model.dialect).variables);
+            jinja |= code.language == Language::Jinja;
+        }
+    }
+    for text in properties(model).filter(|text| text.contains('@')) {
+        let code = crate::project::model::Code { text: text.to_owned(), language: Language::Sql, line: 1 };
+        used.extend(macro_use(&code, model.dialect).variables);
+    }
+    if !used.is_empty() {
+        let all = settings.variables_of(gateway);
+        env.variables = all.into_iter().filter(|(name, _)| used.contains(name)).collect();
+    }
+    if jinja {
+        env.jinja_macros.clone_from(&project.jinja_macros);
+        // A macro of the project may name any variable.
+        if !project.jinja_macros.is_empty() {
+            env.variables = settings.variables_of(gateway);
+        }
+    }
+    let asks = asked(model, &env);
+    (env, asks)
+}
+
+/// Models whose columns the macros ask for.
+fn asked(model: &Model, env: &RenderEnv) -> Vec<ModelName> {
+    let texts = codes(model).filter(|code| code.text.contains('@'));
+    texts.flat_map(|code| macro_use(code, model.dialect).relations(env, model.dialect)).collect()
+}
+
+fn codes(model: &Model) -> impl Iterator<Item = &crate::project::model::Code> {
+    model
+        .pre_statements
+        .iter()
+        .chain(model.query())
+        .chain(&model.post_statements)
+        .chain(&model.on_virtual_update)
+        .chain(model.audit_definitions.values().map(|audit| &audit.query))
+}
+
+fn properties(model: &Model) -> impl Iterator<Item = &str> {
+    let storage = &model.storage;
+    storage
+        .physical_properties
+        .values()
+        .chain(storage.virtual_properties.values())
+        .chain(storage.session_properties.values())
+        .chain(model.audits.iter().flat_map(|call| call.args.values()))
+        .map(String::as_str)
+}
+
+fn finish(model: &Model, analysis: Analysis, names: &BTreeSet<&ModelName>, known: &ByName) -> Snapshot {
+    let settings = fingerprint::settings(model, &analysis.env);
+    let parents: Vec<ModelName> =
+        analysis.parents.into_iter().filter(|parent| names.contains(parent)).collect();
+    let upstream: Vec<(&ModelName, Fingerprint)> = parents
+        .iter()
+        .filter_map(|parent| Some((parent, known.get(parent)?.fingerprint)))
+        .collect();
+    let data = upstream.iter().map(|(name, parent)| (*name, parent.to_version().to_string()));
+    let metadata =
+        upstream.iter().map(|(name, parent)| (*name, format!("{}{}", parent.metadata, parent.parent_metadata)));
+    let fingerprint = Fingerprint {
+        data: fingerprint::data(model, settings),
+        metadata: fingerprint::metadata(model, &analysis.env),
+        parent_data: fingerprint::combine("parents/v1", data),
+        parent_metadata: fingerprint::combine("parent-metadata/v1", metadata),
+    };
+    Snapshot {
+        id: fingerprint.to_id(&model.name),
+        model: Arc::new(model.clone()),
+        env: analysis.env,
+        parents,
+        columns: analysis.columns,
+        fingerprint,
+        settings,
+        canonical: analysis.canonical,
+    }
+}
+
+/// Tables that are neither models nor declared external: taken as external, as SQLMesh does, but a
+/// misspelt name looks just so.
+fn unknown_parents(model: &Model, analysis: &Analysis, names: &BTreeSet<&ModelName>) -> Vec<Diagnostic> {
+    let unknown = analysis.parents.iter().filter(|parent| !names.contains(parent));
+    unknown
+        .map(|parent| {
+            let message = format!("`{parent}` is not a model: it is taken as an external table");
+            let near = suggest::nearest(parent.as_str(), names.iter().map(|name| name.as_str()));
+            let hint = match near {
+                Some(near) => format!("did you mean `{near}`? otherwise declare it in external_models.yaml"),
+                None => "declare it in external_models.yaml, so that its columns are known".to_owned(),
+            };
+            Diagnostic::warning("unknown-table", model.location.clone(), message).hint(hint)
+        })
+        .collect()
+}
+
+fn cycle_finding(cycle: &[ModelName], known: &BTreeMap<&ModelName, (&Model, Analysis)>) -> Diagnostic {
+    let names: Vec<String> = cycle.iter().map(|name| format!("`{name}`")).collect();
+    let first = cycle.first().and_then(|name| known.get(name));
+    let at = first.map_or_else(|| Location::file("models"), |(model, _)| model.location.clone());
+    Diagnostic::error("cycle", at, format!("models read each other in a circle: {}", names.join(", ")))
+        .hint("remove one of the references")
+}
+
+/// A model runs as it is written, so it must be written in its gateway's dialect.
+fn dialect_matches(settings: &Settings, model: &Model) -> Result<(), Diagnostic> {
+    if !matches!(model.source, ModelSource::Query(_)) {
+        return Ok(());
+    }
+    let Some(gateway) = settings.gateway_of(model.gateway.as_deref()) else { return Ok(()) };
+    let Some(speaks) = gateway.connection.dialect() else { return Ok(()) };
+    let generic = crate::sql::Dialect::Generic;
+    if model.dialect == speaks || model.dialect == generic || speaks == generic {
+        return Ok(());
+    }
+    let message = format!(
+        "`{}` is written in {}, but its gateway `{}` speaks {speaks}",
+        model.name, model.dialect, gateway.name
+    );
+    let hint = format!(
+        "rewrite the model in {speaks}, set `dialect {speaks}`, or give it a gateway that speaks {}; \
+         queries are never translated",
+        model.dialect
+    );
+    Err(Diagnostic::error("dialect-mismatch", model.location.clone(), message).hint(hint))
+}

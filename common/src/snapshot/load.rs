@@ -1,0 +1,148 @@
+//! Reading a model's SQL: rendered as it is while the project loads, and parsed.
+
+use super::Snapshot;
+use crate::diagnostic::{Diagnostic, Location};
+use crate::id::{Hash128, Hasher, ModelName};
+use crate::interval::Timestamp;
+use crate::project::model::{Code, ColumnDef, Model, ModelSource};
+use crate::project::render::{self, RenderContext, RenderEnv, RenderError, Stage, TimeVars};
+use crate::sql::{Dialect, Query, TableRef, parse_statement};
+
+/// A snapshot's query as it is while the project loads: times are 1970, the stage is `loading`.
+///
+/// # Errors
+/// What can't be rendered or parsed. A snapshot in the state was understood once, so that only
+/// happens across versions of this program.
+pub fn load_query(snapshot: &Snapshot) -> Result<Query, Box<Diagnostic>> {
+    query(&snapshot.model, &snapshot.env)
+}
+
+/// The point of use of a model's texts.
+pub(super) fn context<'a>(model: &'a Model, env: &'a RenderEnv, time: TimeVars, stage: Stage) -> RenderContext<'a> {
+    RenderContext {
+        blueprint: &model.blueprint,
+        model_kind_name: model.kind.name(),
+        definitions: &model.pre_statements,
+        ..RenderContext::new(env, model.dialect, time, stage)
+    }
+}
+
+fn loading(model: &Model) -> TimeVars {
+    let zero = Timestamp(0);
+    if model.kind.only_execution_time() {
+        TimeVars::ExecutionOnly { execution: zero }
+    } else {
+        TimeVars::Batch { start: zero, end: zero, execution: zero }
+    }
+}
+
+pub(super) fn query(model: &Model, env: &RenderEnv) -> Result<Query, Box<Diagnostic>> {
+    let Some(code) = model.query() else {
+        return Err(Box::new(Diagnostic::error("no-query", model.location.clone(), "the model has no query")));
+    };
+    let text = render::render(code, &context(model, env, loading(model), Stage::Loading))
+        .map_err(|error| Box::new(unrenderable(model, error)))?;
+    Query::parse(&text, model.dialect).map_err(|error| {
+        // A rendered text keeps its lines but where macros add or take some.
+        let line = code.line + error.line.saturating_sub(1);
+        let at = Location { path: model.location.path.clone(), line, column: error.column };
+        let message = format!("the query of `{}` can't be parsed: {}", model.name, error.message);
+        let hint = error.hint.unwrap_or_else(|| format!("check the SQL as {} reads it", dialect_name(model.dialect)));
+        Box::new(Diagnostic::error("invalid-sql", at, message).hint(hint))
+    })
+}
+
+fn dialect_name(dialect: Dialect) -> &'static str {
+    if dialect == Dialect::Generic { "standard SQL" } else { dialect.name() }
+}
+
+fn unrenderable(model: &Model, error: RenderError) -> Diagnostic {
+    let at = Location { path: model.location.path.clone(), line: error.line, column: error.column };
+    let finding = Diagnostic::error(error.code, at, error.message);
+    match error.hint {
+        Some(hint) => finding.hint(hint),
+        None => finding,
+    }
+}
+
+/// The model that a reference names, in the project's terms.
+pub fn model_name(reference: &TableRef, dialect: Dialect, default_catalog: Option<&str>) -> Option<ModelName> {
+    let mut parts = reference.normalized(dialect);
+    let foreign = |catalog: &str| !default_catalog.is_some_and(|default| default.eq_ignore_ascii_case(catalog));
+    if parts.len() == 3 && !foreign(&parts[0]) {
+        parts.remove(0);
+    }
+    parts.join(".").parse().ok()
+}
+
+/// A hash of the rendered SQL that is the same for texts that differ in layout only.
+pub(super) fn canonical(model: &Model, env: &RenderEnv, query: &Query) -> Hash128 {
+    let mut hash = Hasher::new("canonical/v1");
+    hash.add("query", query.canonical());
+    statements(&mut hash, model, env);
+    hash.finish()
+}
+
+/// The same for models without a query.
+pub(super) fn canonical_statements(model: &Model, env: &RenderEnv) -> Hash128 {
+    let mut hash = Hasher::new("canonical/v1");
+    if let ModelSource::Seed(seed) = &model.source {
+        hash.add("csv", &seed.csv);
+    }
+    statements(&mut hash, model, env);
+    hash.finish()
+}
+
+fn statements(hash: &mut Hasher, model: &Model, env: &RenderEnv) {
+    for (name, codes) in [("pre", &model.pre_statements), ("post", &model.post_statements)] {
+        for code in codes {
+            let zero = Timestamp(0);
+            let time = TimeVars::Batch { start: zero, end: zero, execution: zero };
+            let this = "\"this_model\"";
+            let context =
+                RenderContext { this_model: Some(this), ..context(model, env, time, Stage::Loading) };
+            match render::render_statement(code, &context) {
+                Ok(texts) => {
+                    for text in texts {
+                        hash.add(name, parse_statement(&text, model.dialect).canonical());
+                    }
+                }
+                // What only renders when it runs is compared as it is written.
+                Err(_) => hash.add(name, code.text.trim()),
+            }
+        }
+    }
+}
+
+/// The query's output columns, where all are known.
+pub(super) fn columns<'a>(
+    query: &Query,
+    default_catalog: Option<&str>,
+    known: &dyn Fn(&ModelName) -> Option<&'a [ColumnDef]>,
+) -> Option<Vec<ColumnDef>> {
+    let schemas = Known { default_catalog, known };
+    let columns = query.output_columns(&schemas)?;
+    let define = |column: crate::sql::OutputColumn| ColumnDef {
+        name: column.name,
+        data_type: column.data_type.unwrap_or_default(),
+    };
+    Some(columns.into_iter().map(define).collect())
+}
+
+struct Known<'k, 'a> {
+    default_catalog: Option<&'k str>,
+    known: &'k dyn Fn(&ModelName) -> Option<&'a [ColumnDef]>,
+}
+
+impl crate::sql::Schemas for Known<'_, '_> {
+    fn columns(&self, relation: &[String]) -> Option<&[ColumnDef]> {
+        let own = |catalog: &str| self.default_catalog.is_some_and(|default| default.eq_ignore_ascii_case(catalog));
+        let parts = if relation.len() == 3 && own(&relation[0]) { &relation[1..] } else { relation };
+        (self.known)(&parts.join(".").parse().ok()?)
+    }
+}
+
+/// A code's text for a model, rendered with time variables left in place, for proofs.
+pub(super) fn symbolic(model: &Model, env: &RenderEnv, code: &Code) -> Result<String, RenderError> {
+    render::render(code, &context(model, env, TimeVars::Symbolic, Stage::Evaluating))
+}
