@@ -67,3 +67,39 @@ pub fn batches(
     let plan = BatchPlan::new(missing, unit, size);
     (0..plan.len()).filter_map(move |index| plan.get(index))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::interval::{Timestamp, parse_time};
+
+    fn day(text: &str) -> Timestamp {
+        parse_time(text, Timestamp(0)).unwrap().at
+    }
+
+    #[test]
+    fn batches_are_cut_at_gaps_and_at_their_size() {
+        let range = |from: &str, to: &str| Interval { start: day(from), end: day(to) };
+        let missing: IntervalSet =
+            vec![range("2024-01-01", "2024-01-06"), range("2024-01-07", "2024-01-08 12:00")].into();
+        let cut: Vec<Interval> = batches(&missing, IntervalUnit::Day, Some(2)).collect();
+        let expected = [
+            range("2024-01-01", "2024-01-03"),
+            range("2024-01-03", "2024-01-05"),
+            range("2024-01-05", "2024-01-06"),
+            range("2024-01-07", "2024-01-08 12:00"),
+        ];
+        assert_eq!(cut, expected);
+        assert!(batches(&missing, IntervalUnit::Day, None).eq(missing.ranges().iter().copied()));
+        let plan = BatchPlan::new(&missing, IntervalUnit::Day, Some(2));
+        assert_eq!((plan.get(3), plan.get(4), plan.is_empty()), (Some(expected[3]), None, false));
+    }
+
+    #[test]
+    fn batches_of_months_follow_the_calendar() {
+        let year = Interval { start: day("2024-01-01"), end: day("2025-01-01") };
+        let plan = BatchPlan::new(&year.into(), IntervalUnit::Month, Some(5));
+        let starts: Vec<Timestamp> = plan.iter().map(|batch| batch.start).collect();
+        assert_eq!(starts, [day("2024-01-01"), day("2024-06-01"), day("2024-11-01")]);
+    }
+}

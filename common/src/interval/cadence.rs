@@ -80,10 +80,10 @@ impl Cadence {
 
     /// The first tick strictly after a time; the end of time where that is too late to be shown.
     pub fn next(&self, at: Timestamp) -> Timestamp {
-        if let Some((every, first)) = self.regular {
-            return Timestamp((at.0 - first).div_euclid(every).saturating_add(1) * every + first);
-        }
         let at = clamped(at);
+        if let Some((every, first)) = self.regular {
+            return Timestamp(((at.0 - first).div_euclid(every) + 1) * every + first);
+        }
         match self.zone {
             None => self.fields.next(at.0.div_euclid(MINUTE) + 1).map(from_minute),
             Some(zone) => self.next_in(zone, at),
@@ -93,10 +93,10 @@ impl Cadence {
 
     /// The last tick strictly before a time; the start of time where that is too early to be shown.
     pub fn prev(&self, at: Timestamp) -> Timestamp {
+        let at = clamped(at);
         if let Some((every, first)) = self.regular {
             return Timestamp((at.0 - first - 1).div_euclid(every) * every + first);
         }
-        let at = clamped(at);
         match self.zone {
             None => self.fields.prev((at.0 - 1).div_euclid(MINUTE)).map(from_minute),
             Some(zone) => self.prev_in(zone, at),

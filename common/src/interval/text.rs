@@ -202,7 +202,7 @@ fn relative(text: &str, now: Timestamp) -> Option<Timestamp> {
         words.pop();
     }
     let tokens: Vec<&str> = words.into_iter().flat_map(split_count).collect();
-    if tokens.is_empty() || tokens.len() % 2 != 0 {
+    if tokens.is_empty() || !tokens.len().is_multiple_of(2) {
         return None;
     }
     let (mut months, mut millis) = (0i64, 0.0f64);
