@@ -1,5 +1,7 @@
 //! Missing intervals, batches and cron ticks, compared with what SQLMesh answered.
 
+#![allow(clippy::unwrap_used, reason = "a test")]
+
 use coord_common::interval::{
     BatchPlan, Cadence, Interval, IntervalSet, IntervalUnit, MissingQuery, TimePoint, Timestamp, batches,
     default_start, missing, parse_time, recorded,
