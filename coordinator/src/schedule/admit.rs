@@ -149,8 +149,8 @@ impl Scheduler {
         let number = *self.plan_numbers.get(&plan)?;
         let table = self.tables.find(&batch.table)?;
         let fits = |at: &&NodeRef| {
-            let todo = &self.plans[&number].nodes[at.node].todo;
-            at.plan == number && (batch.interval == Node::CREATE || todo.overlaps(batch.interval))
+            let todo = |at: &NodeRef| &self.plans[&at.plan].nodes[at.node].todo;
+            at.plan == number && (batch.interval == Node::CREATE || todo(at).overlaps(batch.interval))
         };
         Some((*self.tables.get(table).users.iter().find(fits)?, table))
     }
@@ -166,6 +166,8 @@ impl Scheduler {
         if node.candidate.is_some_and(|candidate| candidate.overlaps(interval)) {
             plan.rescan(at.node, interval.start, &self.tables);
         }
+        // What is left of a cell reads less than the whole.
+        plan.range_released(at.node, interval, &self.tables);
     }
 
     pub(super) fn wait(&mut self, at: NodeRef, interval: Interval, attempts: u32, losses: u32, delay: u64) {

@@ -22,6 +22,8 @@ impl Scheduler {
         for at in self.affected(&lease, appeared) {
             if lease.serves.contains(&at) && lease.mode != Mode::Create {
                 self.shrink(at, lease.interval, &mut cleared);
+            } else {
+                self.no_longer_to_create(at, &mut cleared);
             }
             shrunk.extend(self.what_is_left(at));
         }
@@ -95,6 +97,17 @@ impl Scheduler {
             }
         }
         for node in changed {
+            self.refresh(NodeRef { plan: at.plan, node });
+        }
+    }
+
+    /// Strikes off what a node still had to do for its table to exist.
+    fn no_longer_to_create(&mut self, at: NodeRef, cleared: &mut Vec<Record>) {
+        let Some(plan) = self.plans.get_mut(&at.plan) else { return };
+        if !plan.nodes[at.node].todo.is_empty() {
+            return;
+        }
+        for node in plan.refit(at.node, Interval::ALL, &self.tables, cleared) {
             self.refresh(NodeRef { plan: at.plan, node });
         }
     }

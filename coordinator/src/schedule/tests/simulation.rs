@@ -112,8 +112,9 @@ impl World {
                         let cell = plan.grids[n].cell_at(at).unwrap();
                         let batch = cell.intersection(*range).unwrap();
                         let ready = table.busy(batch).is_none() && fits(batch.start);
-                        let ready = ready && plan.reads_are_done(n, batch, tables);
-                        assert!(!ready, "{:?} {batch} could run", table.id);
+                        // By cells: a piece that others left of a cell may be found only with it.
+                        let ready = ready && plan.reads_are_done(n, cell, tables);
+                        assert!(!ready, "{batch} could run: {table:?} {:?}", plan.nodes[n]);
                         at = cell.end;
                     }
                 }
