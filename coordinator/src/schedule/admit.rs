@@ -87,7 +87,9 @@ impl Scheduler {
             let table = self.tables.get(node.table);
             for (interval, token) in &table.in_flight {
                 let misses = node.todo.overlaps(*interval) && !table.done.overlaps(*interval);
-                if misses && node.mode == NodeMode::Write && plan.reads_are_done(index, *interval, &self.tables)
+                if misses
+                    && node.mode == NodeMode::Write
+                    && plan.reads_are_done(index, *interval, &self.tables)
                 {
                     joined.push((*token, NodeRef { plan: number, node: index }));
                 }

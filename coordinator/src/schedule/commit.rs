@@ -8,9 +8,7 @@ use super::fleet::GatewayNo;
 use super::lease::Setback;
 use super::plan::{Phase, Plan};
 use super::table::{NodeRef, TableNo, Tables};
-use super::{
-    BatchLease, Committed, FailedBatch, Notice, Output, PlanOutcome, Record, Scheduler, Shrunk,
-};
+use super::{BatchLease, Committed, FailedBatch, Notice, Output, PlanOutcome, Record, Scheduler, Shrunk};
 
 impl Scheduler {
     pub(super) fn commit(&mut self, lease: BatchLease, gateway: GatewayNo, done: Done, out: &mut Output) {
@@ -193,7 +191,11 @@ impl Scheduler {
             }
         };
         if last {
-            return Next::Failed { attempts, losses, failure: failure.unwrap_or_else(|| lost_too_often(losses)) };
+            return Next::Failed {
+                attempts,
+                losses,
+                failure: failure.unwrap_or_else(|| lost_too_often(losses)),
+            };
         }
         let delay = if failure.is_some() { self.backoff(attempts - 1) } else { 0 };
         Next::Waiting { attempts, losses, delay, error: failure }
