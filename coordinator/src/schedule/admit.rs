@@ -87,7 +87,9 @@ impl Scheduler {
             let table = self.tables.get(node.table);
             for (interval, token) in &table.in_flight {
                 let misses = node.todo.overlaps(*interval) && !table.done.overlaps(*interval);
-                if misses && node.mode == NodeMode::Write && plan.reads_are_done(index, *interval, &self.tables)
+                if misses
+                    && node.mode == NodeMode::Write
+                    && plan.reads_are_done(index, *interval, &self.tables)
                 {
                     joined.push((*token, NodeRef { plan: number, node: index }));
                 }
@@ -149,8 +151,8 @@ impl Scheduler {
         let number = *self.plan_numbers.get(&plan)?;
         let table = self.tables.find(&batch.table)?;
         let fits = |at: &&NodeRef| {
-            let todo = &self.plans[&number].nodes[at.node].todo;
-            at.plan == number && (batch.interval == Node::CREATE || todo.overlaps(batch.interval))
+            let todo = |at: &NodeRef| &self.plans[&at.plan].nodes[at.node].todo;
+            at.plan == number && (batch.interval == Node::CREATE || todo(at).overlaps(batch.interval))
         };
         Some((*self.tables.get(table).users.iter().find(fits)?, table))
     }
@@ -166,6 +168,8 @@ impl Scheduler {
         if node.candidate.is_some_and(|candidate| candidate.overlaps(interval)) {
             plan.rescan(at.node, interval.start, &self.tables);
         }
+        // What is left of a cell reads less than the whole.
+        plan.range_released(at.node, interval, &self.tables);
     }
 
     pub(super) fn wait(&mut self, at: NodeRef, interval: Interval, attempts: u32, losses: u32, delay: u64) {

@@ -8,9 +8,7 @@ use super::fleet::GatewayNo;
 use super::lease::Setback;
 use super::plan::{Phase, Plan};
 use super::table::{NodeRef, TableNo, Tables};
-use super::{
-    BatchLease, Committed, FailedBatch, Notice, Output, PlanOutcome, Record, Scheduler, Shrunk,
-};
+use super::{BatchLease, Committed, FailedBatch, Notice, Output, PlanOutcome, Record, Scheduler, Shrunk};
 
 impl Scheduler {
     pub(super) fn commit(&mut self, lease: BatchLease, gateway: GatewayNo, done: Done, out: &mut Output) {
@@ -22,6 +20,8 @@ impl Scheduler {
         for at in self.affected(&lease, appeared) {
             if lease.serves.contains(&at) && lease.mode != Mode::Create {
                 self.shrink(at, lease.interval, &mut cleared);
+            } else {
+                self.no_longer_to_create(at, &mut cleared);
             }
             shrunk.extend(self.what_is_left(at));
         }
@@ -95,6 +95,17 @@ impl Scheduler {
             }
         }
         for node in changed {
+            self.refresh(NodeRef { plan: at.plan, node });
+        }
+    }
+
+    /// Strikes off what a node still had to do for its table to exist.
+    fn no_longer_to_create(&mut self, at: NodeRef, cleared: &mut Vec<Record>) {
+        let Some(plan) = self.plans.get_mut(&at.plan) else { return };
+        if !plan.nodes[at.node].todo.is_empty() {
+            return;
+        }
+        for node in plan.refit(at.node, Interval::ALL, &self.tables, cleared) {
             self.refresh(NodeRef { plan: at.plan, node });
         }
     }
@@ -180,7 +191,11 @@ impl Scheduler {
             }
         };
         if last {
-            return Next::Failed { attempts, losses, failure: failure.unwrap_or_else(|| lost_too_often(losses)) };
+            return Next::Failed {
+                attempts,
+                losses,
+                failure: failure.unwrap_or_else(|| lost_too_often(losses)),
+            };
         }
         let delay = if failure.is_some() { self.backoff(attempts - 1) } else { 0 };
         Next::Waiting { attempts, losses, delay, error: failure }

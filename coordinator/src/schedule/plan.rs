@@ -211,12 +211,15 @@ impl Plan {
 
     /// Takes note that a lease over a range of the node's table has ended.
     pub(super) fn range_released(&mut self, n: usize, range: Interval, tables: &Tables) {
+        // Whole cells: a batch waits for a lease that covers any part of it.
+        let from = self.grids[n].cell_at(range.start).map_or(range.start, |cell| cell.start);
+        let last = self.grids[n].cell_at(Timestamp(range.end.0 - 1));
+        let freed = Interval { start: from, end: last.map_or(range.end, |cell| cell.end) };
         let node = &self.nodes[n];
-        if !node.pending.overlaps(range) || node.candidate.is_some_and(|c| c.start <= range.start) {
+        if !node.pending.overlaps(freed) || node.candidate.is_some_and(|c| c.start <= freed.start) {
             return;
         }
-        let from = self.grids[n].cell_at(range.start).map_or(range.start, |cell| cell.start);
-        let found = self.search(n, from, tables, |batch| batch.start >= range.end);
+        let found = self.search(n, from, tables, |batch| batch.start >= freed.end);
         self.offer_candidate(n, found);
     }
 
@@ -286,9 +289,11 @@ impl Plan {
                 None => return Some(batch),
                 Some(Block::Missing) => return None,
                 Some(Block::Busy(end)) => {
-                    let last = grid.cell_at(Timestamp(end.0 - 1)).map_or(batch.end, |cell| cell.end);
+                    let last = grid.cell_at(Timestamp(end.0 - 1)).map_or(batch.end, |cell| cell.start);
                     at = batch.end.max(last);
                 }
+                // Another piece of the same cell may read less.
+                Some(Block::Reads(..)) if batch.end < cell.end => at = batch.end,
                 Some(Block::Reads(edge, end)) => {
                     let reads = &node.parents[edge].reads;
                     at = grid.first_where(cell.end, |cell| reads.of(cell).start >= end)?.start;

@@ -1,1 +1,366 @@
 //! Lists of events, and what follows from them.
+
+use std::sync::Arc;
+
+use coord_common::id::Token;
+use coord_common::interval::Timestamp;
+use coord_common::task::{Done, FailureClass, LeaseState, Mode, Outcome, Promote, Verdict};
+
+use super::{
+    Bench, Event, evaluate, existing, failure, node, plan, plan_id, plan_on_tables, range, set, shown,
+    table_id, verdict, whole, window, worker,
+};
+use crate::schedule::{NodeMode, Notice, PlanOutcome, PlanWork, Reason, Record, Whole};
+
+fn promote(seq: u64) -> Promote {
+    Promote {
+        environment: "dev".parse().unwrap(),
+        seq,
+        gateway: "main".to_owned(),
+        execution_time: Timestamp(0),
+        views: Vec::new(),
+        drop: Vec::new(),
+    }
+}
+
+/// How a plan ended, if it did.
+fn settled(out: &crate::schedule::Output) -> Option<&PlanOutcome> {
+    out.notices.iter().find_map(|notice| match notice {
+        Notice::PlanSettled { outcome, .. } => Some(outcome),
+        Notice::PlanCancelled { .. } | Notice::Promoted { .. } | Notice::PromoteFailed { .. } => None,
+    })
+}
+
+#[test]
+fn a_plan_with_nothing_to_do_is_complete_at_once() {
+    let mut bench = Bench::new(Vec::new());
+    let out = bench.on(Event::Admit(plan_on_tables(1, vec![node(0, &[], &[])])));
+    assert_eq!(settled(&out), Some(&PlanOutcome::Complete));
+    assert!(settled(&bench.on(Event::Tick)).is_none(), "only once");
+}
+
+#[test]
+fn the_first_batch_makes_the_table_alone() {
+    let mut bench = Bench::new(vec![plan(1, vec![node(0, &[(0, 30)], &[])])]);
+    let leases = bench.leases("a", 9);
+    assert_eq!(leases.iter().map(shown).collect::<Vec<_>>(), ["m0 0-10"]);
+    assert_eq!(evaluate(&leases[0]).mode, Mode::First);
+    let out = bench.done("a", leases[0].token);
+    let rest: Vec<_> = out.grants.iter().map(|(_, lease)| evaluate(lease).mode).collect();
+    assert_eq!(rest, [Mode::Write, Mode::Write]);
+}
+
+#[test]
+fn a_table_without_data_is_still_made() {
+    let mut bench = Bench::new(vec![plan(1, vec![node(0, &[], &[]), node(1, &[], &[(0, whole())])])]);
+    let first = bench.leases("a", 9);
+    assert_eq!(first.len(), 1, "the reader waits until its upstream exists");
+    assert_eq!(evaluate(&first[0]).mode, Mode::Create);
+    let out = bench.done("a", first[0].token);
+    let out = bench.done("a", out.grants[0].1.token);
+    assert_eq!(settled(&out), Some(&PlanOutcome::Complete));
+}
+
+#[test]
+fn a_reader_starts_as_soon_as_the_range_that_it_reads_is_committed() {
+    let nodes = vec![node(0, &[(0, 40)], &[]), node(1, &[(0, 40)], &[(0, window(10))])];
+    let mut bench = Bench::new(vec![plan_on_tables(1, nodes)]);
+    let leases = bench.leases("a", 4);
+    assert_eq!(leases.len(), 4);
+    bench.ask("b", 9);
+    assert!(bench.done("a", leases[1].token).grants.is_empty(), "10-20 reads 0-20");
+    let out = bench.done("a", leases[0].token);
+    let granted: Vec<_> = out.grants.iter().map(|(_, lease)| shown(lease)).collect();
+    assert_eq!(granted, ["m1 0-10", "m1 10-20"]);
+}
+
+#[test]
+fn a_reader_of_the_whole_waits_for_the_whole() {
+    let mut full = node(1, &[(0, 20)], &[(0, whole())]);
+    full.cut = Arc::new(Whole);
+    let mut bench = Bench::new(vec![plan_on_tables(1, vec![node(0, &[(0, 20)], &[]), full])]);
+    let leases = bench.leases("a", 3);
+    assert!(bench.done("a", leases[0].token).grants.is_empty());
+    let out = bench.done("a", leases[1].token);
+    assert_eq!(shown(&out.grants[0].1), "m1 0-20");
+}
+
+#[test]
+fn batches_that_depend_on_the_past_run_in_order() {
+    let mut work = node(0, &[(0, 30)], &[]);
+    work.sequential = true;
+    let mut bench = Bench::new(vec![plan_on_tables(1, vec![work])]);
+    let leases = bench.leases("a", 9);
+    assert_eq!(leases.iter().map(shown).collect::<Vec<_>>(), ["m0 0-10"]);
+    let out = bench.report("a", leases[0].token, failure(FailureClass::Transient));
+    assert!(out.grants.is_empty(), "the next waits for the retry");
+    let out = bench.at(5_000);
+    assert_eq!(shown(&out.grants[0].1), "m0 0-10");
+    let out = bench.report("a", out.grants[0].1.token, failure(FailureClass::Permanent));
+    assert!(matches!(settled(&out), Some(PlanOutcome::Failed { failures, .. }) if failures.len() == 1));
+}
+
+#[test]
+fn the_limit_of_a_gateway_holds_for_the_fleet() {
+    let mut bench = Bench::new(vec![plan_on_tables(1, vec![node(0, &[(0, 50)], &[])])]);
+    bench.on(Event::Limits([("main".to_owned(), 2)].into()));
+    assert_eq!(bench.granted("a", 1).len(), 1);
+    let second = bench.leases("b", 4);
+    assert_eq!(second.len(), 1);
+    let why = bench.scheduler.why_waiting(plan_id(1), &table_id(0), Timestamp(25));
+    assert_eq!(why, [Reason::GatewayLimit { gateway: "main".to_owned(), limit: 2 }]);
+    assert_eq!(bench.done("b", second[0].token).grants.len(), 1);
+}
+
+#[test]
+fn workers_get_only_what_their_gateways_reach() {
+    let mut bench = Bench::new(vec![plan_on_tables(1, vec![node(0, &[(0, 10)], &[])])]);
+    let gateways = ["other".to_owned()].into();
+    let out = bench.on(Event::Ask { worker: worker("a"), gateways, free: 1 });
+    assert!(out.grants.is_empty());
+    let why = bench.scheduler.why_waiting(plan_id(1), &table_id(0), Timestamp(0));
+    assert_eq!(why, [Reason::NoWorker { gateway: "main".to_owned() }]);
+}
+
+#[test]
+fn a_heartbeat_keeps_a_lease_and_silence_loses_it() {
+    let mut bench = Bench::new(vec![plan_on_tables(1, vec![node(0, &[(0, 10)], &[])])]);
+    let lease = bench.leases("a", 1).remove(0);
+    bench.now = 9_999;
+    assert_eq!(bench.heartbeat("a", lease.token).states[0].2, LeaseState::Held);
+    assert_eq!(bench.heartbeat("b", lease.token).states[0].2, LeaseState::Gone, "not b's");
+    assert!(bench.at(39_998).records.is_empty());
+    assert_eq!(bench.scheduler.next_wakeup().unwrap().0, 39_999);
+    let out = bench.at(39_999);
+    assert!(matches!(
+        &out.records[..],
+        [Record::Lost { .. }, Record::Waiting { losses: 1, attempts: 0, .. }]
+    ));
+    assert_eq!(bench.heartbeat("a", lease.token).states[0].2, LeaseState::Gone);
+    assert_eq!(verdict(&bench.done("a", lease.token)), Verdict::Stale);
+    let again = bench.leases("b", 1).remove(0);
+    assert!(again.token > lease.token);
+    assert_eq!(again.attempt, 2);
+    assert!(evaluate(&again).supersedes.is_empty(), "its own key needs no mention");
+}
+
+#[test]
+fn a_grant_that_nobody_accepts_is_taken_back_soon() {
+    let mut bench = Bench::new(vec![plan_on_tables(1, vec![node(0, &[(0, 10)], &[])])]);
+    bench.leases("a", 1);
+    assert!(bench.at(9_999).records.is_empty());
+    assert!(!bench.at(10_000).records.is_empty());
+}
+
+#[test]
+fn a_report_that_beats_the_tick_still_counts() {
+    let mut bench = Bench::new(vec![plan_on_tables(1, vec![node(0, &[(0, 10)], &[])])]);
+    let lease = bench.leases("a", 1).remove(0);
+    bench.now = 60_000;
+    let out = bench.done("a", lease.token);
+    assert_eq!(verdict(&out), Verdict::Recorded);
+    assert_eq!(settled(&out), Some(&PlanOutcome::Complete));
+}
+
+#[test]
+fn a_batch_lost_three_times_fails() {
+    let mut bench = Bench::new(vec![plan_on_tables(1, vec![node(0, &[(0, 10)], &[])])]);
+    for round in 1..=3 {
+        assert_eq!(bench.leases("a", 1).len(), 1);
+        let out = bench.at(round * 20_000);
+        let Some(PlanOutcome::Failed { failures, .. }) = settled(&out) else {
+            assert!(round < 3);
+            continue;
+        };
+        assert_eq!(round, 3);
+        assert_eq!(failures[0].failure.message, "lost 3 times: its workers vanished");
+    }
+}
+
+#[test]
+fn a_lost_batch_is_superseded_until_a_lease_over_it_commits() {
+    let lost = PlanWork {
+        tables: vec![crate::schedule::TableState { lost: vec![range(5, 15)], ..existing(0, &[]) }],
+        ..plan(1, vec![node(0, &[(0, 30)], &[])])
+    };
+    let mut bench = Bench::new(vec![lost]);
+    let leases = bench.leases("a", 3);
+    let named: Vec<usize> = leases.iter().map(|lease| evaluate(lease).supersedes.len()).collect();
+    assert_eq!(named, [1, 1, 0]);
+    let out = bench.done("a", leases[0].token);
+    let Some(Record::Committed(committed)) = out.records.first() else { panic!("{out:?}") };
+    assert_eq!(committed.superseded, [range(5, 15)]);
+}
+
+#[test]
+fn transient_failures_back_off_and_then_fail_for_good() {
+    let mut bench = Bench::new(vec![plan_on_tables(1, vec![node(0, &[(0, 10)], &[])])]);
+    for attempt in 1..=4u32 {
+        let lease = bench.leases("a", 1).remove(0);
+        assert_eq!(lease.attempt, attempt);
+        let out = bench.report("a", lease.token, failure(FailureClass::Transient));
+        match &out.records[0] {
+            Record::Waiting { attempts, delay, .. } => {
+                assert_eq!(*attempts, attempt);
+                assert!(*delay <= 2_000 << (attempt - 1));
+            }
+            Record::Failed { attempts: 4, .. } => assert_eq!(attempt, 4),
+            other => panic!("{other:?}"),
+        }
+        bench.at(bench.now + 20_000);
+    }
+}
+
+#[test]
+fn a_failure_stops_descendants_and_lets_everything_else_finish() {
+    let nodes = vec![
+        node(0, &[(0, 20)], &[]),
+        node(1, &[(0, 20)], &[(0, window(0))]),
+        node(2, &[(0, 10)], &[(1, window(0))]),
+        node(3, &[(0, 10)], &[]),
+    ];
+    let mut bench = Bench::new(vec![plan_on_tables(1, nodes)]);
+    let leases = bench.leases("a", 3);
+    assert_eq!(leases.iter().map(shown).collect::<Vec<_>>(), ["m0 0-10", "m0 10-20", "m3 0-10"]);
+    bench.report("a", leases[0].token, failure(FailureClass::Audit));
+    let why = bench.scheduler.why_waiting(plan_id(1), &table_id(2), Timestamp(0));
+    assert_eq!(why, [Reason::Stopped { upstream: table_id(1) }]);
+    bench.done("a", leases[1].token);
+    assert!(bench.granted("b", 9).is_empty(), "readers of m0 have stopped");
+    let out = bench.done("a", leases[2].token);
+    let Some(PlanOutcome::Failed { failures, skipped }) = settled(&out) else { panic!("{out:?}") };
+    assert_eq!(failures[0].batch.to_string(), format!("{}:0-10", table_id(0)));
+    assert_eq!(*skipped, [table_id(1), table_id(2)]);
+}
+
+#[test]
+fn handing_back_counts_as_nothing() {
+    let mut bench = Bench::new(vec![plan_on_tables(1, vec![node(0, &[(0, 10)], &[])])]);
+    for _ in 0..10 {
+        let lease = bench.leases("a", 1).remove(0);
+        assert_eq!(lease.attempt, 1);
+        assert_eq!(verdict(&bench.report("a", lease.token, Outcome::HandedBack)), Verdict::Recorded);
+    }
+}
+
+#[test]
+fn the_same_report_twice_is_already_known_and_a_foreign_one_stale() {
+    let mut bench = Bench::new(vec![plan_on_tables(1, vec![node(0, &[(0, 20)], &[])])]);
+    let lease = bench.leases("a", 1).remove(0);
+    assert_eq!(verdict(&bench.done("b", lease.token)), Verdict::Stale);
+    let out = bench.done("a", lease.token);
+    assert_eq!(verdict(&out), Verdict::Recorded);
+    let Some(Record::Committed(committed)) = out.records.first() else { panic!("{out:?}") };
+    assert_eq!((&committed.done, &committed.shrunk[0].todo), (&set(&[(0, 10)]), &set(&[(10, 20)])));
+    let again = bench.done("a", lease.token);
+    assert_eq!((verdict(&again), again.records.len()), (Verdict::Already, 0));
+    assert_eq!(verdict(&bench.done("a", Token(7))), Verdict::Stale);
+}
+
+#[test]
+fn a_fenced_worker_is_stale_and_its_batch_goes_on() {
+    let mut bench = Bench::new(vec![plan_on_tables(1, vec![node(0, &[(0, 10)], &[])])]);
+    let lease = bench.leases("a", 1).remove(0);
+    assert_eq!(verdict(&bench.report("a", lease.token, Outcome::Fenced)), Verdict::Stale);
+    bench.at(10_000);
+    assert_eq!(bench.granted("b", 1), ["m0 0-10"]);
+}
+
+#[test]
+fn two_plans_share_a_table_and_lease_it_once() {
+    let work = |number| plan_on_tables(number, vec![node(0, &[(0, 20)], &[])]);
+    let mut bench = Bench::new(vec![work(1), work(2)]);
+    let leases = bench.leases("a", 9);
+    assert_eq!(leases.len(), 2);
+    bench.done("a", leases[0].token);
+    let out = bench.done("a", leases[1].token);
+    let ended = out.notices.iter().filter(|n| matches!(n, Notice::PlanSettled { .. })).count();
+    assert_eq!(ended, 2);
+}
+
+#[test]
+fn a_plan_that_comes_later_shares_what_is_in_flight_unless_it_restates() {
+    for (done, expected) in [(vec![], true), (vec![(0, 10)], false)] {
+        let state = vec![existing(0, &done)];
+        let work =
+            |number| PlanWork { tables: state.clone(), ..plan(number, vec![node(0, &[(0, 10)], &[])]) };
+        let mut bench = Bench::new(vec![work(1)]);
+        let lease = bench.leases("a", 9).remove(0);
+        let out = bench.on(Event::Admit(work(2)));
+        assert_eq!(out.records.len(), usize::from(expected), "the grant is written anew");
+        let out = bench.done("a", lease.token);
+        let ended = out.notices.iter().filter(|n| matches!(n, Notice::PlanSettled { .. })).count();
+        assert_eq!(ended, if expected { 2 } else { 1 });
+        assert_eq!(out.grants.len(), usize::from(!expected), "a restatement runs itself");
+    }
+}
+
+#[test]
+fn a_cancelled_plan_gets_no_more_and_ends_when_nothing_is_in_flight() {
+    let mut bench = Bench::new(vec![plan_on_tables(1, vec![node(0, &[(0, 30)], &[])])]);
+    let leases = bench.leases("a", 2);
+    assert!(bench.on(Event::Cancel { plan: plan_id(1) }).notices.is_empty());
+    assert_eq!(bench.heartbeat("a", leases[0].token).states[0].2, LeaseState::Cancel);
+    assert!(bench.granted("b", 5).is_empty());
+    bench.report("a", leases[0].token, Outcome::HandedBack);
+    let out = bench.at(10_000);
+    assert_eq!(out.notices, [Notice::PlanCancelled { plan: plan_id(1) }]);
+    assert!(matches!(&out.records[..], [Record::Lost { .. }, Record::Cancelled { .. }]));
+    assert!(bench.granted("b", 5).is_empty());
+}
+
+#[test]
+fn a_draining_worker_gets_nothing() {
+    let mut bench = Bench::new(vec![plan_on_tables(1, vec![node(0, &[(0, 30)], &[])])]);
+    bench.on(Event::Drain { worker: worker("a") });
+    assert!(bench.granted("a", 5).is_empty());
+    assert_eq!(bench.granted("b", 1), ["m0 0-10"]);
+}
+
+#[test]
+fn promotions_go_first_and_are_retried() {
+    let mut bench = Bench::new(vec![plan_on_tables(1, vec![node(0, &[(0, 30)], &[])])]);
+    bench.on(Event::Promote(promote(4), plan_id(9)));
+    let lease = bench.leases("a", 1).remove(0);
+    assert_eq!(shown(&lease), "promote dev 4");
+    bench.report("a", lease.token, failure(FailureClass::Transient));
+    bench.at(10_000);
+    let lease = bench.leases("a", 1).remove(0);
+    assert_eq!((shown(&lease).as_str(), lease.attempt), ("promote dev 4", 2));
+    let out = bench.done("a", lease.token);
+    assert_eq!(out.notices, [Notice::Promoted { plan: plan_id(9), promote: promote(4) }]);
+}
+
+#[test]
+fn audits_change_nothing_but_their_own_todo() {
+    let audit = |number| {
+        let work = crate::schedule::NodeWork { mode: NodeMode::Audit, ..node(0, &[(0, 10)], &[]) };
+        PlanWork { tables: vec![existing(0, &[(0, 30)])], ..plan(number, vec![work]) }
+    };
+    let mut bench = Bench::new(vec![audit(1), audit(2)]);
+    let leases = bench.leases("a", 9);
+    assert_eq!(leases.len(), 1);
+    assert_eq!(evaluate(&leases[0]).mode, Mode::Audit);
+    let out = bench.report("a", leases[0].token, Outcome::Done(Done::default()));
+    assert_eq!(out.grants.len(), 1, "the other plan audits for itself");
+}
+
+#[test]
+fn what_a_batch_waits_for_is_told() {
+    let nodes = vec![node(0, &[(0, 30)], &[]), node(1, &[(0, 30)], &[(0, window(10))])];
+    let mut bench = Bench::new(vec![plan_on_tables(1, nodes)]);
+    let lease = bench.leases("a", 1).remove(0);
+    bench.ask("b", 1);
+    bench.ask("c", 9);
+    let why =
+        |bench: &Bench, table, at| bench.scheduler.why_waiting(plan_id(1), &table_id(table), Timestamp(at));
+    assert!(matches!(&why(&bench, 0, 5)[..], [Reason::Leased { token, .. }] if *token == lease.token));
+    let missing = Reason::UpstreamMisses { upstream: table_id(0), missing: set(&[(0, 20)]) };
+    assert_eq!(why(&bench, 1, 15), [missing]);
+    bench.report("a", lease.token, failure(FailureClass::Transient));
+    assert!(matches!(why(&bench, 0, 5)[..], [Reason::Backoff { .. }]));
+    assert!(why(&bench, 0, 99).is_empty());
+    let progress = bench.scheduler.progress(plan_id(1)).unwrap();
+    let first = &progress.nodes[0];
+    assert_eq!((first.total, first.done, first.in_flight, first.retrying), (3, 0, 2, 1));
+}

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::{
-    Bench, Done, Every, Event, Lease, NodeWork, Outcome, PlanWork, node, plan, plan_on_tables, window,
+    Bench, Done, Event, Every, Lease, NodeWork, Outcome, PlanWork, node, plan, plan_on_tables, window,
 };
 use crate::schedule::{Notice, Output, PlanOutcome};
 

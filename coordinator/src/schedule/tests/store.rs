@@ -37,15 +37,11 @@ pub(super) struct Store {
     lost: BTreeSet<Batch>,
     pub(super) promotions: BTreeMap<u64, Promote>,
     pub(super) limit: BTreeMap<String, u32>,
-    pub(super) last_token: Token0,
-    pub(super) commits: BTreeSet<Token>,
+    pub(super) last_token: u64,
+    commits: BTreeSet<Token>,
     expected: BTreeMap<TableId, IntervalSet>,
     pub(super) seen: BTreeSet<&'static str>,
 }
-
-/// A token that starts at zero.
-#[derive(Debug, Clone, Copy, Default, PartialEq)]
-pub(super) struct Token0(pub(super) u64);
 
 impl PartialEq for Store {
     fn eq(&self, other: &Self) -> bool {
@@ -154,8 +150,8 @@ impl Store {
             self.seen.insert("shared");
             return;
         }
-        assert!(lease.token.0 > self.last_token.0, "tokens grow");
-        self.last_token = Token0(lease.token.0);
+        assert!(lease.token.0 > self.last_token, "tokens grow");
+        self.last_token = lease.token.0;
         if let Some(limit) = self.limit.get("main") {
             assert!(self.leases.len() < *limit as usize, "the gateway's limit holds");
         }
@@ -199,7 +195,9 @@ impl Store {
         assert!(others.iter().all(|other| !other.overlaps(batch.interval)), "no two leases overlap");
         assert!(created || others.is_empty(), "one at a time before the table exists");
         assert!(node.concurrency.is_none_or(|limit| others.len() < limit as usize));
-        assert!(!node.sequential || mode == Mode::Create || todo.hull().unwrap().start == batch.interval.start);
+        assert!(
+            !node.sequential || mode == Mode::Create || todo.hull().unwrap().start == batch.interval.start
+        );
     }
 
     fn in_flight(&self, table: &TableId) -> Vec<Interval> {
