@@ -20,7 +20,7 @@ use tokio::sync::{OnceCell, oneshot};
 use super::Rows;
 use super::config::AdbcConfig;
 use super::error::{EngineError, class_of_sqlstate, of_duckdb_message};
-use super::profile::Profile;
+use super::profile::{Describe, Profile};
 use super::session::{Answer, Canceller, Connector, Session};
 
 /// Makes connections to one database of a driver.
@@ -73,7 +73,7 @@ impl Connector for AdbcConnector {
     }
 
     async fn connect(&self) -> Result<Box<dyn Session>, EngineError> {
-        let mut session = AdbcSession::start(self.database.clone()).await?;
+        let mut session = AdbcSession::start(self.database.clone(), self.profile.describe).await?;
         let first = async {
             for statement in &self.once {
                 session.run(std::slice::from_ref(statement)).await?;
@@ -95,6 +95,7 @@ type Job = Box<dyn FnOnce(&mut Live) + Send>;
 type Running = Arc<Mutex<Option<Box<dyn CancelHandle>>>>;
 
 struct AdbcSession {
+    describe: Describe,
     jobs: Sender<Job>,
     running: Running,
     broken: bool,
@@ -107,7 +108,7 @@ struct Live {
 }
 
 impl AdbcSession {
-    async fn start(database: Arc<ManagedDatabase>) -> Result<Self, EngineError> {
+    async fn start(database: Arc<ManagedDatabase>, describe: Describe) -> Result<Self, EngineError> {
         let (jobs, inbox) = channel::<Job>();
         let (ready, connected) = oneshot::channel();
         let running = Running::default();
@@ -133,7 +134,7 @@ impl AdbcSession {
             .spawn(serve)
             .map_err(|error| EngineError::transient(format!("failed to start a thread: {error}")))?;
         connected.await.map_err(|_| thread_gone())??;
-        Ok(Self { jobs, running, broken: false })
+        Ok(Self { describe, jobs, running, broken: false })
     }
 
     /// Lets the connection's thread do something.
@@ -181,6 +182,10 @@ impl Session for AdbcSession {
     }
 
     async fn describe(&mut self, query: &str) -> Result<Vec<ColumnDef>, EngineError> {
+        if self.describe == Describe::ArrowSchema {
+            let query = query.to_owned();
+            return self.on_thread(move |live| live.schema(&query)).await;
+        }
         let describe = format!("DESCRIBE {query}");
         let answer = self.on_thread(move |live| live.execute(&describe)).await?;
         let column = |row: Vec<Option<String>>| {
@@ -244,6 +249,38 @@ impl Live {
             answer.changed = answer.cell().and_then(|cell| cell.parse().ok()).unwrap_or_default();
         }
         Ok(answer)
+    }
+}
+
+impl Live {
+    /// A query's columns by its Arrow schema.
+    fn schema(&mut self, query: &str) -> Result<Vec<ColumnDef>, EngineError> {
+        let mut statement = self.connection.new_statement().map_err(|error| of_adbc(&error))?;
+        statement.set_sql_query(query).map_err(|error| of_adbc(&error))?;
+        let schema = statement.execute_schema().map_err(|error| of_adbc(&error))?;
+        let column = |field: &arrow_schema::FieldRef| ColumnDef {
+            name: field.name().clone(),
+            data_type: standard_type(field.data_type()),
+        };
+        Ok(schema.fields().iter().map(column).collect())
+    }
+}
+
+/// The standard SQL type closest to an Arrow type.
+fn standard_type(data_type: &DataType) -> String {
+    match data_type {
+        DataType::Boolean => "BOOLEAN".to_owned(),
+        DataType::Int8 | DataType::Int16 | DataType::UInt8 => "SMALLINT".to_owned(),
+        DataType::Int32 | DataType::UInt16 => "INTEGER".to_owned(),
+        DataType::Int64 | DataType::UInt32 | DataType::UInt64 => "BIGINT".to_owned(),
+        DataType::Float16 | DataType::Float32 => "REAL".to_owned(),
+        DataType::Float64 => "DOUBLE PRECISION".to_owned(),
+        DataType::Decimal128(precision, scale) => format!("DECIMAL({precision}, {scale})"),
+        DataType::Date32 | DataType::Date64 => "DATE".to_owned(),
+        DataType::Time32(_) | DataType::Time64(_) => "TIME".to_owned(),
+        DataType::Timestamp(_, None) => "TIMESTAMP".to_owned(),
+        DataType::Timestamp(_, Some(_)) => "TIMESTAMP WITH TIME ZONE".to_owned(),
+        _ => "VARCHAR".to_owned(),
     }
 }
 

@@ -11,7 +11,7 @@ use adbc_driver_manager::{ManagedDatabase, ManagedDriver};
 use super::adbc::{self, AdbcConnector, of_adbc};
 use super::config::{DuckDbCatalog, DuckDbConfig};
 use super::error::EngineError;
-use super::profile::DUCKDB;
+use super::profile::Profile;
 use super::statements::literal;
 
 const ENTRYPOINT: &str = "duckdb_adbc_init";
@@ -34,7 +34,7 @@ pub(crate) fn connector(config: &DuckDbConfig) -> Result<AdbcConnector, EngineEr
         Some(path) => open_file(&mut driver, path)?,
     };
     let (once, on_connect) = setup(config);
-    Ok(AdbcConnector::new(DUCKDB, database, once, on_connect))
+    Ok(AdbcConnector::new(Profile::DUCKDB, database, once, on_connect))
 }
 
 fn open_file(driver: &mut ManagedDriver, path: &Path) -> Result<Arc<ManagedDatabase>, EngineError> {
@@ -71,12 +71,12 @@ fn open(driver: &mut ManagedDriver, path: &str) -> Result<ManagedDatabase, Engin
 fn setup(config: &DuckDbConfig) -> (Vec<String>, Vec<String>) {
     let mut once = Vec::new();
     for (name, value) in &config.settings {
-        once.push(format!("SET GLOBAL {} = {}", DUCKDB.quote(name), literal(value)));
+        once.push(format!("SET GLOBAL {} = {}", Profile::DUCKDB.quote(name), literal(value)));
     }
-    once.extend(config.extensions.iter().map(|name| format!("LOAD {}", DUCKDB.quote(name))));
+    once.extend(config.extensions.iter().map(|name| format!("LOAD {}", Profile::DUCKDB.quote(name))));
     once.extend(config.catalogs.iter().map(attach));
     let first = config.catalogs.first();
-    (once, first.map(|first| format!("USE {}", DUCKDB.quote(&first.name))).into_iter().collect())
+    (once, first.map(|first| format!("USE {}", Profile::DUCKDB.quote(&first.name))).into_iter().collect())
 }
 
 fn attach(catalog: &DuckDbCatalog) -> String {
@@ -86,7 +86,7 @@ fn attach(catalog: &DuckDbCatalog) -> String {
     };
     let options = catalog.options.iter().map(option).collect::<Vec<_>>().join(", ");
     let options = if options.is_empty() { options } else { format!(" ({options})") };
-    format!("ATTACH IF NOT EXISTS {} AS {}{options}", literal(&catalog.path), DUCKDB.quote(&catalog.name))
+    format!("ATTACH IF NOT EXISTS {} AS {}{options}", literal(&catalog.path), Profile::DUCKDB.quote(&catalog.name))
 }
 
 fn driver(library: Option<&Path>) -> Result<ManagedDriver, EngineError> {

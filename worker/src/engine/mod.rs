@@ -29,7 +29,7 @@ pub use config::{
 };
 pub use error::{Class, EngineError};
 pub use noop::NoopEngine;
-pub use profile::{FullReplace, Profile};
+pub use profile::{Describe, FullReplace, Profile};
 pub use tokio_util::sync::CancellationToken;
 
 use async_trait::async_trait;

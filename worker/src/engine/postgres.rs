@@ -8,7 +8,7 @@ use tokio_postgres::{CancelToken, Client, NoTls, SimpleQueryMessage};
 use super::Rows;
 use super::config::{PostgresConfig, SslMode};
 use super::error::{Class, EngineError, class_of_sqlstate};
-use super::profile::{POSTGRES, Profile};
+use super::profile::Profile;
 use super::session::{Answer, Canceller, Connector, Session};
 
 /// Makes connections to one database.
@@ -41,7 +41,7 @@ impl PostgresConnector {
             config.lock_timeout.as_millis()
         );
         if let Some(role) = &config.role {
-            on_connect += &format!("; SET ROLE {}", POSTGRES.quote(role));
+            on_connect += &format!("; SET ROLE {}", Profile::POSTGRES.quote(role));
         }
         let target = format!("{}@{}:{}/{}", config.user, config.host, config.port, config.database);
         Ok(Self { config: client, target, on_connect })
@@ -64,7 +64,7 @@ impl PostgresConnector {
 #[async_trait]
 impl Connector for PostgresConnector {
     fn profile(&self) -> &Profile {
-        &POSTGRES
+        &Profile::POSTGRES
     }
 
     async fn connect(&self) -> Result<Box<dyn Session>, EngineError> {

@@ -15,6 +15,15 @@ pub enum FullReplace {
     DeleteAndInsert,
 }
 
+/// How an ADBC driver tells a query's columns without running it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Describe {
+    /// The warehouse has a `DESCRIBE` statement, which answers names and types.
+    Statement,
+    /// By the Arrow schema of the prepared statement; types are the closest standard ones.
+    ArrowSchema,
+}
+
 /// How one warehouse differs from others. All of them have transactions that cover DDL; a
 /// warehouse without them can't be served this way.
 #[derive(Debug, Clone)]
@@ -33,6 +42,8 @@ pub struct Profile {
     pub transaction_per_catalog: bool,
     /// Whether an UPDATE may stand in a CTE, which saves the commit a round trip.
     pub update_in_cte: bool,
+    /// How a query's columns are told, where an ADBC driver is used.
+    pub describe: Describe,
     /// Put before the raise of a token, whose loss in a crash is harmless.
     pub before_raise: Option<&'static str>,
     /// Put before pruning the table `{table}`, so that no new row appears meanwhile.
@@ -45,40 +56,42 @@ pub struct Profile {
     pub version_query: &'static str,
 }
 
-/// PostgreSQL.
-pub(crate) const POSTGRES: Profile = Profile {
-    name: "PostgreSQL",
-    dialect: Dialect::Postgres,
-    name_limit: Some(63),
-    full_replace: FullReplace::DeleteAndInsert,
-    materialized_views: true,
-    transaction_per_catalog: false,
-    update_in_cte: true,
-    before_raise: Some("SET LOCAL synchronous_commit = off"),
-    before_prune: Some("LOCK TABLE {table} IN EXCLUSIVE MODE"),
-    savepoints: true,
-    schema_query: "SELECT COUNT(*) FROM pg_catalog.pg_namespace WHERE nspname = {schema}",
-    version_query: "SELECT version()",
-};
-
-/// DuckDB.
-pub(crate) const DUCKDB: Profile = Profile {
-    name: "DuckDB",
-    dialect: Dialect::DuckDb,
-    name_limit: None,
-    full_replace: FullReplace::CreateOrReplace,
-    materialized_views: false,
-    transaction_per_catalog: true,
-    update_in_cte: false,
-    before_raise: None,
-    before_prune: None,
-    savepoints: false,
-    schema_query: "SELECT COUNT(*) FROM information_schema.schemata \
-                   WHERE catalog_name = current_database() AND schema_name = {schema}",
-    version_query: "SELECT 'DuckDB ' || version()",
-};
-
 impl Profile {
+    /// PostgreSQL.
+    pub const POSTGRES: Self = Self {
+        name: "PostgreSQL",
+        dialect: Dialect::Postgres,
+        name_limit: Some(63),
+        full_replace: FullReplace::DeleteAndInsert,
+        materialized_views: true,
+        transaction_per_catalog: false,
+        update_in_cte: true,
+        describe: Describe::ArrowSchema,
+        before_raise: Some("SET LOCAL synchronous_commit = off"),
+        before_prune: Some("LOCK TABLE {table} IN EXCLUSIVE MODE"),
+        savepoints: true,
+        schema_query: "SELECT COUNT(*) FROM pg_catalog.pg_namespace WHERE nspname = {schema}",
+        version_query: "SELECT version()",
+    };
+
+    /// DuckDB.
+    pub const DUCKDB: Self = Self {
+        name: "DuckDB",
+        dialect: Dialect::DuckDb,
+        name_limit: None,
+        full_replace: FullReplace::CreateOrReplace,
+        materialized_views: false,
+        transaction_per_catalog: true,
+        update_in_cte: false,
+        describe: Describe::Statement,
+        before_raise: None,
+        before_prune: None,
+        savepoints: false,
+        schema_query: "SELECT COUNT(*) FROM information_schema.schemata \
+                       WHERE catalog_name = current_database() AND schema_name = {schema}",
+        version_query: "SELECT 'DuckDB ' || version()",
+    };
+
     /// An identifier, quoted.
     pub(crate) fn quote(&self, identifier: &str) -> String {
         self.dialect.quote(identifier)

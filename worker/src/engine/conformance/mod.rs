@@ -101,24 +101,30 @@ async fn a_zombie_cannot_commit_after_a_newer_token_was_raised(lab: Lab) {
     lab.run(&batch("make", 1, Write::Create { query: "SELECT 1 AS i".to_owned() })).await.unwrap();
     let insert = Write::Append { query: "SELECT 2 AS i".to_owned() };
     let profile = lab.engine.pool.profile();
-    // The newer attempt comes before, and after, the zombie has begun.
-    for (slot, begun_first) in [("early", false), ("late", true)] {
-        let old = batch(slot, 10, insert.clone());
+    // The newer attempt overtakes before the zombie has begun, and after; or it has only raised.
+    for (slot, begun_first, newer_writes) in
+        [("early", false, true), ("late", true, true), ("early raise", false, false), ("late raise", true, false)]
+    {
+        let (old, newer) = (batch(slot, 10, insert.clone()), batch(slot, 11, insert.clone()));
         let mut zombie = lab.engine.pool.get().await.unwrap();
         let ledger = lab.engine.ledger(&mut *zombie, None).await.unwrap();
         ledger.raise(&mut *zombie, profile, &old.fence).await.unwrap();
-        let work = ["BEGIN", "DELETE FROM s.t WHERE i = 2", "INSERT INTO s.t SELECT 2"].map(str::to_owned);
+        let work = ["BEGIN", "INSERT INTO s.t SELECT 3"].map(str::to_owned);
         if begun_first {
             zombie.run(&work).await.unwrap();
         }
-        let newer = batch(slot, 11, insert.clone());
-        assert_eq!(lab.run(&newer).await.unwrap().outcome, Outcome::Written);
+        if newer_writes {
+            assert_eq!(lab.run(&newer).await.unwrap().outcome, Outcome::Written);
+        } else {
+            let mut session = lab.engine.pool.get().await.unwrap();
+            ledger.raise(&mut *session, profile, &newer.fence).await.unwrap();
+            session.give_back();
+        }
         if !begun_first {
-            // Without the DELETE, which would conflict on its own.
-            zombie.run(&[work[0].clone(), work[2].clone()]).await.unwrap();
+            zombie.run(&work).await.unwrap();
         }
         let error = ledger.commit(&mut *zombie, profile, &old.fence, 1).await.unwrap_err();
-        assert!(matches!(error.class, Class::Stale | Class::Transient), "{error:?}");
+        assert!(matches!(error.class, Class::Stale | Class::Transient), "{slot}: {error:?}");
         zombie.run(&["ROLLBACK".to_owned()]).await.ok();
         assert_eq!(ledger.raise(&mut *zombie, profile, &old.fence).await.unwrap_err().class, Class::Stale);
         zombie.give_back();
