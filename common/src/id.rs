@@ -204,6 +204,11 @@ impl EnvironmentName {
     /// The name of production, whose views carry no suffix.
     pub const PROD: &str = "prod";
 
+    /// Production.
+    pub fn prod() -> Self {
+        Self(Self::PROD.into())
+    }
+
     /// The name as text.
     pub fn as_str(&self) -> &str {
         &self.0

@@ -9,7 +9,7 @@ use super::categorize::proposed_order;
 use super::options::Times;
 use super::{EnvironmentModel, PlanInput, Tables};
 use crate::id::ModelName;
-use crate::interval::{IntervalSet, IntervalUnit, MissingQuery, Timestamp, default_start, missing, parse_time};
+use crate::interval::{IntervalSet, IntervalUnit, MissingQuery, TimePoint, Timestamp, default_start, missing, parse_time};
 use crate::project::model::ModelKind;
 use crate::snapshot::{Snapshot, SnapshotRecord};
 
@@ -94,17 +94,17 @@ fn missing_of(
     let point = |text: &Option<String>| text.as_deref().and_then(|text| parse_time(text, times.execution).ok());
     missing(&MissingQuery {
         start: from,
-        end,
+        end: TimePoint::time(end),
         execution: times.execution,
         cadence: &snapshot.cadence(),
         unit: snapshot.interval_unit(),
         done: known.map_or(&nothing, |known| &known.done),
+        model_start: Some(start),
         model_end: point(&model.end),
         lookback: model.lookback(),
         allow_partials: model.allow_partials,
         ignore_cron: input.options.ignore_cron,
-        end_bounded: times.capped_by_prod,
-        seed: matches!(model.kind, ModelKind::Seed(_)),
+        is_seed: matches!(model.kind, ModelKind::Seed(_)),
     })
 }
 

@@ -65,6 +65,9 @@ pub struct Plan {
     pub new_snapshots: Vec<SnapshotId>,
     /// Whether something differs from what the environment shows.
     pub has_changes: bool,
+    /// Record what is missing as complete without computing it.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub empty_backfill: bool,
     /// How views are named, and what else of the settings applying needs.
     pub layout: Layout,
 }
@@ -98,6 +101,9 @@ pub struct PlannedModel {
     pub missing: IntervalSet,
     /// How that is cut into batches.
     pub batches: BatchRule,
+    /// Whether `missing` holds ranges that are complete but computed again (lookback).
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub redo: bool,
     /// What is computed again although it was complete.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub restatement: Option<Interval>,
@@ -203,6 +209,7 @@ pub fn plan(input: &PlanInput<'_>) -> Result<Planned, PlanError> {
         target,
         new_snapshots: new_records.iter().map(|record| record.id()).collect(),
         has_changes,
+        empty_backfill: input.options.empty_backfill,
         layout: layout(input.settings),
     };
     if input.purpose == Purpose::Change {
@@ -216,6 +223,11 @@ impl Plan {
     /// Whether rows must be computed.
     pub fn requires_backfill(&self) -> bool {
         self.models.iter().any(|model| !model.missing.is_empty())
+    }
+
+    /// Whether applying records what is missing without computing it.
+    pub fn skips_computing(&self) -> bool {
+        self.empty_backfill
     }
 
     /// Whether applying would do nothing at all.
@@ -243,6 +255,7 @@ fn removed(name: &ModelName, base: Option<&Environment>) -> PlannedModel {
         snapshot: None,
         table: None,
         missing: IntervalSet::new(),
+        redo: false,
         batches: BatchRule::default(),
         restatement: None,
         create: false,
@@ -264,6 +277,8 @@ fn planned(
     let name = snapshot.name();
     let table = tables.get(name).cloned();
     let missing = windows.missing.get(name).cloned().unwrap_or_default();
+    let done = table.as_ref().and_then(|id| input.tables.get(id)).map(|known| &known.done);
+    let redo = done.is_some_and(|done| !done.intersection(&missing).is_empty());
     let created = table.as_ref().is_some_and(|id| input.tables.get(id).is_some_and(|known| known.created));
     let directly = matches!(change, Change::DirectlyModified | Change::MetadataUpdated);
     PlannedModel {
@@ -278,6 +293,7 @@ fn planned(
         concurrency: backfill::concurrency(snapshot),
         table,
         missing,
+        redo,
         restatement: None,
         before: if directly { diff.before.get(name).copied() } else { None },
     }

@@ -123,7 +123,7 @@ pub(super) fn resolve_times(input: &PlanInput<'_>) -> Result<Times, PlanError> {
     }
     let start = options.start.as_deref().map(|text| time("start", text, execution)).transpose()?;
     let end = options.end.as_deref().map(|text| time("end", text, execution)).transpose()?;
-    let end_point = end.map(|point| if point.is_date { point.end_exclusive() } else { point.at });
+    let end_point = end.map(crate::interval::TimePoint::exclusive);
     if let (Some(start), Some(end)) = (start, end_point) {
         if start.at >= end {
             return Err(PlanError::new(

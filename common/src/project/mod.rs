@@ -16,7 +16,7 @@ mod properties;
 pub mod render;
 pub mod seed;
 pub mod settings;
-mod suggest;
+pub(crate) mod suggest;
 mod text_file;
 mod time_format;
 

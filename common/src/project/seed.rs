@@ -99,6 +99,18 @@ pub fn rows(model: &Model) -> Result<Vec<Vec<Option<String>>>, Diagnostic> {
     Ok(table.rows.into_iter().map(|row| order.iter().map(|index| row[*index].clone()).collect()).collect())
 }
 
+/// A seed's values, column by column.
+///
+/// # Errors
+/// As [`rows`].
+pub fn column_values(model: &Model) -> Result<BTreeMap<String, Vec<Option<String>>>, Diagnostic> {
+    let rows = rows(model)?;
+    let columns = columns(model).into_iter().enumerate();
+    Ok(columns
+        .map(|(index, column)| (column.name, rows.iter().map(|row| row[index].clone()).collect()))
+        .collect())
+}
+
 struct Table {
     path: String,
     header: Vec<String>,

@@ -237,7 +237,8 @@ fn unknown_parents(model: &Model, analysis: &Analysis, names: &BTreeSet<&ModelNa
     unknown
         .map(|parent| {
             let message = format!("`{parent}` is not a model: it is taken as an external table");
-            let near = suggest::nearest(parent.as_str(), names.iter().map(|name| name.as_str()));
+            let all: Vec<&str> = names.iter().map(|name| name.as_str()).collect();
+            let near = suggest::nearest(parent.as_str(), &all);
             let hint = match near {
                 Some(near) => format!("did you mean `{near}`? otherwise declare it in external_models.yaml"),
                 None => "declare it in external_models.yaml, so that its columns are known".to_owned(),

@@ -3,7 +3,8 @@
 use serde::{Deserialize, Serialize};
 
 use crate::id::{EnvironmentName, Hasher, ModelName, Version};
-use crate::project::{Settings, SuffixTarget, TableNaming};
+use crate::project::settings::{SuffixTarget, TableNaming};
+use crate::project::Settings;
 use crate::task::Relation;
 
 /// PostgreSQL's limit on a name in bytes, the smallest among the engines served; longer names are
@@ -26,7 +27,7 @@ impl Naming {
     /// The names that a project's settings give to a model's tables.
     pub fn of(model: &ModelName, settings: &Settings) -> Self {
         let schema = model.schema().unwrap_or("default");
-        let stem = match settings.table_naming {
+        let stem = match settings.physical_table_naming_convention {
             TableNaming::SchemaAndTable => clean(&format!("{schema}__{}", model.table())),
             TableNaming::TableOnly => clean(model.table()),
             TableNaming::HashMd5 => {
@@ -59,11 +60,11 @@ pub fn view_relation(model: &ModelName, environment: &EnvironmentName, settings:
         table: model.table().to_owned(),
     };
     let Some(suffix) = environment.suffix() else { return relation };
-    match settings.suffix_target {
+    match settings.environment_suffix_target {
         SuffixTarget::Schema => relation.schema += &suffix,
         SuffixTarget::Table => relation.table += &suffix,
         SuffixTarget::Catalog => {
-            let catalog = relation.catalog.take().or_else(|| settings.default_catalog());
+            let catalog = relation.catalog.take().or_else(|| settings.default_catalog(None));
             relation.catalog = Some(catalog.unwrap_or_default() + &suffix);
         }
     }

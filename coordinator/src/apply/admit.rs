@@ -66,16 +66,13 @@ pub(crate) fn todos(plan: &Plan, book: &Book) -> BTreeMap<TableId, Todo> {
     todos
 }
 
-/// The planned ranges that aren't done; where lookback computes done units again, those too.
+/// The planned ranges that aren't done; where lookback computes done ranges again, those too.
 fn again(model: &PlannedModel, done: &IntervalSet) -> IntervalSet {
-    let mut ranges = IntervalSet::new();
-    for range in model.missing.ranges() {
-        // A batch is one unit of work: where a part of a range is missing, it is computed whole.
-        if !done.covers(*range) {
-            ranges.insert(*range);
-        }
+    if !model.redo {
+        return model.missing.difference(done);
     }
-    ranges
+    let covered = |range: &&Interval| !done.covers(**range);
+    model.missing.ranges().iter().filter(covered).copied().collect()
 }
 
 /// What the scheduler needs: one node per table with something to do.

@@ -294,6 +294,23 @@ impl Default for Settings {
 }
 
 impl Settings {
+    /// The schema that holds physical tables of a schema's models: the mapping's first match, or
+    /// `sqlmesh__<schema>` as SQLMesh has it. A mapping that isn't a regular expression matches
+    /// nothing; loading has reported it.
+    pub fn physical_schema(&self, schema: &str) -> String {
+        let matches = |pattern: &str| {
+            regex::Regex::new(pattern).is_ok_and(|regex| regex.find(schema).is_some_and(|found| found.start() == 0))
+        };
+        let mapped = self.physical_schema_mapping.iter().find(|(pattern, _)| matches(pattern));
+        mapped.map_or_else(|| format!("sqlmesh__{schema}"), |(_, physical)| physical.clone())
+    }
+
+    /// How many leases each gateway may have in flight, fleet-wide.
+    pub fn concurrent_tasks(&self) -> BTreeMap<String, u32> {
+        let tasks = |gateway: &Gateway| (gateway.name.clone(), gateway.connection.concurrent_tasks);
+        self.gateways.iter().map(tasks).collect()
+    }
+
     /// A gateway by its name, in any case.
     pub fn gateway(&self, name: &str) -> Option<&Gateway> {
         self.gateways.iter().find(|gateway| gateway.name.eq_ignore_ascii_case(name))

@@ -1,0 +1,156 @@
+//! From a lease to the engine's verbs: fetch the snapshot, render it for the batch, name physical
+//! tables, run.
+
+mod fetch;
+mod prepare;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Instant;
+
+use coord_common::task::{self, Done, Evaluate, Failure, FailureClass, Lease, Outcome, Promote, Work};
+use tokio_util::sync::CancellationToken;
+use tracing::{Instrument, info_span, warn};
+
+use crate::agent::{Execute, SnapshotSource};
+use crate::engine::{self, BatchReport, Class, Engine, EngineError, Switched, ViewChange, ViewSwitch};
+use fetch::Snapshots;
+
+/// Runs leases on a worker's engines.
+pub struct Executor {
+    engines: BTreeMap<String, Arc<dyn Engine>>,
+    snapshots: Snapshots,
+}
+
+impl Executor {
+    /// An executor with the engines of each gateway, which fetches snapshots from `source`.
+    pub fn new(engines: BTreeMap<String, Arc<dyn Engine>>, source: SnapshotSource) -> Self {
+        Self { engines, snapshots: Snapshots::new(source) }
+    }
+
+    async fn evaluate(&self, lease: &Lease, work: &Evaluate, cancel: &CancellationToken) -> Outcome {
+        let engine = match self.engine(&work.task.gateway) {
+            Ok(engine) => engine,
+            Err(failure) => return Outcome::Failed(failure),
+        };
+        let started = Instant::now();
+        let prepared = async {
+            let snapshot = self.snapshots.get(work.task.snapshot).await?;
+            let embedded = self.snapshots.embedded(&work.task).await?;
+            prepare::batch(lease, work, &snapshot, &embedded, engine.dialect())
+        };
+        let write = match prepared.await {
+            Ok(write) => write,
+            Err(failure) => return Outcome::Failed(failure),
+        };
+        match engine.run_batch(&write, cancel).await {
+            Ok(report) => Outcome::Done(done(report, started)),
+            Err(error) => outcome(error, cancel),
+        }
+    }
+
+    async fn promote(&self, work: &Promote, cancel: &CancellationToken) -> Outcome {
+        let engine = match self.engine(&work.gateway) {
+            Ok(engine) => engine,
+            Err(failure) => return Outcome::Failed(failure),
+        };
+        let mut views = Vec::with_capacity(work.views.len());
+        for view in &work.views {
+            let statements = match self.virtual_update(work, view, engine.dialect()).await {
+                Ok(statements) => statements,
+                Err(failure) => return Outcome::Failed(failure),
+            };
+            views.push(ViewChange {
+                view: view.view.clone(),
+                target: view.target.clone(),
+                on_virtual_update: statements,
+            });
+        }
+        let switch = ViewSwitch {
+            environment: work.environment.to_string(),
+            seq: work.seq,
+            views,
+            drop: work.drop.clone(),
+            drop_schemas: Vec::new(),
+        };
+        let started = Instant::now();
+        match engine.switch_views(&switch, cancel).await {
+            Ok(switched) => Outcome::Done(Done {
+                millis: started.elapsed().as_millis() as u64,
+                already: switched == Switched::Superseded,
+                ..Done::default()
+            }),
+            Err(error) => outcome(error, cancel),
+        }
+    }
+
+    async fn virtual_update(
+        &self,
+        work: &Promote,
+        view: &task::View,
+        dialect: coord_common::sql::Dialect,
+    ) -> Result<Vec<String>, Failure> {
+        if !view.on_virtual_update {
+            return Ok(Vec::new());
+        }
+        let snapshot = self.snapshots.get(view.snapshot).await?;
+        prepare::virtual_update(work, view, &snapshot, dialect)
+    }
+
+    fn engine(&self, gateway: &str) -> Result<Arc<dyn Engine>, Failure> {
+        self.engines.get(gateway).cloned().ok_or_else(|| Failure {
+            class: FailureClass::Permanent,
+            code: None,
+            message: format!("this worker has no gateway `{gateway}`"),
+            hint: Some("start workers with the project's gateways".to_owned()),
+        })
+    }
+}
+
+#[async_trait::async_trait]
+impl Execute for Executor {
+    async fn execute(&self, lease: Lease, cancel: CancellationToken) -> Outcome {
+        let span = match &lease.work {
+            Work::Evaluate(work) => info_span!("batch", batch = %work.batch, token = lease.token.0),
+            Work::Promote(work) => info_span!("promote", environment = %work.environment, seq = work.seq),
+        };
+        let run = async {
+            match &lease.work {
+                Work::Evaluate(work) => self.evaluate(&lease, work, &cancel).await,
+                Work::Promote(work) => self.promote(work, &cancel).await,
+            }
+        };
+        let outcome = run.instrument(span.clone()).await;
+        if let Outcome::Failed(failure) = &outcome {
+            span.in_scope(|| warn!(%failure, attempt = lease.attempt, "failed"));
+        }
+        outcome
+    }
+}
+
+fn done(report: BatchReport, started: Instant) -> Done {
+    let audit = |found: engine::AuditResult| task::AuditResult {
+        name: found.name,
+        blocking: found.blocking,
+        bad_rows: found.bad_rows,
+    };
+    Done {
+        rows: report.rows,
+        millis: started.elapsed().as_millis() as u64,
+        already: report.outcome == engine::Outcome::AlreadyDone,
+        audits: report.audits.into_iter().map(audit).collect(),
+    }
+}
+
+/// What an engine's error means for the lease.
+fn outcome(error: EngineError, cancel: &CancellationToken) -> Outcome {
+    let class = match &error.class {
+        Class::Stale => return Outcome::Fenced,
+        Class::Cancelled => return Outcome::HandedBack,
+        _ if cancel.is_cancelled() => return Outcome::HandedBack,
+        Class::Transient | Class::Resource => FailureClass::Transient,
+        Class::Permanent => FailureClass::Permanent,
+        Class::AuditFailed { .. } => FailureClass::Audit,
+    };
+    Outcome::Failed(Failure { class, code: error.code, message: error.message, hint: error.hint })
+}

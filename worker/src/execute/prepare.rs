@@ -1,0 +1,355 @@
+//! Rendering a snapshot for one batch: macros expanded for its dates, models named by the tables
+//! that stand for them.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use coord_common::id::ModelName;
+use coord_common::interval::{Timestamp, format_time, inclusive_end};
+use coord_common::project::audits::{audit_of, render_audit};
+use coord_common::project::model::{Call, Code, Model, ModelKind, TimeRange};
+use coord_common::project::render::{RenderContext, Stage, TimeVars, render, render_statement};
+use coord_common::project::seed;
+use coord_common::snapshot::{Snapshot, model_name};
+use coord_common::sql::{Dialect, Query, SqlError, parse_statement};
+use coord_common::task::{Binding, Evaluate, Failure, FailureClass, Lease, Mode, Promote, Relation, TableTask, View};
+
+use crate::engine::{AuditQuery, BatchWrite, Fence, Write};
+
+type Embedded = BTreeMap<ModelName, Arc<Snapshot>>;
+
+/// What the engine must do for a batch.
+///
+/// # Errors
+/// What can't be rendered: it fails for good.
+pub(super) fn batch(
+    lease: &Lease,
+    work: &Evaluate,
+    snapshot: &Snapshot,
+    embedded: &Embedded,
+    dialect: Dialect,
+) -> Result<BatchWrite, Failure> {
+    let model = &*snapshot.model;
+    let scene = Scene { task: &work.task, snapshot, embedded, dialect, work };
+    let target = sql_name(&work.task.target, dialect);
+    let write = match work.mode {
+        Mode::Audit => Write::AuditOnly,
+        Mode::Create if !matches!(model.kind, ModelKind::View { .. } | ModelKind::Seed(_)) => {
+            Write::Create { query: scene.query(Stage::Creating)? }
+        }
+        Mode::Create | Mode::First | Mode::Write => scene.write()?,
+    };
+    let audits = match work.mode {
+        Mode::Create => Vec::new(),
+        Mode::First | Mode::Write | Mode::Audit => scene.audits(&target)?,
+    };
+    Ok(BatchWrite {
+        target: work.task.target.clone(),
+        write,
+        pre: scene.statements(&model.pre_statements, &target)?,
+        post: scene.statements(&model.post_statements, &target)?,
+        audits,
+        fence: Fence {
+            slot: work.batch.to_string(),
+            token: lease.token,
+            plan: lease.plan.to_string(),
+            table: work.task.table.to_string(),
+            supersedes: work.supersedes.iter().map(ToString::to_string).collect(),
+        },
+        columns: declared(model),
+        replayed_is_done: lease.attempt > 1,
+        first: work.mode == Mode::First,
+    })
+}
+
+fn declared(model: &Model) -> Option<Vec<coord_common::project::model::ColumnDef>> {
+    model.columns.clone().filter(|columns| columns.iter().all(|column| !column.data_type.is_empty()))
+}
+
+/// Statements to run after a view was switched.
+pub(super) fn virtual_update(
+    work: &Promote,
+    view: &View,
+    snapshot: &Snapshot,
+    dialect: Dialect,
+) -> Result<Vec<String>, Failure> {
+    let model = &*snapshot.model;
+    let name = sql_name(&view.view, dialect);
+    let time = TimeVars::Batch {
+        start: work.execution_time,
+        end: work.execution_time,
+        execution: work.execution_time,
+    };
+    let context = RenderContext { this_model: Some(&name), ..context(snapshot, time, Stage::Promoting) };
+    let shown: BTreeMap<ModelName, String> =
+        work.views.iter().map(|view| (view.model.clone(), sql_name(&view.view, dialect))).collect();
+    let mut found = Vec::new();
+    for code in &model.on_virtual_update {
+        for text in render_statement(code, &context).map_err(|error| permanent(model, &error))? {
+            let statement = parse_statement(&text, model.dialect);
+            let rewritten = statement.rewrite_tables(&mut |reference| {
+                let catalog = snapshot.env.default_catalog.as_deref();
+                shown.get(&model_name(reference, model.dialect, catalog)?).cloned()
+            });
+            found.push(rewritten.map_err(|error| invalid(model, &error))?);
+        }
+    }
+    Ok(found)
+}
+
+/// A batch with all that rendering it needs.
+struct Scene<'a> {
+    task: &'a TableTask,
+    snapshot: &'a Snapshot,
+    embedded: &'a Embedded,
+    dialect: Dialect,
+    work: &'a Evaluate,
+}
+
+impl Scene<'_> {
+    fn model(&self) -> &Model {
+        &self.snapshot.model
+    }
+
+    fn stage(&self) -> Stage {
+        match self.work.mode {
+            Mode::Create | Mode::First => Stage::Creating,
+            Mode::Write => Stage::Evaluating,
+            Mode::Audit => Stage::Auditing,
+        }
+    }
+
+    /// All time variables: for statements and audits.
+    fn times(&self) -> TimeVars {
+        let interval = self.work.batch.interval;
+        // Only making a table happens outside of any interval; its texts show 1970, as while loading.
+        let (start, end) = match self.work.mode {
+            Mode::Create => (Timestamp(0), Timestamp(0)),
+            Mode::First | Mode::Write | Mode::Audit => (interval.start, interval.end),
+        };
+        TimeVars::Batch { start, end, execution: self.task.execution_time }
+    }
+
+    fn write(&self) -> Result<Write, Failure> {
+        let query = || self.query(self.stage());
+        Ok(match &self.model().kind {
+            ModelKind::IncrementalByTimeRange(kind) => self.time_range(kind, query()?)?,
+            ModelKind::IncrementalByUniqueKey(kind) => Write::UniqueKey {
+                query: query()?,
+                key: kind.unique_key.clone(),
+                matched: kind.when_matched.clone(),
+                filter: kind.merge_filter.clone(),
+            },
+            ModelKind::IncrementalByPartition(_) => {
+                Write::Partition { query: query()?, key: self.model().storage.partitioned_by.clone() }
+            }
+            ModelKind::Full => Write::Full { query: query()? },
+            ModelKind::View { materialized } => Write::View { query: query()?, materialized: *materialized },
+            ModelKind::Seed(kind) => Write::Seed {
+                columns: seed::columns(self.model()),
+                rows: seed::rows(self.model()).map_err(|finding| refuse(finding.message, finding.hint))?,
+                batch: kind.batch_size.max(1) as usize,
+            },
+            kind @ (ModelKind::IncrementalUnmanaged { .. }
+            | ModelKind::ScdType2(_)
+            | ModelKind::Managed
+            | ModelKind::Custom { .. }
+            | ModelKind::Embedded
+            | ModelKind::External) => {
+                let message = format!("`{}`: kind {} is not run yet", self.model().name, kind.name());
+                return Err(refuse(message, Some("leave the model out of the plan for now".to_owned())));
+            }
+        })
+    }
+
+    /// Bounds are inclusive: the last microsecond inside stands for the end. Text and number
+    /// columns hold times in the model's own format; others are cast from a full timestamp.
+    fn time_range(&self, kind: &TimeRange, query: String) -> Result<Write, Failure> {
+        let interval = self.work.batch.interval;
+        let format = self.bound_format(kind);
+        let literal = |time| {
+            let text = format_time(&format, time).map_err(|error| refuse(error.to_string(), None))?;
+            Ok::<_, Failure>(format!("'{}'", text.replace('\'', "''")))
+        };
+        Ok(Write::TimeRange {
+            query,
+            column: kind.time_column.clone(),
+            low: literal(interval.start.to_datetime())?,
+            high: literal(inclusive_end(interval.end))?,
+        })
+    }
+
+    fn bound_format(&self, kind: &TimeRange) -> String {
+        let columns = self.snapshot.columns.iter().flatten();
+        let declared = columns.clone().find(|column| column.name.eq_ignore_ascii_case(&kind.time_column));
+        let data_type = declared.map(|column| column.data_type.to_lowercase()).unwrap_or_default();
+        let is_time = data_type.starts_with("timestamp") || data_type.starts_with("datetime");
+        let is_text = ["char", "text", "string", "varchar", "int", "bigint"].iter().any(|t| data_type.contains(t));
+        let full = "%Y-%m-%d %H:%M:%S.%f";
+        if is_text || (!is_time && kind.time_format != "%Y-%m-%d") {
+            kind.time_format.clone()
+        } else if is_time {
+            full.to_owned()
+        } else {
+            // An unknown type or a date: a date's text is cut from the timestamp by the cast, and
+            // a text column in the default format compares as the engine casts it.
+            full.to_owned()
+        }
+    }
+
+    /// The model's query for the batch, with physical names.
+    fn query(&self, stage: Stage) -> Result<String, Failure> {
+        let time = self.query_times(self.model());
+        self.render_query(self.snapshot, time, stage, 0)
+    }
+
+    fn query_times(&self, model: &Model) -> TimeVars {
+        if model.kind.only_execution_time() {
+            TimeVars::ExecutionOnly { execution: self.task.execution_time }
+        } else {
+            self.times()
+        }
+    }
+
+    fn render_query(
+        &self,
+        snapshot: &Snapshot,
+        time: TimeVars,
+        stage: Stage,
+        depth: usize,
+    ) -> Result<String, Failure> {
+        let model = &*snapshot.model;
+        let code = model.query().ok_or_else(|| refuse(format!("`{}` has no query", model.name), None))?;
+        let this = sql_name(&self.task.target, self.dialect);
+        let context = RenderContext { this_model: Some(&this), ..context(snapshot, time, stage) };
+        let text = render(code, &context).map_err(|error| permanent(model, &error))?;
+        let query = Query::parse(&text, model.dialect).map_err(|error| invalid(model, &error))?;
+        let mut trouble = None;
+        let rewritten = query.rewrite_tables(&mut |reference| {
+            let name = model_name(reference, model.dialect, snapshot.env.default_catalog.as_deref())?;
+            self.name_of(&name, time, stage, depth).unwrap_or_else(|failure| {
+                trouble = Some(failure);
+                None
+            })
+        });
+        match trouble {
+            Some(failure) => Err(failure),
+            None => rewritten.map_err(|error| invalid(model, &error)),
+        }
+    }
+
+    /// What a model's name becomes; nothing where it stays as it is.
+    fn name_of(&self, name: &ModelName, time: TimeVars, stage: Stage, depth: usize) -> Result<Option<String>, Failure> {
+        if depth > 64 {
+            return Err(refuse(format!("`{name}` is embedded in itself"), None));
+        }
+        if *name == self.snapshot.model.name {
+            return Ok(Some(sql_name(&self.task.target, self.dialect)));
+        }
+        match self.task.bindings.get(name) {
+            Some(Binding::Table(relation)) => Ok(Some(sql_name(relation, self.dialect))),
+            Some(Binding::Embedded(_)) => match self.embedded.get(name) {
+                Some(snapshot) => {
+                    let query = self.render_query(snapshot, time, stage, depth + 1)?;
+                    Ok(Some(format!("({query}\n)")))
+                }
+                None => Ok(None),
+            },
+            None => Ok(None),
+        }
+    }
+
+    fn statements(&self, codes: &[Code], this: &str) -> Result<Vec<String>, Failure> {
+        let context = RenderContext { this_model: Some(this), ..context(self.snapshot, self.times(), self.stage()) };
+        let mut found = Vec::new();
+        for code in codes {
+            let texts = render_statement(code, &context).map_err(|error| permanent(self.model(), &error))?;
+            for text in texts {
+                found.push(self.rewrite(&text)?);
+            }
+        }
+        Ok(found)
+    }
+
+    fn rewrite(&self, text: &str) -> Result<String, Failure> {
+        let model = self.model();
+        let statement = parse_statement(text, model.dialect);
+        let rewritten = statement.rewrite_tables(&mut |reference| {
+            let name = model_name(reference, model.dialect, self.snapshot.env.default_catalog.as_deref())?;
+            self.name_of(&name, self.times(), self.stage(), 0).ok().flatten()
+        });
+        rewritten.map_err(|error| invalid(model, &error))
+    }
+
+    fn audits(&self, target: &str) -> Result<Vec<AuditQuery>, Failure> {
+        let model = self.model();
+        let mut found = Vec::new();
+        for call in &model.audits {
+            let Some(audit) = audit_of(model, &call.name) else { continue };
+            if audit.skip {
+                continue;
+            }
+            let this = self.audited(target)?;
+            let context = RenderContext {
+                this_model: Some(&this),
+                ..context(self.snapshot, self.times(), Stage::Auditing)
+            };
+            let text =
+                render_audit(&audit, &call.args, &context).map_err(|error| permanent(model, &error))?;
+            found.push(AuditQuery {
+                name: audit.name.clone(),
+                sql: self.rewrite(&text)?,
+                blocking: blocking(call, audit.blocking),
+            });
+        }
+        Ok(found)
+    }
+
+    /// What an audit looks at: for time ranges only the batch's rows.
+    fn audited(&self, target: &str) -> Result<String, Failure> {
+        let ModelKind::IncrementalByTimeRange(kind) = &self.model().kind else { return Ok(target.to_owned()) };
+        let Write::TimeRange { low, high, .. } = self.time_range(kind, String::new())? else {
+            return Ok(target.to_owned());
+        };
+        let column = self.dialect.quote(&kind.time_column);
+        let columns = self.snapshot.columns.iter().flatten();
+        let declared = columns.clone().find(|known| known.name.eq_ignore_ascii_case(&kind.time_column));
+        let data_type = declared.map(|known| known.data_type.as_str()).filter(|data_type| !data_type.is_empty());
+        let bound = |text: &str| data_type.map_or_else(|| text.to_owned(), |t| format!("CAST({text} AS {t})"));
+        Ok(format!("(SELECT * FROM {target} WHERE {column} BETWEEN {} AND {})", bound(&low), bound(&high)))
+    }
+}
+
+/// `blocking := false` on the reference wins over the audit's own word.
+fn blocking(call: &Call, own: bool) -> bool {
+    call.args.get("blocking").map_or(own, |text| !text.trim().eq_ignore_ascii_case("false"))
+}
+
+fn context(snapshot: &Snapshot, time: TimeVars, stage: Stage) -> RenderContext<'_> {
+    let model = &*snapshot.model;
+    RenderContext {
+        blueprint: &model.blueprint,
+        model_kind_name: model.kind.name(),
+        definitions: &model.pre_statements,
+        ..RenderContext::new(&snapshot.env, model.dialect, time, stage)
+    }
+}
+
+/// A relation as SQL.
+fn sql_name(relation: &Relation, dialect: Dialect) -> String {
+    let parts = relation.catalog.iter().chain([&relation.schema, &relation.table]);
+    parts.map(|part| dialect.quote(part)).collect::<Vec<_>>().join(".")
+}
+
+fn permanent(model: &Model, error: &coord_common::project::render::RenderError) -> Failure {
+    let message = format!("{}:{}:{}: {}", model.location.path, error.line, error.column, error.message);
+    refuse(message, error.hint.clone())
+}
+
+fn invalid(model: &Model, error: &SqlError) -> Failure {
+    refuse(format!("the rendered SQL of `{}` can't be read: {}", model.name, error.message), error.hint.clone())
+}
+
+fn refuse(message: String, hint: Option<String>) -> Failure {
+    Failure { class: FailureClass::Permanent, code: None, message, hint }
+}
