@@ -10,7 +10,9 @@ pub enum StoreError {
     /// The store can't be reached or refuses work just now; nothing was applied.
     #[error("the state store is unavailable: {0}")]
     Unavailable(String),
-    /// The answer to a transaction was lost: it may or may not have been applied.
+    /// The answer to a transaction was lost: it may have been applied, or may be so later, even
+    /// after a read that does not show it. Read again, then go on with a transaction that compares
+    /// the `mod_revision` of what both write: the late one and the new one can't both hold.
     #[error("the outcome of a state change is unknown: {0}")]
     Unknown(String),
     /// A key, a value or a transaction is over a limit that all back ends share.

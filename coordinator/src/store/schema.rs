@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::record::{decode_json, encode_json};
-use super::{Compare, Store, StoreError, Txn, keys};
+use super::{Compare, Outcome, Store, StoreError, Txn, keys};
 
 /// The format that this build reads and writes.
 pub const FORMAT: u32 = 1;
@@ -26,15 +26,18 @@ pub async fn check_schema(store: &dyn Store) -> Result<(), StoreError> {
     let mark = Txn::new()
         .require(Compare::NoneUnder(keys::ROOT.to_owned()))
         .put(keys::SCHEMA, encode_json(&Schema { format: FORMAT })?);
-    match store.commit(mark).await {
-        Ok(outcome) if outcome.committed().is_some() => return Ok(()),
-        // Somebody else may have marked it, or this call did and its answer was lost.
-        Ok(_) | Err(StoreError::Unknown(_)) => {}
+    let lost = match store.commit(mark).await {
+        Ok(Outcome::Committed(_)) => return Ok(()),
+        // Somebody else may have marked it.
+        Ok(Outcome::Conflict) => None,
+        Err(StoreError::Unknown(why)) => Some(why),
         Err(error) => return Err(error),
-    }
-    match read(store).await? {
-        Some(found) => accept(found),
-        None => Err(StoreError::corrupt(keys::SCHEMA, "there are records but no format version")),
+    };
+    match (read(store).await?, lost) {
+        (Some(found), _) => accept(found),
+        // The mark may still be on its way: this may simply be called again.
+        (None, Some(why)) => Err(StoreError::Unavailable(why)),
+        (None, None) => Err(StoreError::corrupt(keys::SCHEMA, "there are records but no format version")),
     }
 }
 
