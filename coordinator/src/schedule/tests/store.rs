@@ -146,6 +146,13 @@ impl Store {
 
     fn check_grant(&mut self, granted: &Granted) {
         let Granted { lease, attempts, losses, serves, .. } = granted;
+        if let Work::Evaluate(evaluate) = &lease.work
+            && matches!(evaluate.mode, Mode::First | Mode::Write)
+        {
+            for plan in serves.iter().filter(|plan| self.state(**plan) == State::Running) {
+                self.check_reads(*plan, &evaluate.batch);
+            }
+        }
         if self.leases.contains_key(&lease.token) {
             self.seen.insert("shared");
             return;
@@ -184,12 +191,8 @@ impl Store {
                 *p != plan || b.table != batch.table || !b.interval.overlaps(batch.interval)
             }));
         }
-        for edge in &node.parents {
-            let parent = &work.nodes[edge.node].task.table;
-            assert!(self.table(parent).created, "upstream tables exist");
-            let reads = edge.reads.of(batch.interval);
-            let left = self.todo[&(plan, parent.clone())].overlaps(reads);
-            assert!(mode == Mode::Create || !left, "{batch} reads {parent}, which misses some of {reads}");
+        if mode != Mode::Create {
+            self.check_reads(plan, batch);
         }
         let others = self.in_flight(&batch.table);
         assert!(others.iter().all(|other| !other.overlaps(batch.interval)), "no two leases overlap");
@@ -198,6 +201,19 @@ impl Store {
         assert!(
             !node.sequential || mode == Mode::Create || todo.hull().unwrap().start == batch.interval.start
         );
+    }
+
+    /// All that the batch reads is done, as the plan sees it.
+    fn check_reads(&self, plan: PlanId, batch: &Batch) {
+        let work = self.work(plan);
+        let node = work.nodes.iter().find(|node| node.task.table == batch.table).unwrap();
+        for edge in &node.parents {
+            let parent = &work.nodes[edge.node].task.table;
+            assert!(self.table(parent).created, "upstream tables exist");
+            let reads = edge.reads.of(batch.interval);
+            let left = self.todo[&(plan, parent.clone())].overlaps(reads);
+            assert!(!left, "{batch} reads {parent}, which misses some of {reads}");
+        }
     }
 
     fn in_flight(&self, table: &TableId) -> Vec<Interval> {
