@@ -352,7 +352,13 @@ fn cell(column: &dyn Array, row: usize) -> Result<Option<String>, EngineError> {
 pub(crate) fn of_adbc(error: &adbc_core::error::Error) -> EngineError {
     let state: String = error.sqlstate.iter().map(|byte| char::from(byte.to_ne_bytes()[0])).collect();
     if state.chars().all(|c| c.is_ascii_alphanumeric()) && state != "00000" {
-        return EngineError::new(class_of_sqlstate(&state), error.message.trim()).code(state);
+        // Details may hold data; a driver's message for a race between two who create the same
+        // thing names an index of the catalogue.
+        let message = error.message.split("\nDETAIL:").next().unwrap_or_default().trim();
+        if state == "23505" && message.contains("constraint \"pg_") {
+            return EngineError::transient(message).code("40001");
+        }
+        return EngineError::new(class_of_sqlstate(&state), message).code(state);
     }
     if error.status == adbc_core::error::Status::Cancelled {
         return EngineError::cancelled().code("57014");
