@@ -57,8 +57,8 @@ fn plain(node: &mut Value, dialect: Dialect) {
                 fold_function_name(function);
             }
             fields.values_mut().for_each(|field| plain(field, dialect));
-            if fields.get("asc") == Some(&Value::Bool(true)) {
-                fields.insert("asc".to_owned(), Value::Null);
+            if fields.get("sort") == Some(&json!("Asc")) {
+                fields.insert("sort".to_owned(), Value::Null);
             }
             simplify(node);
         }

@@ -4,12 +4,14 @@
 mod canonical;
 mod compare;
 mod dialect;
+mod lineage;
 mod parse;
 mod read;
 mod references;
 
 pub use compare::{QueryChange, compare};
 pub use dialect::Dialect;
+pub use lineage::{ColumnLineage, Lineage, OutputColumn, Schemas};
 pub use parse::{Query, SqlError, Statement, parse_statement};
 pub use read::{Anchor, Bound, Grain, Point, ReadRange, Step, TimeKind, UpstreamTime, Window, read_ranges};
 pub use references::{Part, TableRef};

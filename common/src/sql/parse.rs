@@ -170,6 +170,7 @@ fn attempt(
 ) -> Result<Parsed, SqlError> {
     let tokens = tokenize(flavor, text).map_err(|error| SqlError::from_parser(&error))?;
     let canonical = canonical(text, &tokens, dialect);
+    let tokens = without_materialized(tokens, dialect);
     let options = ParserOptions::new().with_trailing_commas(trailing_commas);
     let mut parser = Parser::new(flavor).with_options(options).with_tokens_with_locations(tokens);
     while parser.consume_token(&Token::SemiColon) {}
@@ -231,6 +232,39 @@ fn join_macro_words(tokens: Vec<TokenWithSpan>) -> Vec<TokenWithSpan> {
         joined.push(TokenWithSpan { token: Token::Word(word), span: Span::new(from, token.span.end) });
     }
     joined
+}
+
+/// The parser knows `AS [NOT] MATERIALIZED (` in PostgreSQL only. It changes no result.
+fn without_materialized(mut tokens: Vec<TokenWithSpan>, dialect: Dialect) -> Vec<TokenWithSpan> {
+    let keyword = |t: &TokenWithSpan| match &t.token {
+        Token::Word(word) => word.keyword,
+        _ => Keyword::NoKeyword,
+    };
+    if dialect == Dialect::Postgres || !tokens.iter().any(|t| keyword(t) == Keyword::MATERIALIZED) {
+        return tokens;
+    }
+    let mut before = [Keyword::NoKeyword; 2];
+    let mut places = Vec::new();
+    for (at, token) in tokens.iter().enumerate() {
+        if matches!(token.token, Token::Whitespace(_)) {
+            continue;
+        }
+        let this = keyword(token);
+        let later = tokens[at + 1..].iter().find(|t| !matches!(t.token, Token::Whitespace(_)));
+        let opens = later.is_some_and(|t| t.token == Token::LParen || keyword(t) == Keyword::MATERIALIZED);
+        match (this, before) {
+            _ if !opens => {}
+            (Keyword::MATERIALIZED, [_, Keyword::AS]) => places.push(at),
+            (Keyword::MATERIALIZED, [Keyword::AS, Keyword::NOT]) => places.push(at),
+            (Keyword::NOT, [_, Keyword::AS]) => places.push(at),
+            _ => {}
+        }
+        before = [before[1], this];
+    }
+    for at in places.into_iter().rev() {
+        tokens.remove(at);
+    }
+    tokens
 }
 
 fn operator(text: &str) -> Token {

@@ -184,7 +184,7 @@ impl Scanner<'_> {
     }
 
     fn select<'a>(&mut self, select: &'a ast::Select, env: &Env<'a>, outer: &OutputWindows) -> Read {
-        let mut from = From { sources: Vec::new(), merged: false, outer_joins: false, joins: Vec::new() };
+        let mut from = From { sources: Vec::new(), merged: false, outer_joins: false, picked: Vec::new(), joins: Vec::new() };
         for tree in &select.from {
             self.tree(tree, env, &mut from)?;
         }
@@ -244,6 +244,7 @@ impl Scanner<'_> {
             narrow(&mut known, column, window);
         }
         spread(&mut known, &flows);
+        known.retain(|(at, _), _| !from.picked.iter().any(|picked| picked.contains(at)));
         known
     }
 
@@ -281,7 +282,7 @@ impl Scanner<'_> {
                 self.binding(binding, &outer)
             }
             Kind::Around(factor) => {
-                let mut inner = From { sources: Vec::new(), merged: false, outer_joins: false, joins: Vec::new() };
+                let mut inner = From { sources: Vec::new(), merged: false, outer_joins: false, picked: Vec::new(), joins: Vec::new() };
                 self.factor(factor, env, &mut inner)?;
                 let mut read = None;
                 for (place, source) in inner.sources.iter().enumerate() {
@@ -299,6 +300,9 @@ impl Scanner<'_> {
             let middle = from.sources.len();
             self.factor(&join.relation, env, from)?;
             let (left, right) = (first..middle, middle..from.sources.len());
+            if matches!(join.join_operator, JoinOperator::AsOf { .. }) {
+                from.picked.push(right.clone());
+            }
             from.merged |= merges(&join.join_operator);
             from.outer_joins |= is_outer(&join.join_operator);
             from.joins.push((restricted(&join.join_operator, left, right), join));
@@ -320,7 +324,10 @@ impl Scanner<'_> {
                     push(alias, Vec::new(), Kind::Other);
                     return Ok(());
                 };
-                let renames = alias.as_ref().is_some_and(|a| !a.columns.is_empty());
+                // The parser reads `a POSITIONAL JOIN b` as an alias: that join pairs rows by place.
+                let renames = alias.as_ref().is_some_and(|a| {
+                    !a.columns.is_empty() || !a.explicit && a.name.value.eq_ignore_ascii_case("positional")
+                });
                 let cte = if let [only] = path.as_slice() { lookup(env, only) } else { None };
                 let kind = if let Some(binding) = cte {
                     if renames || sample.is_some() {
@@ -396,6 +403,8 @@ struct From<'a> {
     /// Whether USING or NATURAL makes two columns one.
     merged: bool,
     outer_joins: bool,
+    /// Sources that a row of the other side picks one row of: filtering first would change which.
+    picked: Vec<Range<usize>>,
     /// Joins, each with the sources that its condition restricts.
     joins: Vec<(Range<usize>, &'a Join)>,
 }

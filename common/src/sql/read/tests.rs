@@ -268,6 +268,12 @@ fn what_is_not_proven_is_the_whole() {
         (Dialect::MySql, "SELECT * FROM db.up WHERE ds <= CAST(@end_ts AS DATETIME)"),
         (Dialect::MySql, "SELECT * FROM db.up WHERE ds <= CAST(@end_ts AS DATE)"),
         (Dialect::MySql, "SELECT * FROM db.up WHERE ds >= @start_date - 30"),
+        (Dialect::DuckDb, "SELECT * FROM db.up POSITIONAL JOIN d WHERE ds = @start_date"),
+        (
+            Dialect::Snowflake,
+            "SELECT * FROM d ASOF JOIN db.up AS u MATCH_CONDITION (d.t >= u.ds) ON d.i = u.i \
+             WHERE u.ds BETWEEN @start_date AND @end_date",
+        ),
         (Dialect::TSql, "SELECT * FROM db.up WHERE ds <= CAST(@end_ts AS DATETIME)"),
         (Dialect::Postgres, "SELECT * FROM db.up WHERE ds <= CAST(@end_ts AS TIMESTAMP(0))"),
         (Dialect::ClickHouse, "SELECT x AS ds FROM db.up WHERE ds <= @end_date"),

@@ -1,0 +1,64 @@
+//! Lineage against SQLMesh's answers.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use coord_common::project::model::ColumnDef;
+use coord_common::sql::{Dialect, Query, Schemas};
+use serde_json::Value;
+
+struct Known(BTreeMap<String, Vec<ColumnDef>>);
+
+impl Schemas for Known {
+    fn columns(&self, relation: &[String]) -> Option<&[ColumnDef]> {
+        self.0.get(&relation.join(".")).map(Vec::as_slice)
+    }
+}
+
+fn schemas(cases: &Value) -> Known {
+    let columns = |table: &Value| -> Vec<ColumnDef> {
+        let each = table.as_object().unwrap().iter();
+        each.map(|(name, data_type)| ColumnDef {
+            name: name.clone(),
+            data_type: data_type.as_str().unwrap().to_owned(),
+        })
+        .collect()
+    };
+    let tables = cases["schemas"].as_object().unwrap().iter();
+    Known(tables.map(|(name, table)| (name.clone(), columns(table))).collect())
+}
+
+#[test]
+fn lineage_is_as_in_sqlmesh() {
+    let cases: Value = serde_json::from_str(include_str!("fixtures/lineage.json")).unwrap();
+    let schemas = schemas(&cases);
+    let (mut checked, mut wrong) = (0, Vec::new());
+    for case in cases["cases"].as_array().unwrap() {
+        if case.get("quirk").is_some() {
+            continue;
+        }
+        let sql = case["sql"].as_str().unwrap();
+        let query = Query::parse(sql, Dialect::DuckDb).unwrap_or_else(|e| panic!("{sql}: {e}"));
+        checked += 1;
+        let source = |s: &Value| {
+            (s["table"].as_str().unwrap().to_owned(), s["column"].as_str().unwrap().to_owned())
+        };
+        let expected: BTreeMap<String, BTreeSet<(String, String)>> = case["expected"]
+            .as_object()
+            .unwrap()
+            .iter()
+            .map(|(name, sources)| (name.clone(), sources.as_array().unwrap().iter().map(source).collect()))
+            .collect();
+        let lineage = query.lineage(&schemas);
+        let got: BTreeMap<_, _> = lineage.columns.iter().map(|(n, c)| (n.clone(), c.sources.clone())).collect();
+        if got != expected {
+            wrong.push(format!("{sql}\n  expected {expected:?}\n  got      {:?}", lineage.columns));
+        }
+        let names = query.output_columns(&schemas);
+        if let Some(names) = names {
+            let names: BTreeSet<String> = names.into_iter().map(|c| c.name).collect();
+            assert_eq!(names, expected.keys().cloned().collect(), "{sql}");
+        }
+    }
+    println!("{} of {checked} differ:\n{}", wrong.len(), wrong.join("\n"));
+    assert!(checked > 80 && wrong.len() * 100 <= checked * 2, "{} of {checked}:\n{}", wrong.len(), wrong.join("\n"));
+}
