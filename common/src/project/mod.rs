@@ -1,5 +1,7 @@
 //! A SQLMesh project: its files become settings, models, audits and macros, with findings.
 
+pub mod audits_builtin;
+mod macros;
 pub mod model;
 pub mod render;
 
