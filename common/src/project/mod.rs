@@ -1,6 +1,7 @@
 //! A SQLMesh project: its files become settings, models, audits and macros, with findings.
 
 mod audit_file;
+pub mod audits_builtin;
 mod context;
 mod cron;
 mod ddl;
@@ -10,6 +11,7 @@ mod fields;
 mod glob;
 mod kind;
 mod load;
+mod macros;
 pub mod model;
 mod model_file;
 mod properties;

@@ -1,12 +1,25 @@
 //! Expanding a model's macros for one point of use: `@` macros, macro variables, Jinja.
+//!
+//! The user's text stays the user's: only macro spans are replaced, nothing is reformatted.
+
+mod audit;
+mod jinja;
+pub(crate) mod time;
+mod usage;
 
 use std::collections::BTreeMap;
+use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
 use crate::id::ModelName;
 use crate::interval::Timestamp;
-use crate::project::model::ColumnDef;
+use crate::project::macros::{Expander, lex};
+use crate::project::model::{Code, ColumnDef, Language};
+use crate::sql::Dialect;
+
+pub use audit::render_audit;
+pub use usage::{MacroUse, macro_use};
 
 /// What a model's macros may see besides time: part of its snapshot, so a worker needs no project.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
@@ -63,6 +76,29 @@ pub enum Stage {
     Demoting,
     /// Checking a batch.
     Auditing,
+    /// Running a unit test.
+    Testing,
+    /// Before anything of a plan or run.
+    BeforeAll,
+    /// After everything of a plan or run.
+    AfterAll,
+}
+
+impl Stage {
+    /// The name as SQLMesh writes it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Loading => "loading",
+            Self::Creating => "creating",
+            Self::Evaluating => "evaluating",
+            Self::Promoting => "promoting",
+            Self::Demoting => "demoting",
+            Self::Auditing => "auditing",
+            Self::Testing => "testing",
+            Self::BeforeAll => "before_all",
+            Self::AfterAll => "after_all",
+        }
+    }
 }
 
 /// What the time variables are.
@@ -87,3 +123,145 @@ pub enum TimeVars {
     /// macro that would have to look at their value fails.
     Symbolic,
 }
+
+/// A point of use: everything that macros may see there.
+#[derive(Debug, Clone)]
+pub struct RenderContext<'a> {
+    /// What the snapshot carries for macros.
+    pub env: &'a RenderEnv,
+    /// Values of the model's blueprint, by lower-case name, as SQL text.
+    pub blueprint: &'a BTreeMap<String, String>,
+    /// The dialect of the text.
+    pub dialect: Dialect,
+    /// What time variables are.
+    pub time: TimeVars,
+    /// The value of `@runtime_stage`.
+    pub stage: Stage,
+    /// The value of `@this_model`, as SQL text: a quoted name, or in audits a subquery.
+    pub this_model: Option<&'a str>,
+    /// The value of `@model_kind_name`; empty where there is no model.
+    pub model_kind_name: &'a str,
+    /// Values that win over variables, such as an audit's arguments: by lower-case name, as SQL
+    /// text.
+    pub locals: &'a BTreeMap<String, String>,
+    /// The model's pre-statements: those that are `@DEF(…)` define for every text of the model.
+    pub definitions: &'a [Code],
+    /// The value of `@this_env`, where statements run for an environment.
+    pub this_env: Option<&'a str>,
+    /// The value of `@schemas`, there.
+    pub schemas: &'a [String],
+    /// The value of `@views`, there.
+    pub views: &'a [String],
+}
+
+static NOTHING: BTreeMap<String, String> = BTreeMap::new();
+
+impl<'a> RenderContext<'a> {
+    /// A point of use outside any model; fields are public, so that callers add what they have.
+    pub fn new(env: &'a RenderEnv, dialect: Dialect, time: TimeVars, stage: Stage) -> Self {
+        Self {
+            env,
+            blueprint: &NOTHING,
+            dialect,
+            time,
+            stage,
+            this_model: None,
+            model_kind_name: "",
+            locals: &NOTHING,
+            definitions: &[],
+            this_env: None,
+            schemas: &[],
+            views: &[],
+        }
+    }
+}
+
+/// Why a text can't be rendered, and where in its file.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RenderError {
+    /// The line in the model's file, from 1.
+    pub line: u32,
+    /// The column in characters, from 1.
+    pub column: u32,
+    /// A stable word for programs (`undefined-variable`).
+    pub code: &'static str,
+    /// What is wrong, as one sentence without a full stop.
+    pub message: String,
+    /// What to do about it.
+    pub hint: Option<String>,
+}
+
+impl RenderError {
+    pub(crate) fn at(
+        source: &str,
+        first_line: u32,
+        offset: usize,
+        code: &'static str,
+        message: String,
+        hint: Option<String>,
+    ) -> Self {
+        let before = source.get(..offset.min(source.len())).unwrap_or("");
+        let line = first_line + before.bytes().filter(|b| *b == b'\n').count() as u32;
+        let column = before.rsplit('\n').next().unwrap_or("").chars().count() as u32 + 1;
+        Self { line, column, code, message, hint }
+    }
+}
+
+impl fmt::Display for RenderError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}:{}: {}", self.line, self.column, self.message)
+    }
+}
+
+impl std::error::Error for RenderError {}
+
+/// Expands a query's macros.
+///
+/// # Errors
+/// What macros name or ask that isn't there or can't be computed, with its place in the file.
+pub fn render(code: &Code, context: &RenderContext<'_>) -> Result<String, RenderError> {
+    if code.language == Language::Sql && !code.text.contains('@') {
+        return Ok(code.text.clone());
+    }
+    let from_jinja;
+    let text = match code.language {
+        Language::Sql => code.text.as_str(),
+        Language::Jinja => {
+            from_jinja = jinja::render(code, context)?;
+            &from_jinja
+        }
+    };
+    let mut expander = Expander::new(context, text, code.line);
+    expander.define_all(context.definitions)?;
+    expander.expand(text)
+}
+
+/// Expands a statement's macros; what vanishes is no statement, and a macro or Jinja may give
+/// several.
+///
+/// # Errors
+/// As [`render`].
+pub fn render_statement(code: &Code, context: &RenderContext<'_>) -> Result<Vec<String>, RenderError> {
+    if code.language == Language::Sql && crate::project::macros::is_definition(&code.text) {
+        return Ok(Vec::new());
+    }
+    let text = render(code, context)?;
+    Ok(lex::split(&text, b';', context.dialect).into_iter().map(str::to_owned).collect())
+}
+
+/// The model name of a relation as written in a dialect: its parts normalised, and the default
+/// catalog left out. Nothing where the text is no name of one to three parts.
+pub fn relation_name(text: &str, dialect: Dialect, default_catalog: Option<&str>) -> Option<ModelName> {
+    let parts = lex::name_parts(text, dialect)?;
+    let names: Vec<String> = parts.iter().map(|(name, quoted)| dialect.normalize(name, *quoted)).collect();
+    let names = match names.as_slice() {
+        [catalog, rest @ ..] if rest.len() == 2 && default_catalog.is_some_and(|d| d.eq_ignore_ascii_case(catalog)) => {
+            rest
+        }
+        all => all,
+    };
+    names.join(".").parse().ok()
+}
+
+#[cfg(test)]
+mod tests;
