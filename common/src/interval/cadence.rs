@@ -58,6 +58,11 @@ impl Cadence {
         Ok(Self { cron: cron.to_owned(), zone, fields, regular, unit })
     }
 
+    /// Every UTC day.
+    pub fn daily() -> Self {
+        Self::parse("@daily", None).expect("`@daily` is a cron, as this module's tests show")
+    }
+
     /// The cron as written.
     pub fn cron(&self) -> &str {
         &self.cron

@@ -9,7 +9,7 @@ use super::{Change, Plan, PlannedModel};
 use crate::interval::{Interval, batches};
 
 /// The document's schema number.
-pub const SCHEMA: u32 = 1;
+const SCHEMA: u32 = 1;
 
 /// One batch that ran: model, start, end, how it ended.
 pub type Executed = (String, String, String, String);

@@ -10,8 +10,8 @@ use crate::diagnostic::{Diagnostic, Location};
 use crate::id::{Hash128, ModelName};
 use crate::plan::topological;
 use crate::project::model::{ColumnDef, Language, Model, ModelSource};
-use crate::project::render::RenderEnv;
-use crate::project::{Project, Settings, macro_use, seed, suggest};
+use crate::project::render::{RenderEnv, macro_use, relation_name};
+use crate::project::{Project, Settings, seed, suggest};
 
 /// A project's snapshots.
 #[derive(Debug, Clone, Default)]
@@ -151,13 +151,13 @@ fn environment(project: &Project, model: &Model) -> (RenderEnv, Vec<ModelName>) 
     let mut jinja = false;
     for code in codes(model) {
         if code.language == Language::Jinja || code.text.contains('@') {
-            used.extend(macro_use(code, model.dialect).variables);
+            used.extend(macro_use(code).variables);
             jinja |= code.language == Language::Jinja;
         }
     }
     for text in properties(model).filter(|text| text.contains('@')) {
         let code = crate::project::model::Code { text: text.to_owned(), language: Language::Sql, line: 1 };
-        used.extend(macro_use(&code, model.dialect).variables);
+        used.extend(macro_use(&code).variables);
     }
     if !used.is_empty() {
         let all = settings.variables_of(gateway);
@@ -177,7 +177,9 @@ fn environment(project: &Project, model: &Model) -> (RenderEnv, Vec<ModelName>) 
 /// Models whose columns the macros ask for.
 fn asked(model: &Model, env: &RenderEnv) -> Vec<ModelName> {
     let texts = codes(model).filter(|code| code.text.contains('@'));
-    texts.flat_map(|code| macro_use(code, model.dialect).relations(env, model.dialect)).collect()
+    let needed = texts.flat_map(|code| macro_use(code).schemas_needed);
+    let catalog = env.default_catalog.as_deref();
+    needed.filter_map(|text| relation_name(&text, model.dialect, catalog)).collect()
 }
 
 fn codes(model: &Model) -> impl Iterator<Item = &crate::project::model::Code> {

@@ -112,6 +112,13 @@ pub struct Relation {
     pub table: String,
 }
 
+impl Relation {
+    /// A relation in the connection's own catalog.
+    pub fn new(schema: impl Into<String>, table: impl Into<String>) -> Self {
+        Self { catalog: None, schema: schema.into(), table: table.into() }
+    }
+}
+
 impl fmt::Display for Relation {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if let Some(catalog) = &self.catalog {

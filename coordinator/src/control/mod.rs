@@ -24,8 +24,8 @@ use tracing::{info, warn};
 
 pub use book::PlanState;
 pub(crate) use book::{Book, PlanBody};
-pub(crate) use command::{ApplyError, Command, Handle, Refused};
-pub(crate) use report::{ExecutedBatch, PlanView, WorkerView};
+pub(crate) use command::{ApplyError, Command, Handle, NotReady, Refused};
+pub use report::{ExecutedBatch, FailureView, ModelView, PlanView, WorkerView};
 
 use crate::apply::{Group, groups};
 use crate::schedule::{Config, Event, Instant, Output, Random, Record, Scheduler};

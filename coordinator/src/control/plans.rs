@@ -52,7 +52,7 @@ impl Control {
             }
             Command::Progress { plan, since, reply } => drop(reply.send(self.view(plan, since))),
             Command::Why { plan, table, at, reply } => {
-                drop(reply.send(self.scheduler.why_waiting(plan, &table, at)));
+                drop(reply.send(self.scheduler.why_waiting(plan, &table, at.start)));
             }
             Command::Workers { reply } => drop(reply.send(self.workers.view())),
             Command::Tick
@@ -197,7 +197,7 @@ impl Control {
     }
 
     /// Records of snapshots are written once; those that exist stay.
-    async fn keep_snapshots(&mut self, records: &[Arc<SnapshotRecord>]) -> Result<(), ControlError> {
+    pub(super) async fn keep_snapshots(&mut self, records: &[Arc<SnapshotRecord>]) -> Result<(), ControlError> {
         let new: Vec<_> =
             records.iter().filter(|record| !self.book.snapshots.contains_key(&record.id())).cloned().collect();
         for chunk in new.chunks(CHUNK) {
@@ -223,7 +223,7 @@ impl Control {
         Ok(())
     }
 
-    async fn materialise(&mut self, plan: &Plan) -> Result<BTreeMap<TableId, Todo>, ControlError> {
+    pub(super) async fn materialise(&mut self, plan: &Plan) -> Result<BTreeMap<TableId, Todo>, ControlError> {
         let todo = apply::todos(plan, &self.book);
         let entries: Vec<_> = todo.iter().collect();
         for chunk in entries.chunks(CHUNK) {

@@ -30,6 +30,9 @@ impl Control {
             }
         }
         let mut known = Vec::new();
+        for (id, _, _) in &under_way {
+            known.extend(self.setbacks(*id).await?);
+        }
         for (key, lease) in leases {
             match self.recovered(&key, lease) {
                 Some(event) => known.push(event),
@@ -76,9 +79,6 @@ impl Control {
         let now = self.now();
         self.scheduler.on(now, Event::Limits(body.plan.layout.concurrent_tasks.clone()), out);
         self.scheduler.on(now, Event::Admit(work), out);
-        for event in self.setbacks(id).await? {
-            self.scheduler.on(now, Event::Recovered(event), out);
-        }
         Ok(())
     }
 

@@ -254,7 +254,7 @@ fn models(progress: &PlanProgress) -> Vec<ModelView> {
             done: node.done,
             in_flight: node.in_flight,
             failed: node.failed,
-            waits: node.waiting.as_ref().map(ToString::to_string),
+            waits: node.waiting.first().map(ToString::to_string),
         })
         .collect()
 }

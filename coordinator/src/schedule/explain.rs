@@ -1,5 +1,7 @@
 //! How far a plan is, and why a batch doesn't run yet.
 
+use std::fmt;
+
 use coord_common::id::{PlanId, Token, WorkerId};
 use coord_common::interval::{Interval, IntervalSet, Timestamp};
 use coord_common::task::{Failure, TableId};
@@ -104,6 +106,32 @@ pub enum Reason {
         /// Which gateway.
         gateway: String,
     },
+}
+
+impl fmt::Display for Reason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Leased { worker, token, .. } => write!(f, "it runs on {worker} under token {token}"),
+            Self::Overlapped { interval, .. } => write!(f, "a lease over {interval} overlaps it"),
+            Self::Failed(failure) => write!(f, "it failed: {failure}"),
+            Self::Stopped { upstream } => write!(f, "its upstream {} failed", upstream.model),
+            Self::Cancelling => f.write_str("its plan is being cancelled"),
+            Self::UpstreamNotCreated { upstream } => {
+                write!(f, "its upstream {} has no table yet", upstream.model)
+            }
+            Self::UpstreamMisses { upstream, missing } => {
+                write!(f, "its upstream {} still misses", upstream.model)?;
+                missing.hull().map_or(Ok(()), |hull| write!(f, " {hull}"))
+            }
+            Self::Backoff { .. } => f.write_str("it waits for another attempt"),
+            Self::After(interval) => write!(f, "it waits for {interval}, which comes before it"),
+            Self::Concurrency { limit } => write!(f, "its model already has {limit} batches in flight"),
+            Self::GatewayLimit { gateway, limit } => {
+                write!(f, "gateway {gateway} already has {limit} leases in flight")
+            }
+            Self::NoWorker { gateway } => write!(f, "no worker that reaches gateway {gateway} has room"),
+        }
+    }
 }
 
 impl Scheduler {

@@ -88,6 +88,22 @@ fn pid_text(pid: Option<u32>) -> String {
 }
 
 impl StoreError {
+    /// Whether asking again can't help, now or in another term: the state itself is wrong, or access
+    /// to it is.
+    pub fn is_final(&self) -> bool {
+        match self {
+            Self::Corrupt { .. }
+            | Self::NewerSchema { .. }
+            | Self::OlderSchema { .. }
+            | Self::Denied(_)
+            | Self::InUse { .. }
+            | Self::Storage { .. }
+            | Self::Invalid(_)
+            | Self::TooLarge { .. } => true,
+            Self::Unavailable(_) | Self::Unknown(_) | Self::LeaseGone(_) => false,
+        }
+    }
+
     /// Whether the same request may simply be sent again. Not so after [`StoreError::Unknown`]:
     /// that asks for a read first.
     pub fn retryable(&self) -> bool {

@@ -4,20 +4,22 @@
 //! r1/lead                                who leads; its create revision is the term
 //! r1/schema                              the state's format
 //! r1/env/<environment>                   the pointer
-//! r1/blob/<hash>/<n>                     snapshot sets and plan bodies, in chunks
-//! r1/plan/<plan>                         a plan's progress
-//! r1/iv/<model>/<table>                  intervals that a table holds
-//! r1/todo/<plan>/<model>/<table>         intervals that a plan has still to compute
-//! r1/lease/<model>/<table>/<slot>        a batch in flight or failed
-//! r1/ref/<snapshot>/<owner>              what keeps a snapshot
-//! r1/gc/<snapshot>                       the janitor's marks
-//! r1/worker/<worker> r1/join/<hash>      workers and their join tokens
-//! r1/audit/head r1/audit/<sequence>      the audit chain
+//! r1/applying/<environment>              the plan that may move the pointer
+//! r1/blob/<hash>/<n>                     environments' sets, plan bodies, large snapshots, in chunks
+//! r1/plan/<plan>                         how far a plan is, and what happened to it
+//! r1/snap/<snapshot>                     a planned snapshot, or the blob that holds it
+//! r1/iv/<table>                          intervals that a table holds; the table exists
+//! r1/todo/<plan>/<table>                 intervals that a plan has still to compute
+//! r1/setback/<plan>/wait/<batch>         a batch that waits for another attempt
+//! r1/setback/<plan>/failed/<batch>       a batch that failed for good
+//! r1/lease/<token>                       a batch or promotion in flight
+//! r1/lost/<batch>                        a batch whose lease was lost and whose fence is to be raised
 //! ```
 
 use std::fmt::{Display, Write};
 
-use coord_common::id::{EnvironmentName, Hash128, ModelName, PlanId, SnapshotId, WorkerId};
+use coord_common::id::{EnvironmentName, Hash128, PlanId, SnapshotId, Token};
+use coord_common::task::{Batch, TableId};
 
 /// What all keys of this layout start with.
 pub const ROOT: &str = "r1/";
@@ -35,20 +37,16 @@ pub const PLANS: &str = "r1/plan/";
 pub const INTERVALS: &str = "r1/iv/";
 /// All that plans have still to do.
 pub const TODOS: &str = "r1/todo/";
-/// All batches in flight or failed.
+/// All batches and promotions in flight.
 pub const LEASES: &str = "r1/lease/";
-/// All references to snapshots.
-pub const REFS: &str = "r1/ref/";
-/// All marks of the janitor.
-pub const GC: &str = "r1/gc/";
-/// All workers.
-pub const WORKERS: &str = "r1/worker/";
-/// All join tokens.
-pub const JOINS: &str = "r1/join/";
-/// The head of the audit chain; not under [`AUDITS`]' numbers in order, as `h` sorts after digits.
-pub const AUDIT_HEAD: &str = "r1/audit/head";
-/// The audit chain with its head.
-pub const AUDITS: &str = "r1/audit/";
+/// All planned snapshots.
+pub const SNAPSHOTS: &str = "r1/snap/";
+/// All environments' claims.
+pub const APPLYING: &str = "r1/applying/";
+/// All batches whose leases were lost.
+pub const LOST: &str = "r1/lost/";
+/// All batches that wait or failed.
+pub const SETBACKS: &str = "r1/setback/";
 
 /// An environment's pointer.
 pub fn environment(name: &EnvironmentName) -> String {
@@ -70,19 +68,14 @@ pub fn plan(plan: PlanId) -> String {
     join(PLANS, &[&plan])
 }
 
-/// The intervals that a table holds; `table` is the table's id within its model.
-pub fn intervals(model: &ModelName, table: impl Display) -> String {
-    join(INTERVALS, &[model, &table])
-}
-
-/// The intervals of all tables of a model (a prefix).
-pub fn intervals_of(model: &ModelName) -> String {
-    join(INTERVALS, &[model]) + "/"
+/// The intervals that a table holds.
+pub fn intervals(table: &TableId) -> String {
+    join(INTERVALS, &[table])
 }
 
 /// What a plan has still to do for a table.
-pub fn todo(plan: PlanId, model: &ModelName, table: impl Display) -> String {
-    join(TODOS, &[&plan, model, &table])
+pub fn todo(plan: PlanId, table: &TableId) -> String {
+    join(TODOS, &[&plan, table])
 }
 
 /// All that a plan has still to do (a prefix).
@@ -90,44 +83,49 @@ pub fn todos_of(plan: PlanId) -> String {
     join(TODOS, &[&plan]) + "/"
 }
 
-/// The lease of one slot of a table. Slots sort by number up to ten digits.
-pub fn lease(model: &ModelName, table: impl Display, slot: i64) -> String {
-    join(LEASES, &[model, &table, &format_args!("{slot:010}")])
+/// The lease with a token. Leases sort by token.
+pub fn lease(token: Token) -> String {
+    join(LEASES, &[&format_args!("{:020}", token.0)])
 }
 
-/// All leases of a table (a prefix).
-pub fn leases_of(model: &ModelName, table: impl Display) -> String {
-    join(LEASES, &[model, &table]) + "/"
+/// A planned snapshot.
+pub fn snapshot(id: SnapshotId) -> String {
+    join(SNAPSHOTS, &[&id])
 }
 
-/// What keeps a snapshot: a plan or an environment's set.
-pub fn reference(snapshot: SnapshotId, owner: impl Display) -> String {
-    join(REFS, &[&snapshot, &owner])
+/// Which plan may move an environment's pointer.
+pub fn applying(environment: &EnvironmentName) -> String {
+    join(APPLYING, &[environment])
 }
 
-/// All that keeps a snapshot (a prefix).
-pub fn references_of(snapshot: SnapshotId) -> String {
-    join(REFS, &[&snapshot]) + "/"
+/// A batch whose lease was lost.
+pub fn lost(batch: &Batch) -> String {
+    join(LOST, &[batch])
 }
 
-/// The janitor's mark on a snapshot.
-pub fn gc(snapshot: SnapshotId) -> String {
-    join(GC, &[&snapshot])
+/// All batches of a plan that wait or failed (a prefix).
+pub fn setbacks_of(plan: PlanId) -> String {
+    join(SETBACKS, &[&plan]) + "/"
 }
 
-/// A worker's registration.
-pub fn worker(id: &WorkerId) -> String {
-    join(WORKERS, &[id])
+/// A batch that waits for another attempt.
+pub fn waiting(plan: PlanId, batch: &Batch) -> String {
+    join(SETBACKS, &[&plan, &"wait", batch])
 }
 
-/// A join token, by its hash.
-pub fn join_token(hash: Hash128) -> String {
-    join(JOINS, &[&hash])
+/// All batches of a plan that wait (a prefix).
+pub fn waits_of(plan: PlanId) -> String {
+    join(SETBACKS, &[&plan, &"wait"]) + "/"
 }
 
-/// An entry of the audit chain. Entries sort by number.
-pub fn audit(sequence: u64) -> String {
-    join(AUDITS, &[&format_args!("{sequence:020}")])
+/// A batch that failed for good.
+pub fn failed(plan: PlanId, batch: &Batch) -> String {
+    join(SETBACKS, &[&plan, &"failed", batch])
+}
+
+/// All batches of a plan that failed (a prefix).
+pub fn failures_of(plan: PlanId) -> String {
+    join(SETBACKS, &[&plan, &"failed"]) + "/"
 }
 
 /// The names in a key after `prefix` (one of this module's), unescaped; nothing where the key is
@@ -181,32 +179,38 @@ fn unescape(text: &str) -> Option<String> {
 
 #[cfg(test)]
 mod tests {
+    use coord_common::id::Version;
+    use coord_common::interval::{Interval, Timestamp};
     use proptest::prelude::*;
 
     use super::*;
 
+    fn batch(model: &str, start: i64) -> Batch {
+        let table = TableId { model: model.parse().unwrap(), version: Version(Hash128(1)), dev: false };
+        Batch { table, interval: Interval { start: Timestamp(start), end: Timestamp(start + 1) } }
+    }
+
     #[test]
     fn no_models_name_reaches_into_anothers_keys() {
-        let (sly, plain): (ModelName, ModelName) = ("a.b/c".parse().unwrap(), "a.b".parse().unwrap());
-        assert_eq!(intervals(&sly, "t"), "r1/iv/a.b%2Fc/t");
-        assert!(!intervals(&sly, "t").starts_with(&intervals_of(&plain)));
+        let plan = PlanId(Hash128(7));
+        let key = todo(plan, &batch("a.b/c", 0).table);
+        assert!(key.starts_with(&todos_of(plan)));
+        assert_eq!(key.matches('/').count(), 3);
     }
 
     #[test]
     fn numbered_keys_sort_by_number() {
-        let model: ModelName = "m".parse().unwrap();
-        assert!(lease(&model, "t", 9) < lease(&model, "t", 10));
-        assert!(audit(99) < audit(100) && audit(u64::MAX).as_str() < AUDIT_HEAD);
+        assert!(lease(Token(9)) < lease(Token(10)));
         assert!(blob_chunk(Hash128(1), 9) < blob_chunk(Hash128(1), 10));
     }
 
     proptest! {
         #[test]
-        fn the_names_in_a_key_come_back(table in "[^\u{0}]{1,20}", slot in 0i64..1_000_000) {
-            let model: ModelName = "sch.mödel/%2F".parse().unwrap();
-            let key = lease(&model, &table, slot);
-            let names = parts(&key, LEASES).unwrap();
-            prop_assert_eq!(names, vec![model.to_string(), table, format!("{slot:010}")]);
+        fn the_names_in_a_key_come_back(model in "[a-z%/]{1,12}", start in any::<i32>()) {
+            let batch = batch(&model, i64::from(start));
+            let plan = PlanId(Hash128(3));
+            let key = waiting(plan, &batch);
+            prop_assert_eq!(parts(&key, &waits_of(plan)).unwrap(), vec![batch.to_string()]);
         }
     }
 }

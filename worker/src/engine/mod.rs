@@ -36,24 +36,7 @@ use async_trait::async_trait;
 use coord_common::id::Token;
 use coord_common::project::model::ColumnDef;
 use coord_common::sql::Dialect;
-
-/// A table or view in the warehouse. Parts are literal names; the engine quotes them.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Relation {
-    /// The catalog; absent: the connection's own.
-    pub catalog: Option<String>,
-    /// The schema.
-    pub schema: String,
-    /// The table's or view's name.
-    pub table: String,
-}
-
-impl Relation {
-    /// A relation in the connection's own catalog.
-    pub fn new(schema: impl Into<String>, table: impl Into<String>) -> Self {
-        Self { catalog: None, schema: schema.into(), table: table.into() }
-    }
-}
+pub use coord_common::task::Relation;
 
 /// Who may write: the row that every attempt at the same piece of work must win.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -66,6 +49,8 @@ pub struct Fence {
     pub plan: String,
     /// What the slot belongs to (a snapshot or table), so that its rows can be pruned together.
     pub table: String,
+    /// Slots of lost attempts at overlapping work: the token shuts them out, too.
+    pub supersedes: Vec<String>,
 }
 
 /// An audit: a query that returns bad rows.
