@@ -136,6 +136,8 @@ impl TransactionalEngine {
                 Ok(Attempt::CommitUnknown(error)) if tries >= TRIES => return Err(error),
                 Ok(Attempt::CommitUnknown(_)) => commit_unknown = true,
                 Err(error) if tries < TRIES && worth_another_try(&error) => {}
+                // An idle connection may have died unseen; what it had open is rolled back.
+                Err(error) if tries == 1 && error.connection_lost() => {}
                 Err(error) => return Err(error),
             }
             tokio::time::sleep(PAUSE * tries).await;

@@ -102,9 +102,12 @@ async fn a_zombie_cannot_commit_after_a_newer_token_was_raised(lab: Lab) {
     let insert = Write::Append { query: "SELECT 2 AS i".to_owned() };
     let profile = lab.engine.pool.profile();
     // The newer attempt overtakes before the zombie has begun, and after; or it has only raised.
-    for (slot, begun_first, newer_writes) in
-        [("early", false, true), ("late", true, true), ("early raise", false, false), ("late raise", true, false)]
-    {
+    for (slot, begun_first, newer_writes) in [
+        ("early", false, true),
+        ("late", true, true),
+        ("early raise", false, false),
+        ("late raise", true, false),
+    ] {
         let (old, newer) = (batch(slot, 10, insert.clone()), batch(slot, 11, insert.clone()));
         let mut zombie = lab.engine.pool.get().await.unwrap();
         let ledger = lab.engine.ledger(&mut *zombie, None).await.unwrap();
