@@ -16,7 +16,8 @@ pub enum Event {
     /// A plan is to be carried out. Its todo is already durable. Admitting a plan that is already
     /// there changes nothing.
     Admit(PlanWork),
-    /// What a former leader had recorded; after all plans were admitted, before any worker asks.
+    /// What a former leader had recorded; after all plans were admitted (also those that are being
+    /// cancelled: they are cancelled again afterwards), before any worker asks.
     Recovered(Recovered),
     /// An environment's views are to be switched on behalf of a plan, which needn't be admitted.
     Promote(Promote, PlanId),

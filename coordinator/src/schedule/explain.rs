@@ -146,7 +146,10 @@ impl Scheduler {
         let nodes = plan.nodes.iter().enumerate().map(|(index, node)| {
             let total = totals[index];
             let first = node.pending.ranges().first().map(|range| range.start);
-            let waiting = first.map(|at| self.reasons(plan, index, at)).unwrap_or_default();
+            let waiting = match first {
+                Some(at) => self.reasons(plan, index, at),
+                None => self.uncreated_reasons(plan, node),
+            };
             NodeProgress {
                 table: node.task.table.clone(),
                 total,
@@ -204,6 +207,18 @@ impl Scheduler {
         }
         reasons.extend(self.own_reasons(node, table, batch));
         reasons
+    }
+
+    /// Why a table that only has to exist doesn't yet.
+    fn uncreated_reasons(&self, plan: &Plan, node: &Node) -> Vec<Reason> {
+        if plan.phase != Phase::Running || !node.wants_create(self.tables.get(node.table)) {
+            return Vec::new();
+        }
+        let parents = node.parents.iter().map(|edge| &plan.nodes[edge.node]);
+        parents
+            .filter(|parent| !self.tables.get(parent.table).created)
+            .map(|parent| Reason::UpstreamNotCreated { upstream: parent.task.table.clone() })
+            .collect()
     }
 
     fn leased(&self, plan: u64, node: usize, table: &Table, point: Interval) -> Option<Reason> {

@@ -2,6 +2,7 @@
 //!
 //! Drivers block, so each connection has a thread of its own.
 
+use std::any::Any;
 use std::path::Path;
 use std::sync::mpsc::{Sender, channel};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -23,10 +24,23 @@ use super::error::{EngineError, class_of_sqlstate, of_duckdb_message};
 use super::profile::{Describe, Profile};
 use super::session::{Answer, Canceller, Connector, Session};
 
+/// An open database. It is released once no connection is left, and `after` only then.
+pub(crate) struct SharedDatabase {
+    // Fields are dropped in this order.
+    database: ManagedDatabase,
+    _after: Box<dyn Any + Send + Sync>,
+}
+
+impl SharedDatabase {
+    pub(crate) fn new(database: ManagedDatabase, after: Box<dyn Any + Send + Sync>) -> Self {
+        Self { database, _after: after }
+    }
+}
+
 /// Makes connections to one database of a driver.
 pub(crate) struct AdbcConnector {
     profile: Profile,
-    database: Arc<ManagedDatabase>,
+    database: Arc<SharedDatabase>,
     /// Statements for the first connection only.
     once: Vec<String>,
     once_done: OnceCell<()>,
@@ -41,12 +55,17 @@ impl AdbcConnector {
             (OptionDatabase::from(name.as_str()), OptionValue::String(value.reveal().to_owned()))
         });
         let database = driver.new_database_with_opts(options).map_err(|error| of_adbc(&error))?;
-        Ok(Self::new(config.profile.clone(), Arc::new(database), Vec::new(), config.on_connect.clone()))
+        Ok(Self::new(
+            config.profile.clone(),
+            Arc::new(SharedDatabase::new(database, Box::new(()))),
+            Vec::new(),
+            config.on_connect.clone(),
+        ))
     }
 
     pub(crate) fn new(
         profile: Profile,
-        database: Arc<ManagedDatabase>,
+        database: Arc<SharedDatabase>,
         once: Vec<String>,
         on_connect: Vec<String>,
     ) -> Self {
@@ -108,13 +127,13 @@ struct Live {
 }
 
 impl AdbcSession {
-    async fn start(database: Arc<ManagedDatabase>, describe: Describe) -> Result<Self, EngineError> {
+    async fn start(database: Arc<SharedDatabase>, describe: Describe) -> Result<Self, EngineError> {
         let (jobs, inbox) = channel::<Job>();
         let (ready, connected) = oneshot::channel();
         let running = Running::default();
         let shared = running.clone();
         let serve = move || {
-            let connection = match database.new_connection() {
+            let connection = match database.database.new_connection() {
                 Ok(connection) => connection,
                 Err(error) => {
                     let _ = ready.send(Err(of_adbc(&error)));

@@ -48,6 +48,10 @@ impl ColumnCache {
     /// More entries than this, and the cache of queries starts anew.
     const LIMIT: usize = 20_000;
 
+    fn knows(&self, target: &Relation) -> bool {
+        self.targets.lock().unwrap_or_else(PoisonError::into_inner).contains_key(target)
+    }
+
     fn forget(&self, target: &Relation) {
         self.targets.lock().unwrap_or_else(PoisonError::into_inner).remove(target);
         self.queries.lock().unwrap_or_else(PoisonError::into_inner).retain(|(of, _), _| of != target);
@@ -115,13 +119,14 @@ impl TransactionalEngine {
                 session = self.pool.get() => session?,
                 () = cancel.cancelled() => return Err(EngineError::cancelled()),
             };
+            let remembered = self.columns.knows(&batch.target);
             let canceller = session.canceller();
             let work = self.attempt(&mut *session, batch, cancel);
             let result = cancellable(cancel, &*canceller, work).await;
-            // A cancel may hit the connection late: it must not stop the next batch. And what the
-            // model's own statements leave behind (settings, temporary tables) must not reach it.
+            // A connection is used again only if it is as it was: a cancel may still hit it late, an
+            // error may have left a transaction, the model's own statements settings and tables.
             let own_statements = !batch.pre.is_empty() || !batch.post.is_empty();
-            if !own_statements && !cancel.is_cancelled() && !matches!(result, Ok(Attempt::CommitUnknown(_))) {
+            if matches!(result, Ok(Attempt::Report(_))) && !own_statements && !cancel.is_cancelled() {
                 session.give_back();
             } else {
                 drop(session);
@@ -136,6 +141,10 @@ impl TransactionalEngine {
                 Ok(Attempt::CommitUnknown(error)) if tries >= TRIES => return Err(error),
                 Ok(Attempt::CommitUnknown(_)) => commit_unknown = true,
                 Err(error) if tries < TRIES && worth_another_try(&error) => {}
+                // Somebody else may have dropped or altered the table; what was known is forgotten.
+                Err(error) if tries == 1 && remembered && error.names_something_wrong() => {}
+                // An idle connection may have died unseen; what it had open is rolled back.
+                Err(error) if tries == 1 && error.connection_lost() => {}
                 Err(error) => return Err(error),
             }
             tokio::time::sleep(PAUSE * tries).await;

@@ -3,12 +3,13 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::time::Duration;
 
 use adbc_core::Driver;
 use adbc_core::options::{OptionDatabase, OptionValue};
 use adbc_driver_manager::{ManagedDatabase, ManagedDriver};
 
-use super::adbc::{self, AdbcConnector, of_adbc};
+use super::adbc::{self, AdbcConnector, SharedDatabase, of_adbc};
 use super::config::{DuckDbCatalog, DuckDbConfig};
 use super::error::EngineError;
 use super::profile::Profile;
@@ -23,21 +24,29 @@ static DRIVERS: Mutex<BTreeMap<PathBuf, ManagedDriver>> = Mutex::new(BTreeMap::n
 
 /// Open files by path. The file's lock is the process's, so opening it twice in one process would
 /// not be refused, and would destroy it.
-static FILES: Mutex<BTreeMap<PathBuf, Weak<ManagedDatabase>>> = Mutex::new(BTreeMap::new());
+static FILES: Mutex<BTreeMap<PathBuf, Weak<SharedDatabase>>> = Mutex::new(BTreeMap::new());
+
+/// A file's place in [`FILES`]; given up once the file is closed.
+struct Registered(PathBuf);
+
+impl Drop for Registered {
+    fn drop(&mut self) {
+        FILES.lock().unwrap_or_else(PoisonError::into_inner).remove(&self.0);
+    }
+}
 
 /// Opens the database, made if missing.
 pub(crate) fn connector(config: &DuckDbConfig) -> Result<AdbcConnector, EngineError> {
     let mut driver = driver(config.library.as_deref())?;
     let database = match &config.database {
-        None => Arc::new(open(&mut driver, ":memory:")?),
-        Some(path) if path.as_os_str() == ":memory:" => Arc::new(open(&mut driver, ":memory:")?),
-        Some(path) => open_file(&mut driver, path)?,
+        Some(path) if path.as_os_str() != ":memory:" => open_file(&mut driver, path)?,
+        Some(_) | None => Arc::new(SharedDatabase::new(open(&mut driver, ":memory:")?, Box::new(()))),
     };
     let (once, on_connect) = setup(config);
     Ok(AdbcConnector::new(Profile::DUCKDB, database, once, on_connect))
 }
 
-fn open_file(driver: &mut ManagedDriver, path: &Path) -> Result<Arc<ManagedDatabase>, EngineError> {
+fn open_file(driver: &mut ManagedDriver, path: &Path) -> Result<Arc<SharedDatabase>, EngineError> {
     let io = |error: std::io::Error| {
         EngineError::permanent(format!("failed to make the folder of `{}`: {error}", path.display()))
     };
@@ -49,13 +58,22 @@ fn open_file(driver: &mut ManagedDriver, path: &Path) -> Result<Arc<ManagedDatab
         (Some(Ok(folder)), Some(name)) => folder.join(name),
         _ => absolute,
     };
-    let mut files = FILES.lock().unwrap_or_else(PoisonError::into_inner);
-    if let Some(shared) = files.get(&key).and_then(Weak::upgrade) {
-        return Ok(shared);
+    loop {
+        let mut files = FILES.lock().unwrap_or_else(PoisonError::into_inner);
+        match files.get(&key).map(Weak::upgrade) {
+            Some(Some(shared)) => return Ok(shared),
+            // It is just being closed.
+            Some(None) => {}
+            None => {
+                let database = open(driver, &key.to_string_lossy())?;
+                let shared = Arc::new(SharedDatabase::new(database, Box::new(Registered(key.clone()))));
+                files.insert(key, Arc::downgrade(&shared));
+                return Ok(shared);
+            }
+        }
+        drop(files);
+        std::thread::sleep(Duration::from_millis(1));
     }
-    let database = Arc::new(open(driver, &key.to_string_lossy())?);
-    files.insert(key, Arc::downgrade(&database));
-    Ok(database)
 }
 
 fn open(driver: &mut ManagedDriver, path: &str) -> Result<ManagedDatabase, EngineError> {
@@ -69,14 +87,16 @@ fn open(driver: &mut ManagedDriver, path: &str) -> Result<ManagedDatabase, Engin
 
 /// Statements for the first connection, and for each.
 fn setup(config: &DuckDbConfig) -> (Vec<String>, Vec<String>) {
-    let mut once = Vec::new();
-    for (name, value) in &config.settings {
-        once.push(format!("SET GLOBAL {} = {}", Profile::DUCKDB.quote(name), literal(value)));
-    }
-    once.extend(config.extensions.iter().map(|name| format!("LOAD {}", Profile::DUCKDB.quote(name))));
+    let set = |(name, value): (&String, &String)| {
+        format!("SET {} = {}", Profile::DUCKDB.quote(name), literal(value))
+    };
+    let mut each: Vec<String> = config.settings.iter().map(set).collect();
+    let mut once: Vec<String> =
+        config.extensions.iter().map(|name| format!("LOAD {}", Profile::DUCKDB.quote(name))).collect();
+    once.extend(each.iter().cloned());
     once.extend(config.catalogs.iter().map(attach));
-    let first = config.catalogs.first();
-    (once, first.map(|first| format!("USE {}", Profile::DUCKDB.quote(&first.name))).into_iter().collect())
+    each.extend(config.catalogs.first().map(|first| format!("USE {}", Profile::DUCKDB.quote(&first.name))));
+    (once, each)
 }
 
 fn attach(catalog: &DuckDbCatalog) -> String {
@@ -86,7 +106,11 @@ fn attach(catalog: &DuckDbCatalog) -> String {
     };
     let options = catalog.options.iter().map(option).collect::<Vec<_>>().join(", ");
     let options = if options.is_empty() { options } else { format!(" ({options})") };
-    format!("ATTACH IF NOT EXISTS {} AS {}{options}", literal(&catalog.path), Profile::DUCKDB.quote(&catalog.name))
+    format!(
+        "ATTACH IF NOT EXISTS {} AS {}{options}",
+        literal(&catalog.path),
+        Profile::DUCKDB.quote(&catalog.name)
+    )
 }
 
 fn driver(library: Option<&Path>) -> Result<ManagedDriver, EngineError> {

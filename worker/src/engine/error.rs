@@ -83,6 +83,11 @@ impl EngineError {
         matches!(self.code.as_deref(), Some("42P01" | "3F000" | "3D000"))
     }
 
+    /// Whether the statement names a relation or column that isn't (any more) as it was.
+    pub(crate) fn names_something_wrong(&self) -> bool {
+        self.missing_relation() || self.code.as_deref().is_some_and(|code| code.starts_with("42"))
+    }
+
     /// Whether a view's columns can't be changed in place.
     pub(crate) fn view_columns_differ(&self) -> bool {
         self.code.as_deref() == Some("42P16")

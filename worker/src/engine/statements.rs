@@ -346,3 +346,93 @@ fn cast_bound(bound: &str, data_type: &str) -> String {
     }
     format!("CAST({bound} AS {data_type})")
 }
+
+#[cfg(test)]
+mod tests {
+    use coord_common::id::Token;
+
+    use super::*;
+    use crate::engine::Fence;
+
+    fn check(profile: &Profile, write: Write, target: Option<&[&str]>, expected: &[&str]) {
+        let columns = |names: &[&str]| {
+            let column = |name: &&str| ColumnDef { name: (*name).to_owned(), data_type: "INT".to_owned() };
+            names.iter().map(column).collect::<Vec<_>>()
+        };
+        let batch = BatchWrite {
+            target: Relation::new("s", "t\"x"),
+            write,
+            pre: Vec::new(),
+            post: Vec::new(),
+            audits: Vec::new(),
+            fence: Fence {
+                slot: "a".to_owned(),
+                token: Token(1),
+                plan: "p".to_owned(),
+                table: "t".to_owned(),
+            },
+            columns: None,
+            replayed_is_done: true,
+            first: false,
+        };
+        let known = Known { target: target.map(columns), schema_missing: false, query: columns(&["i"]) };
+        let script = script(profile, &batch, &known).unwrap();
+        let all: Vec<&String> = script.create.iter().chain(&script.data).collect();
+        assert_eq!(all, expected);
+    }
+
+    #[test]
+    fn queries_may_end_in_a_semicolon_or_a_comment() {
+        let query = "SELECT 1 AS i -- one\n;".to_owned();
+        check(
+            &Profile::POSTGRES,
+            Write::Append { query },
+            Some(&["i"]),
+            &["INSERT INTO \"s\".\"t\"\"x\" (\"i\") SELECT \"i\" FROM (SELECT 1 AS i -- one\n) AS _q"],
+        );
+    }
+
+    #[test]
+    fn a_full_table_keeps_readers_where_it_can() {
+        let full = || Write::Full { query: "q".to_owned() };
+        let target = "\"s\".\"t\"\"x\"";
+        check(
+            &Profile::DUCKDB,
+            full(),
+            Some(&["i"]),
+            &[&format!("CREATE OR REPLACE TABLE {target} AS SELECT \"i\" FROM (q\n) AS _q")],
+        );
+        check(
+            &Profile::POSTGRES,
+            full(),
+            Some(&["i"]),
+            &[&format!(
+                "WITH gone AS (DELETE FROM {target}) INSERT INTO {target} (\"i\") SELECT \"i\" FROM (q\n) AS _q"
+            )],
+        );
+        check(
+            &Profile::POSTGRES,
+            full(),
+            Some(&["j"]),
+            &[
+                &format!("DROP TABLE {target}"),
+                &format!("CREATE TABLE {target} AS SELECT \"i\" FROM (q\n) AS _q LIMIT 0"),
+                &format!("INSERT INTO {target} (\"i\") SELECT \"i\" FROM (q\n) AS _q"),
+            ],
+        );
+    }
+
+    #[test]
+    fn bounds_are_cast_to_the_columns_type() {
+        let low = "'2024-01-01 00:00:00'";
+        for (data_type, expected) in [
+            ("DATE", "CAST(CAST('2024-01-01 00:00:00' AS TIMESTAMP) AS DATE)"),
+            ("timestamp(3) with time zone", "(CAST('2024-01-01 00:00:00' AS TIMESTAMP) AT TIME ZONE 'UTC')"),
+            ("TIMESTAMPTZ", "(CAST('2024-01-01 00:00:00' AS TIMESTAMP) AT TIME ZONE 'UTC')"),
+            ("timestamp without time zone", "CAST('2024-01-01 00:00:00' AS timestamp without time zone)"),
+            ("text", "CAST('2024-01-01 00:00:00' AS text)"),
+        ] {
+            assert_eq!(cast_bound(low, data_type), expected);
+        }
+    }
+}

@@ -82,8 +82,12 @@ async fn switch_part(
             work.run(cancel).await
         })
         .await;
-        if !cancel.is_cancelled() {
+        // As in a batch: a connection is used again only if it is as it was.
+        let own_statements = part.views.iter().any(|change| !change.on_virtual_update.is_empty());
+        if result.is_ok() && !own_statements && !cancel.is_cancelled() {
             session.give_back();
+        } else {
+            drop(session);
         }
         match result {
             Err(error) if tries < TRIES && (worth_another_try(&error) || error.connection_lost()) => {

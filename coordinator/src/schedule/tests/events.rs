@@ -56,6 +56,8 @@ fn a_table_without_data_is_still_made() {
     let first = bench.leases("a", 9);
     assert_eq!(first.len(), 1, "the reader waits until its upstream exists");
     assert_eq!(evaluate(&first[0]).mode, Mode::Create);
+    let waiting = bench.scheduler.progress(plan_id(1)).unwrap().nodes.remove(1).waiting;
+    assert_eq!(waiting, [Reason::UpstreamNotCreated { upstream: table_id(0) }]);
     let out = bench.done("a", first[0].token);
     let out = bench.done("a", out.grants[0].1.token);
     assert_eq!(settled(&out), Some(&PlanOutcome::Complete));

@@ -193,7 +193,12 @@ impl World {
     fn ask(&mut self) {
         let Some(index) = self.pick(self.workers.len()) else { return };
         let free = self.random.up_to(4) as u32;
-        let gateways: BTreeSet<String> = ["main".to_owned()].into();
+        let names = match self.random.up_to(2) {
+            0 => vec!["main"],
+            1 => vec!["other"],
+            _ => vec!["main", "other"],
+        };
+        let gateways: BTreeSet<String> = names.into_iter().map(str::to_owned).collect();
         self.on(Event::Ask { worker: self.workers[index].clone(), gateways, free });
     }
 
@@ -337,6 +342,9 @@ fn random_table(random: &mut Random, n: usize) -> NodeWork {
     let mut table = node(n, &[], &parents);
     table.concurrency = [None, None, Some(1), Some(2)][random.up_to(3) as usize];
     table.sequential = random.up_to(5) == 0;
+    if random.up_to(4) == 0 {
+        Arc::make_mut(&mut table.task).gateway = "other".to_owned();
+    }
     table
 }
 

@@ -159,8 +159,10 @@ impl Store {
         }
         assert!(lease.token.0 > self.last_token, "tokens grow");
         self.last_token = lease.token.0;
-        if let Some(limit) = self.limit.get("main") {
-            assert!(self.leases.len() < *limit as usize, "the gateway's limit holds");
+        let gateway = gateway(lease);
+        if let Some(limit) = self.limit.get(gateway) {
+            let taken = self.leases.values().filter(|other| self::gateway(&other.lease) == gateway);
+            assert!(taken.count() < *limit as usize, "the gateway's limit holds");
         }
         let Work::Evaluate(evaluate) = &lease.work else { return };
         assert!(serves.contains(&lease.plan));
@@ -336,5 +338,12 @@ impl Granted {
                 supersedes: evaluate.supersedes.clone(),
             },
         }
+    }
+}
+
+fn gateway(lease: &Lease) -> &str {
+    match &lease.work {
+        Work::Evaluate(evaluate) => &evaluate.task.gateway,
+        Work::Promote(promote) => &promote.gateway,
     }
 }

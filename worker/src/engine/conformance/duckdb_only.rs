@@ -26,7 +26,9 @@ async fn each_catalog_has_transactions_of_its_own() {
     };
     let config = DuckDbConfig {
         catalogs: vec![catalog("first"), catalog("second")],
-        settings: [("memory_limit".to_owned(), "512MB".to_owned())].into(),
+        settings: [("memory_limit", "512MB"), ("TimeZone", "Asia/Tokyo")]
+            .map(|(name, value)| (name.to_owned(), value.to_owned()))
+            .into(),
         ..DuckDbConfig::new(None)
     };
     let engine = engine(&config).unwrap();
@@ -59,6 +61,19 @@ async fn one_file_opened_twice_in_one_process_is_one_database() {
     one.run_batch(&batch("d", 1, day(1, 2)), &CancellationToken::new()).await.unwrap();
     let rows = two.query("SELECT COUNT(*) FROM s.t").await.unwrap();
     assert_eq!(rows.rows, [[Some("2".to_owned())]]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_file_can_be_closed_and_opened_again_at_once() {
+    let folder = tempfile::tempdir().unwrap();
+    let config = DuckDbConfig::new(Some(folder.path().join("x.duckdb")));
+    for number in 1..=20_u32 {
+        let engine = engine(&config).unwrap();
+        let write = batch(&format!("d{number}"), 1, day(number, 1));
+        engine.run_batch(&write, &CancellationToken::new()).await.unwrap();
+    }
+    let rows = engine(&config).unwrap().query("SELECT COUNT(*) FROM s.t").await.unwrap();
+    assert_eq!(rows.rows, [[Some("20".to_owned())]]);
 }
 
 /// The variable that tells this test program to be the process that holds a file.

@@ -74,7 +74,7 @@ async fn cut_at_commit(listener: TcpListener, server: u16, deliver: bool) -> io:
                     cut = true;
                     if deliver {
                         server.write_all(&up[..size]).await?;
-                        server.read(&mut down).await?;
+                        server.readable().await?;
                     }
                     break;
                 }
