@@ -69,7 +69,8 @@ pub(crate) struct Answer {
 
 /// Plans a request against what is known.
 pub(crate) fn plan(request: &PlanRequest, book: &Book, now: Timestamp) -> Result<Answer, Refusal> {
-    let input = ProjectInput { files: &request.files, env: &request.env, gateway: request.gateway.as_deref() };
+    let input =
+        ProjectInput { files: &request.files, env: &request.env, gateway: request.gateway.as_deref() };
     let (project, mut findings) = project::load(&input);
     let (proposed, purpose) = if request.run {
         (held(book, &request.options.environment)?, Purpose::Run)

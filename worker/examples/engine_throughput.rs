@@ -83,6 +83,7 @@ fn batch(run: &str, number: u64) -> BatchWrite {
             token: Token(number + 1),
             plan: "bench".to_owned(),
             table: "bench".to_owned(),
+            supersedes: Vec::new(),
         },
         columns: None,
         replayed_is_done: true,

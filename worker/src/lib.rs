@@ -2,4 +2,6 @@
 //! crate that links warehouse drivers, and the only process that holds warehouse credentials.
 
 pub mod agent;
+pub mod config;
 pub mod engine;
+pub mod execute;

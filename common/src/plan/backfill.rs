@@ -9,7 +9,9 @@ use super::categorize::proposed_order;
 use super::options::Times;
 use super::{EnvironmentModel, PlanInput, Tables};
 use crate::id::ModelName;
-use crate::interval::{IntervalSet, IntervalUnit, MissingQuery, TimePoint, Timestamp, default_start, missing, parse_time};
+use crate::interval::{
+    IntervalSet, IntervalUnit, MissingQuery, TimePoint, Timestamp, default_start, missing, parse_time,
+};
 use crate::project::model::ModelKind;
 use crate::snapshot::{Snapshot, SnapshotRecord};
 
@@ -91,7 +93,8 @@ fn missing_of(
     if from >= end {
         return nothing;
     }
-    let point = |text: &Option<String>| text.as_deref().and_then(|text| parse_time(text, times.execution).ok());
+    let point =
+        |text: &Option<String>| text.as_deref().and_then(|text| parse_time(text, times.execution).ok());
     missing(&MissingQuery {
         start: from,
         end: TimePoint::time(end),

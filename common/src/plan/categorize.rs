@@ -236,4 +236,3 @@ fn indirect(diff: &Diff, records: &BTreeMap<ModelName, Arc<SnapshotRecord>>, new
         Category::IndirectNonBreaking
     }
 }
-

@@ -80,7 +80,9 @@ pub(super) fn target(
 ) -> BTreeMap<ModelName, EnvironmentModel> {
     let is_prod = input.options.environment.is_prod();
     let promoted_before: BTreeSet<&ModelName> = match input.current {
-        Some(current) => current.models.iter().filter(|(_, m)| m.view.is_some()).map(|(name, _)| name).collect(),
+        Some(current) => {
+            current.models.iter().filter(|(_, m)| m.view.is_some()).map(|(name, _)| name).collect()
+        }
         None => BTreeSet::new(),
     };
     let _ = base;
@@ -89,10 +91,8 @@ pub(super) fn target(
         .map(|(name, record)| {
             let model = &record.snapshot.model;
             let modified = diff.changes.get(name).is_some_and(|change| *change != Change::Unchanged);
-            let promoted = is_prod
-                || input.options.include_unmodified
-                || modified
-                || promoted_before.contains(name);
+            let promoted =
+                is_prod || input.options.include_unmodified || modified || promoted_before.contains(name);
             let table = tables.get(name).cloned();
             let relation = table.as_ref().map(|table| record.relation(table.dev));
             let view = (promoted && table.is_some())

@@ -242,7 +242,10 @@ fn identity(plan: &Plan) -> PlanId {
 }
 
 fn layout(settings: &Settings) -> Layout {
-    Layout { concurrent_tasks: settings.concurrent_tasks(), default_gateway: settings.default_gateway.clone() }
+    Layout {
+        concurrent_tasks: settings.concurrent_tasks(),
+        default_gateway: settings.default_gateway.clone(),
+    }
 }
 
 fn removed(name: &ModelName, base: Option<&Environment>) -> PlannedModel {

@@ -13,7 +13,9 @@ use crate::id::ModelName;
 ///
 /// # Errors
 /// The names along one cycle.
-pub fn topological(parents: &BTreeMap<&ModelName, Vec<&ModelName>>) -> Result<Vec<ModelName>, Vec<ModelName>> {
+pub fn topological(
+    parents: &BTreeMap<&ModelName, Vec<&ModelName>>,
+) -> Result<Vec<ModelName>, Vec<ModelName>> {
     let mut graph = DiGraph::<&ModelName, ()>::with_capacity(parents.len(), parents.len() * 2);
     // Added in reverse name order: petgraph's walk is depth-first from the last node, so this keeps
     // neighbours in name order where the graph leaves a choice.

@@ -77,7 +77,8 @@ fn analyse(project: &Project, model: &Model) -> Result<Analysis, Vec<Diagnostic>
     let (env, asks) = environment(project, model);
     let mut parents: BTreeSet<ModelName> = model.depends_on.iter().cloned().collect();
     parents.extend(asks.iter().cloned());
-    let mut analysis = Analysis { env, parents, canonical: Hash128::default(), columns: None, needs_schemas: false };
+    let mut analysis =
+        Analysis { env, parents, canonical: Hash128::default(), columns: None, needs_schemas: false };
     if !asks.is_empty() {
         // Rendered once the columns of the models that it asks for are known.
         analysis.needs_schemas = true;
@@ -207,13 +208,12 @@ fn finish(model: &Model, analysis: Analysis, names: &BTreeSet<&ModelName>, known
     let settings = fingerprint::settings(model, &analysis.env);
     let parents: Vec<ModelName> =
         analysis.parents.into_iter().filter(|parent| names.contains(parent)).collect();
-    let upstream: Vec<(&ModelName, Fingerprint)> = parents
-        .iter()
-        .filter_map(|parent| Some((parent, known.get(parent)?.fingerprint)))
-        .collect();
+    let upstream: Vec<(&ModelName, Fingerprint)> =
+        parents.iter().filter_map(|parent| Some((parent, known.get(parent)?.fingerprint))).collect();
     let data = upstream.iter().map(|(name, parent)| (*name, parent.to_version().to_string()));
-    let metadata =
-        upstream.iter().map(|(name, parent)| (*name, format!("{}{}", parent.metadata, parent.parent_metadata)));
+    let metadata = upstream
+        .iter()
+        .map(|(name, parent)| (*name, format!("{}{}", parent.metadata, parent.parent_metadata)));
     let fingerprint = Fingerprint {
         data: fingerprint::data(model, settings),
         metadata: fingerprint::metadata(model, &analysis.env),

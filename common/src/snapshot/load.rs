@@ -18,7 +18,12 @@ pub fn load_query(snapshot: &Snapshot) -> Result<Query, Box<Diagnostic>> {
 }
 
 /// The point of use of a model's texts.
-pub(super) fn context<'a>(model: &'a Model, env: &'a RenderEnv, time: TimeVars, stage: Stage) -> RenderContext<'a> {
+pub(super) fn context<'a>(
+    model: &'a Model,
+    env: &'a RenderEnv,
+    time: TimeVars,
+    stage: Stage,
+) -> RenderContext<'a> {
     RenderContext {
         blueprint: &model.blueprint,
         model_kind_name: model.kind.name(),
@@ -38,7 +43,11 @@ fn loading(model: &Model) -> TimeVars {
 
 pub(super) fn query(model: &Model, env: &RenderEnv) -> Result<Query, Box<Diagnostic>> {
     let Some(code) = model.query() else {
-        return Err(Box::new(Diagnostic::error("no-query", model.location.clone(), "the model has no query")));
+        return Err(Box::new(Diagnostic::error(
+            "no-query",
+            model.location.clone(),
+            "the model has no query",
+        )));
     };
     let text = render::render(code, &context(model, env, loading(model), Stage::Loading))
         .map_err(|error| Box::new(unrenderable(model, error)))?;
@@ -47,7 +56,9 @@ pub(super) fn query(model: &Model, env: &RenderEnv) -> Result<Query, Box<Diagnos
         let line = code.line + error.line.saturating_sub(1);
         let at = Location { path: model.location.path.clone(), line, column: error.column };
         let message = format!("the query of `{}` can't be parsed: {}", model.name, error.message);
-        let hint = error.hint.unwrap_or_else(|| format!("check the SQL as {} reads it", dialect_name(model.dialect)));
+        let hint = error
+            .hint
+            .unwrap_or_else(|| format!("check the SQL as {} reads it", dialect_name(model.dialect)));
         Box::new(Diagnostic::error("invalid-sql", at, message).hint(hint))
     })
 }
@@ -66,9 +77,14 @@ fn unrenderable(model: &Model, error: RenderError) -> Diagnostic {
 }
 
 /// The model that a reference names, in the project's terms.
-pub fn model_name(reference: &TableRef, dialect: Dialect, default_catalog: Option<&str>) -> Option<ModelName> {
+pub fn model_name(
+    reference: &TableRef,
+    dialect: Dialect,
+    default_catalog: Option<&str>,
+) -> Option<ModelName> {
     let mut parts = reference.normalized(dialect);
-    let foreign = |catalog: &str| !default_catalog.is_some_and(|default| default.eq_ignore_ascii_case(catalog));
+    let foreign =
+        |catalog: &str| !default_catalog.is_some_and(|default| default.eq_ignore_ascii_case(catalog));
     if parts.len() == 3 && !foreign(&parts[0]) {
         parts.remove(0);
     }
@@ -136,7 +152,8 @@ struct Known<'k, 'a> {
 
 impl crate::sql::Schemas for Known<'_, '_> {
     fn columns(&self, relation: &[String]) -> Option<&[ColumnDef]> {
-        let own = |catalog: &str| self.default_catalog.is_some_and(|default| default.eq_ignore_ascii_case(catalog));
+        let own =
+            |catalog: &str| self.default_catalog.is_some_and(|default| default.eq_ignore_ascii_case(catalog));
         let parts = if relation.len() == 3 && own(&relation[0]) { &relation[1..] } else { relation };
         (self.known)(&parts.join(".").parse().ok()?)
     }

@@ -3,8 +3,8 @@
 use serde::{Deserialize, Serialize};
 
 use crate::id::{EnvironmentName, Hasher, ModelName, Version};
-use crate::project::settings::{SuffixTarget, TableNaming};
 use crate::project::Settings;
+use crate::project::settings::{SuffixTarget, TableNaming};
 use crate::task::Relation;
 
 /// PostgreSQL's limit on a name in bytes, the smallest among the engines served; longer names are

@@ -62,7 +62,8 @@ fn symbolic_query(snapshot: &Snapshot) -> Result<Query, String> {
 /// Whether statements before or after the query could read upstream tables.
 fn reads_in_statements(snapshot: &Snapshot) -> bool {
     let model = &snapshot.model;
-    let texts = model.pre_statements.iter().chain(&model.post_statements).map(|code| code.text.to_lowercase());
+    let texts =
+        model.pre_statements.iter().chain(&model.post_statements).map(|code| code.text.to_lowercase());
     let names: Vec<&str> = snapshot.upstream().map(ModelName::table).collect();
     texts.into_iter().any(|text| names.iter().any(|name| text.contains(&name.to_lowercase())))
 }

@@ -383,7 +383,8 @@ impl Visitor for Qualifiers<'_> {
 
     fn pre_visit_select(&mut self, select: &ast::Select) -> ControlFlow<()> {
         for item in &select.projection {
-            if let SelectItem::QualifiedWildcard(SelectItemQualifiedWildcardKind::ObjectName(name), _) = item {
+            if let SelectItem::QualifiedWildcard(SelectItemQualifiedWildcardKind::ObjectName(name), _) = item
+            {
                 let path: Vec<&Ident> = name.0.iter().filter_map(|part| part.as_ident()).collect();
                 self.rewrite(&path, 0);
             }

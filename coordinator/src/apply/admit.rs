@@ -36,13 +36,22 @@ pub(crate) fn check_base(plan: &Plan, book: &Book) -> Result<(), StalePlan> {
             let changed: Vec<String> = environment
                 .models
                 .iter()
-                .filter(|(name, model)| plan.target.get(*name).is_none_or(|target| target.snapshot != model.snapshot))
+                .filter(|(name, model)| {
+                    plan.target.get(*name).is_none_or(|target| target.snapshot != model.snapshot)
+                })
                 .map(|(name, _)| format!("`{name}`"))
                 .take(5)
                 .collect();
             let by = &environment.plan.to_string()[..12];
-            let models = if changed.is_empty() { String::new() } else { format!(", now differing in {}", changed.join(", ")) };
-            format!("plan {by} moved it to revision {seq} (this plan was made against {}){models}", plan.base_seq)
+            let models = if changed.is_empty() {
+                String::new()
+            } else {
+                format!(", now differing in {}", changed.join(", "))
+            };
+            format!(
+                "plan {by} moved it to revision {seq} (this plan was made against {}){models}",
+                plan.base_seq
+            )
         }
         None => "it was removed".to_owned(),
     };
@@ -93,7 +102,12 @@ pub(crate) fn work(plan: &Plan, book: &Book, todo: &BTreeMap<TableId, Todo>) -> 
                 snapshot: record.id(),
                 table: table.clone(),
                 target: record.relation(table.dev),
-                gateway: record.snapshot.model.gateway.clone().unwrap_or_else(|| plan.layout.default_gateway.clone()),
+                gateway: record
+                    .snapshot
+                    .model
+                    .gateway
+                    .clone()
+                    .unwrap_or_else(|| plan.layout.default_gateway.clone()),
                 bindings: bindings(record, &records, &tables),
                 execution_time: plan.execution_time,
             }),

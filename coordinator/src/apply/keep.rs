@@ -84,7 +84,8 @@ pub(crate) fn groups(records: &[Record]) -> Result<Vec<Group>, StoreError> {
     let mut bytes = 0;
     for record in records {
         let changes = changes(record)?;
-        let size: usize = changes.iter().map(|(key, value)| key.len() + value.as_ref().map_or(0, Vec::len)).sum();
+        let size: usize =
+            changes.iter().map(|(key, value)| key.len() + value.as_ref().map_or(0, Vec::len)).sum();
         let last = groups.len() - 1;
         if groups[last].len() + changes.len() > MOST || bytes + size > MOST_BYTES {
             groups.push(Group::new());

@@ -217,7 +217,8 @@ pub(crate) fn decode<T: serde::de::DeserializeOwned>(entry: &Entry) -> Result<T,
 
 /// The one name in a key after its prefix.
 pub(crate) fn name<T: std::str::FromStr>(entry: &Entry, prefix: &str) -> Result<T, StoreError> {
-    let bad = || StoreError::Corrupt { key: entry.key.clone(), why: "its key can't be understood".to_owned() };
+    let bad =
+        || StoreError::Corrupt { key: entry.key.clone(), why: "its key can't be understood".to_owned() };
     let parts = keys::parts(&entry.key, prefix).ok_or_else(bad)?;
     parts.last().and_then(|part| part.parse().ok()).ok_or_else(bad)
 }

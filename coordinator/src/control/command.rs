@@ -3,10 +3,10 @@
 use std::sync::Arc;
 
 use coord_common::id::{PlanId, SnapshotId, Token, WorkerId};
+use coord_common::interval::Interval;
 use coord_common::plan::Planned;
 use coord_common::snapshot::SnapshotRecord;
 use coord_common::task::{Lease, LeaseState, Outcome, TableId, Verdict};
-use coord_common::interval::Interval;
 use tokio::sync::{mpsc, oneshot, watch};
 
 use super::{Book, Clock, PlanBody, PlanState, PlanView, WorkerView};
@@ -58,7 +58,11 @@ pub(crate) enum Command {
     /// A poll was given up by its caller.
     Unpoll { worker: WorkerId, nonce: u64 },
     /// A worker is alive.
-    Heartbeat { worker: WorkerId, tokens: Vec<Token>, reply: Reply<Result<Vec<(Token, LeaseState)>, Refused>> },
+    Heartbeat {
+        worker: WorkerId,
+        tokens: Vec<Token>,
+        reply: Reply<Result<Vec<(Token, LeaseState)>, Refused>>,
+    },
     /// A worker reports.
     Complete {
         worker: WorkerId,

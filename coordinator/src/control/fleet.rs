@@ -57,7 +57,12 @@ impl Workers {
         self.workers.get_mut(id).map(|worker| worker.seen = Instant::now()).is_some()
     }
 
-    pub(super) fn poll(&mut self, id: &WorkerId, nonce: u64, reply: Reply<Result<Vec<Lease>, Refused>>) -> Polled {
+    pub(super) fn poll(
+        &mut self,
+        id: &WorkerId,
+        nonce: u64,
+        reply: Reply<Result<Vec<Lease>, Refused>>,
+    ) -> Polled {
         let Some(worker) = self.workers.get_mut(id) else {
             let _ = reply.send(Err(Refused));
             return Polled::Answered;

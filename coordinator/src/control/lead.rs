@@ -31,9 +31,11 @@ impl Lead {
         let mut told = false;
         loop {
             let lease = store.grant_lease(config.election_ttl).await?;
-            let claim = Txn::new()
-                .require(Compare::Absent(keys::LEAD.to_owned()))
-                .put_with_lease(keys::LEAD, encode_json(&config.identity)?, lease);
+            let claim = Txn::new().require(Compare::Absent(keys::LEAD.to_owned())).put_with_lease(
+                keys::LEAD,
+                encode_json(&config.identity)?,
+                lease,
+            );
             if let Outcome::Committed(term) = store.commit(claim).await? {
                 return Ok(Some(Self::keep(store, lease, term, config.election_ttl)));
             }

@@ -108,7 +108,11 @@ impl Control {
     }
 
     /// Starts or resumes a plan.
-    async fn apply(&mut self, id: PlanId, by: String) -> Result<Result<&'static str, ApplyError>, ControlError> {
+    async fn apply(
+        &mut self,
+        id: PlanId,
+        by: String,
+    ) -> Result<Result<&'static str, ApplyError>, ControlError> {
         let Some((record, _)) = self.book.plans.get(&id).cloned() else {
             return Ok(Err(ApplyError::Unknown(id)));
         };
@@ -197,9 +201,15 @@ impl Control {
     }
 
     /// Records of snapshots are written once; those that exist stay.
-    pub(super) async fn keep_snapshots(&mut self, records: &[Arc<SnapshotRecord>]) -> Result<(), ControlError> {
-        let new: Vec<_> =
-            records.iter().filter(|record| !self.book.snapshots.contains_key(&record.id())).cloned().collect();
+    pub(super) async fn keep_snapshots(
+        &mut self,
+        records: &[Arc<SnapshotRecord>],
+    ) -> Result<(), ControlError> {
+        let new: Vec<_> = records
+            .iter()
+            .filter(|record| !self.book.snapshots.contains_key(&record.id()))
+            .cloned()
+            .collect();
         for chunk in new.chunks(CHUNK) {
             let mut txn = Txn::new();
             for record in chunk {
@@ -333,7 +343,10 @@ impl Control {
         Ok(())
     }
 
-    pub(super) async fn pointer(&self, environment: &EnvironmentName) -> Result<Option<Pointer>, ControlError> {
+    pub(super) async fn pointer(
+        &self,
+        environment: &EnvironmentName,
+    ) -> Result<Option<Pointer>, ControlError> {
         let entry = self.store.get(&keys::environment(environment)).await?;
         Ok(entry.as_ref().map(super::book::decode).transpose()?)
     }
@@ -389,7 +402,11 @@ impl Control {
         // The record must stay far below the store's limit of a value; all are under `failed/`.
         let kept = failures.into_iter().take(200);
         record.failures = kept
-            .map(|failed| FailureRecord { batch: failed.batch, failure: failed.failure, attempts: failed.attempts })
+            .map(|failed| FailureRecord {
+                batch: failed.batch,
+                failure: failed.failure,
+                attempts: failed.attempts,
+            })
             .collect();
         self.finish(id, PlanState::Failed, "failed").await
     }

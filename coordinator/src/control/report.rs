@@ -149,29 +149,35 @@ impl Logs {
 
     pub(super) fn note(&mut self, record: &Record) {
         let (plan, entry) = match record {
-            Record::Committed(done) => (done.plan, ExecutedBatch {
-                model: done.table.model.to_string(),
-                interval: done.interval,
-                status: "ok".to_owned(),
-                rows: done.rows,
-                millis: done.millis,
-                warnings: done
-                    .audits
-                    .iter()
-                    .filter(|audit| audit.bad_rows > 0)
-                    .map(|audit| (audit.name.clone(), audit.bad_rows))
-                    .collect(),
-                error: None,
-            }),
-            Record::Failed { plan, batch, failure, .. } => (*plan, ExecutedBatch {
-                model: batch.table.model.to_string(),
-                interval: batch.interval,
-                status: status(failure).to_owned(),
-                rows: 0,
-                millis: 0,
-                warnings: Vec::new(),
-                error: Some(failure.clone()),
-            }),
+            Record::Committed(done) => (
+                done.plan,
+                ExecutedBatch {
+                    model: done.table.model.to_string(),
+                    interval: done.interval,
+                    status: "ok".to_owned(),
+                    rows: done.rows,
+                    millis: done.millis,
+                    warnings: done
+                        .audits
+                        .iter()
+                        .filter(|audit| audit.bad_rows > 0)
+                        .map(|audit| (audit.name.clone(), audit.bad_rows))
+                        .collect(),
+                    error: None,
+                },
+            ),
+            Record::Failed { plan, batch, failure, .. } => (
+                *plan,
+                ExecutedBatch {
+                    model: batch.table.model.to_string(),
+                    interval: batch.interval,
+                    status: status(failure).to_owned(),
+                    rows: 0,
+                    millis: 0,
+                    warnings: Vec::new(),
+                    error: Some(failure.clone()),
+                },
+            ),
             Record::Granted { .. }
             | Record::Lost { .. }
             | Record::Waiting { .. }

@@ -1,6 +1,5 @@
 //! What workers ask, as events for the scheduler; answers wait until decisions are durable.
 
-
 use super::command::{Command, Refused};
 use super::fleet::{Polled, states_of, verdicts_of};
 use super::{Answer, Control};
@@ -67,5 +66,4 @@ impl Control {
         }
         None
     }
-
 }

@@ -48,7 +48,9 @@ fn apply_refusal(error: &ApplyError) -> Status {
     let (code, hint) = match error {
         ApplyError::Unknown(_) => ("unknown-plan", "`coordctl plans` lists the plans that are kept"),
         ApplyError::Stale(_) => ("stale-plan", "plan again, review, and apply the new plan"),
-        ApplyError::Busy { .. } => ("environment-busy", "wait for it to end (`coordctl watch`), or cancel it"),
+        ApplyError::Busy { .. } => {
+            ("environment-busy", "wait for it to end (`coordctl watch`), or cancel it")
+        }
         ApplyError::NotRunning { .. } => ("not-running", "`coordctl status` shows what runs"),
     };
     refusal(Refusal::new(code, error.to_string(), hint))
@@ -92,14 +94,17 @@ impl Control for ControlService {
         let plan = documents::find_plan(&self.handle, &text).await?.ok_or_else(|| unknown_plan(&text))?;
         let body = self.handle.ask(|reply| Command::PlanBody { plan, reply }).await?;
         let body = body.ok_or_else(|| unknown_plan(&text))?;
-        let document =
-            serde_json::to_vec(&body.plan).map_err(|error| Status::internal(error.to_string()))?;
+        let document = serde_json::to_vec(&body.plan).map_err(|error| Status::internal(error.to_string()))?;
         Ok(Response::new(pieces(document)))
     }
 
-    async fn apply(&self, request: Request<wire::ApplyRequest>) -> Result<Response<wire::ApplyReply>, Status> {
+    async fn apply(
+        &self,
+        request: Request<wire::ApplyRequest>,
+    ) -> Result<Response<wire::ApplyReply>, Status> {
         let wire::ApplyRequest { plan_id, by } = request.into_inner();
-        let plan = documents::find_plan(&self.handle, &plan_id).await?.ok_or_else(|| unknown_plan(&plan_id))?;
+        let plan =
+            documents::find_plan(&self.handle, &plan_id).await?.ok_or_else(|| unknown_plan(&plan_id))?;
         let answer = self.handle.ask(|reply| Command::Apply { plan, by, reply }).await?;
         let state = answer.map_err(|error| apply_refusal(&error))?;
         Ok(Response::new(wire::ApplyReply { state: state.to_owned() }))
@@ -116,7 +121,8 @@ impl Control for ControlService {
         tokio::spawn(async move {
             let mut since = 0;
             loop {
-                let Ok(Some(view)) = handle.ask(|reply| Command::Progress { plan, since, reply }).await else {
+                let Ok(Some(view)) = handle.ask(|reply| Command::Progress { plan, since, reply }).await
+                else {
                     return;
                 };
                 since = view.next;
@@ -132,7 +138,10 @@ impl Control for ControlService {
         Ok(Response::new(Box::pin(ReceiverStream::new(receiver))))
     }
 
-    async fn cancel(&self, request: Request<wire::CancelRequest>) -> Result<Response<wire::CancelReply>, Status> {
+    async fn cancel(
+        &self,
+        request: Request<wire::CancelRequest>,
+    ) -> Result<Response<wire::CancelReply>, Status> {
         let text = request.into_inner().plan_id;
         let plan = documents::find_plan(&self.handle, &text).await?.ok_or_else(|| unknown_plan(&text))?;
         let answer = self.handle.ask(|reply| Command::Cancel { plan, reply }).await?;

@@ -167,7 +167,10 @@ fn missing_now(
 }
 
 fn ranges(ranges: &[Interval]) -> Vec<Value> {
-    ranges.iter().map(|range| json!({ "start": range.start.to_string(), "end": range.end.to_string() })).collect()
+    ranges
+        .iter()
+        .map(|range| json!({ "start": range.start.to_string(), "end": range.end.to_string() }))
+        .collect()
 }
 
 /// Environments, and what is recorded of their tables: ids are opaque, only equality counts.
@@ -175,11 +178,8 @@ pub(super) fn state(book: &Book) -> Value {
     let mut environments = serde_json::Map::new();
     let mut tables: BTreeMap<String, serde_json::Map<String, Value>> = BTreeMap::new();
     for (environment, _) in book.environments.values() {
-        let models: serde_json::Map<String, Value> = environment
-            .models
-            .iter()
-            .map(|(name, model)| (name.to_string(), shown(book, model)))
-            .collect();
+        let models: serde_json::Map<String, Value> =
+            environment.models.iter().map(|(name, model)| (name.to_string(), shown(book, model))).collect();
         environments.insert(environment.name.to_string(), json!({ "finalized": true, "models": models }));
     }
     for (table, known) in &book.tables {
@@ -245,12 +245,15 @@ pub(super) async fn explain(handle: &Handle, request: wire::ExplainRequest) -> R
     }
     let lookup = |name: &ModelName| records.get(name).map(|record| record.snapshot.clone());
     let mut models = Vec::new();
-    for (name, record) in records.iter().filter(|(name, _)| wanted.as_ref().is_none_or(|wanted| wanted == *name)) {
+    for (name, record) in
+        records.iter().filter(|(name, _)| wanted.as_ref().is_none_or(|wanted| wanted == *name))
+    {
         let edges: Vec<Value> = reads(&record.snapshot, &lookup)
             .into_iter()
             .map(|(parent, range)| json!({ "upstream": parent, "reads": range.to_string() }))
             .collect();
-        let planned = plan.as_ref().and_then(|body| body.plan.models.iter().find(|model| model.name == *name));
+        let planned =
+            plan.as_ref().and_then(|body| body.plan.models.iter().find(|model| model.name == *name));
         let waits = match (plan.as_ref(), planned) {
             (Some(body), Some(model)) => why(handle, body.plan.id, model).await?,
             _ => Vec::new(),
@@ -268,7 +271,9 @@ pub(super) async fn explain(handle: &Handle, request: wire::ExplainRequest) -> R
 }
 
 async fn why(handle: &Handle, plan: PlanId, model: &plan::PlannedModel) -> Result<Vec<String>, Status> {
-    let (Some(table), Some(hull)) = (model.table.clone(), model.missing.hull()) else { return Ok(Vec::new()) };
+    let (Some(table), Some(hull)) = (model.table.clone(), model.missing.hull()) else {
+        return Ok(Vec::new());
+    };
     let reasons = handle.ask(|reply| Command::Why { plan, table, at: hull, reply }).await?;
     Ok(reasons.iter().map(ToString::to_string).collect())
 }
@@ -282,12 +287,15 @@ fn backfill_reason(book: &Book, model: &plan::PlannedModel) -> String {
     let table: Option<&TableId> = model.table.as_ref();
     let known = table.and_then(|table| book.tables.get(table)).is_some_and(|known| !known.done.is_empty());
     if known {
-        return "its table lacks these intervals: they became due, or an earlier apply did not finish them".to_owned();
+        return "its table lacks these intervals: they became due, or an earlier apply did not finish them"
+            .to_owned();
     }
     match model.change {
         Change::Added => "it is new".to_owned(),
         Change::DirectlyModified => "its definition changed, so it has a new table".to_owned(),
         Change::IndirectlyModified => "something upstream changed its rows, so it has a new table".to_owned(),
-        Change::MetadataUpdated | Change::Unchanged | Change::Removed => "its table was never filled".to_owned(),
+        Change::MetadataUpdated | Change::Unchanged | Change::Removed => {
+            "its table was never filled".to_owned()
+        }
     }
 }

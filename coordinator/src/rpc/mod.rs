@@ -31,12 +31,11 @@ impl From<Refused> for Status {
 
 /// A document as a stream of pieces.
 fn pieces(document: Vec<u8>) -> Pieces {
-    let chunks: Vec<_> = document
-        .chunks(PIECE)
-        .map(|data| Ok(coord_proto::wire::Chunk { data: data.to_vec() }))
-        .collect();
+    let chunks: Vec<_> =
+        document.chunks(PIECE).map(|data| Ok(coord_proto::wire::Chunk { data: data.to_vec() })).collect();
     Box::pin(tokio_stream::iter(chunks))
 }
 
 /// A stream of a document's pieces.
-type Pieces = std::pin::Pin<Box<dyn tokio_stream::Stream<Item = Result<coord_proto::wire::Chunk, Status>> + Send>>;
+type Pieces =
+    std::pin::Pin<Box<dyn tokio_stream::Stream<Item = Result<coord_proto::wire::Chunk, Status>> + Send>>;

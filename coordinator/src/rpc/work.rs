@@ -79,7 +79,9 @@ impl Work for WorkService {
             }
             Err(_) => Vec::new(),
         };
-        Ok(Response::new(wire::PollReply { leases: leases.iter().map(|lease: &Lease| lease.into()).collect() }))
+        Ok(Response::new(wire::PollReply {
+            leases: leases.iter().map(|lease: &Lease| lease.into()).collect(),
+        }))
     }
 
     async fn heartbeat(
@@ -104,10 +106,9 @@ impl Work for WorkService {
         let request = request.into_inner();
         let worker = worker(&request.worker)?;
         let report = |report: wire::Report| -> Result<(Token, Outcome), Malformed> {
-            let outcome = report.outcome.ok_or_else(|| Malformed {
-                field: "report.outcome",
-                why: "is missing".to_owned(),
-            })?;
+            let outcome = report
+                .outcome
+                .ok_or_else(|| Malformed { field: "report.outcome", why: "is missing".to_owned() })?;
             Ok((Token(report.token), outcome.try_into()?))
         };
         let reports = request.reports.into_iter().map(report).collect::<Result<Vec<_>, _>>()?;
@@ -128,11 +129,15 @@ impl Work for WorkService {
         let id: SnapshotId = parse("snapshot_id", &request.into_inner().snapshot_id)?;
         let record = self.handle.ask(|reply| Command::Snapshot { id, reply }).await?;
         let record = record.ok_or_else(|| Status::not_found(format!("there is no snapshot {id}")))?;
-        let body = serde_json::to_vec(&record.snapshot).map_err(|error| Status::internal(error.to_string()))?;
+        let body =
+            serde_json::to_vec(&record.snapshot).map_err(|error| Status::internal(error.to_string()))?;
         Ok(Response::new(pieces(body)))
     }
 
-    async fn drain(&self, request: Request<wire::DrainRequest>) -> Result<Response<wire::DrainReply>, Status> {
+    async fn drain(
+        &self,
+        request: Request<wire::DrainRequest>,
+    ) -> Result<Response<wire::DrainReply>, Status> {
         let worker = worker(&request.into_inner().worker)?;
         self.handle.ask(|reply| Command::Drain { worker, reply }).await?;
         Ok(Response::new(wire::DrainReply {}))

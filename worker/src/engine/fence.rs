@@ -85,6 +85,20 @@ impl Ledger {
         profile: &Profile,
         of: &Fence,
     ) -> Result<Raised, EngineError> {
+        // Lost attempts first: once they are shut out, what they committed is there to be seen.
+        for slot in &of.supersedes {
+            let lost = Fence { slot: slot.clone(), supersedes: Vec::new(), ..of.clone() };
+            self.raise_one(session, profile, &lost).await?;
+        }
+        self.raise_one(session, profile, of).await
+    }
+
+    async fn raise_one(
+        &self,
+        session: &mut dyn Session,
+        profile: &Profile,
+        of: &Fence,
+    ) -> Result<Raised, EngineError> {
         let raised = match profile.before_raise {
             Some(setting) => self.raise_in_one_go(session, setting, of).await?,
             None => self.raise_step_by_step(session, of).await?,

@@ -370,6 +370,7 @@ mod tests {
                 token: Token(1),
                 plan: "p".to_owned(),
                 table: "t".to_owned(),
+                supersedes: Vec::new(),
             },
             columns: None,
             replayed_is_done: true,

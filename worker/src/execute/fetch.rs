@@ -29,7 +29,8 @@ impl Snapshots {
         if let Some(snapshot) = cached {
             return Ok(snapshot);
         }
-        let body = self.source.fetch(id).await.map_err(|status| transient(format!("snapshot {id}: {status}")))?;
+        let body =
+            self.source.fetch(id).await.map_err(|status| transient(format!("snapshot {id}: {status}")))?;
         let snapshot: Snapshot = serde_json::from_slice(&body)
             .map_err(|error| transient(format!("snapshot {id} can't be read: {error}")))?;
         let snapshot = Arc::new(snapshot);

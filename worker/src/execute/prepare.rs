@@ -6,13 +6,15 @@ use std::sync::Arc;
 
 use coord_common::id::ModelName;
 use coord_common::interval::{Timestamp, format_time, inclusive_end};
-use coord_common::project::audits::{audit_of, render_audit};
+use coord_common::project::audits_builtin::builtin_audit;
 use coord_common::project::model::{Call, Code, Model, ModelKind, TimeRange};
-use coord_common::project::render::{RenderContext, Stage, TimeVars, render, render_statement};
+use coord_common::project::render::{RenderContext, Stage, TimeVars, render, render_audit, render_statement};
 use coord_common::project::seed;
 use coord_common::snapshot::{Snapshot, model_name};
 use coord_common::sql::{Dialect, Query, SqlError, parse_statement};
-use coord_common::task::{Binding, Evaluate, Failure, FailureClass, Lease, Mode, Promote, Relation, TableTask, View};
+use coord_common::task::{
+    Binding, Evaluate, Failure, FailureClass, Lease, Mode, Promote, Relation, TableTask, View,
+};
 
 use crate::engine::{AuditQuery, BatchWrite, Fence, Write};
 
@@ -184,7 +186,8 @@ impl Scene<'_> {
         let declared = columns.clone().find(|column| column.name.eq_ignore_ascii_case(&kind.time_column));
         let data_type = declared.map(|column| column.data_type.to_lowercase()).unwrap_or_default();
         let is_time = data_type.starts_with("timestamp") || data_type.starts_with("datetime");
-        let is_text = ["char", "text", "string", "varchar", "int", "bigint"].iter().any(|t| data_type.contains(t));
+        let is_text =
+            ["char", "text", "string", "varchar", "int", "bigint"].iter().any(|t| data_type.contains(t));
         let full = "%Y-%m-%d %H:%M:%S.%f";
         if is_text || (!is_time && kind.time_format != "%Y-%m-%d") {
             kind.time_format.clone()
@@ -239,7 +242,13 @@ impl Scene<'_> {
     }
 
     /// What a model's name becomes; nothing where it stays as it is.
-    fn name_of(&self, name: &ModelName, time: TimeVars, stage: Stage, depth: usize) -> Result<Option<String>, Failure> {
+    fn name_of(
+        &self,
+        name: &ModelName,
+        time: TimeVars,
+        stage: Stage,
+        depth: usize,
+    ) -> Result<Option<String>, Failure> {
         if depth > 64 {
             return Err(refuse(format!("`{name}` is embedded in itself"), None));
         }
@@ -260,7 +269,8 @@ impl Scene<'_> {
     }
 
     fn statements(&self, codes: &[Code], this: &str) -> Result<Vec<String>, Failure> {
-        let context = RenderContext { this_model: Some(this), ..context(self.snapshot, self.times(), self.stage()) };
+        let context =
+            RenderContext { this_model: Some(this), ..context(self.snapshot, self.times(), self.stage()) };
         let mut found = Vec::new();
         for code in codes {
             let texts = render_statement(code, &context).map_err(|error| permanent(self.model(), &error))?;
@@ -285,7 +295,8 @@ impl Scene<'_> {
         let model = self.model();
         let mut found = Vec::new();
         for call in &model.audits {
-            let Some(audit) = audit_of(model, &call.name) else { continue };
+            let own = model.audit_definitions.get(&call.name).cloned();
+            let Some(audit) = own.or_else(|| builtin_audit(&call.name)) else { continue };
             if audit.skip {
                 continue;
             }
@@ -307,15 +318,19 @@ impl Scene<'_> {
 
     /// What an audit looks at: for time ranges only the batch's rows.
     fn audited(&self, target: &str) -> Result<String, Failure> {
-        let ModelKind::IncrementalByTimeRange(kind) = &self.model().kind else { return Ok(target.to_owned()) };
+        let ModelKind::IncrementalByTimeRange(kind) = &self.model().kind else {
+            return Ok(target.to_owned());
+        };
         let Write::TimeRange { low, high, .. } = self.time_range(kind, String::new())? else {
             return Ok(target.to_owned());
         };
         let column = self.dialect.quote(&kind.time_column);
         let columns = self.snapshot.columns.iter().flatten();
         let declared = columns.clone().find(|known| known.name.eq_ignore_ascii_case(&kind.time_column));
-        let data_type = declared.map(|known| known.data_type.as_str()).filter(|data_type| !data_type.is_empty());
-        let bound = |text: &str| data_type.map_or_else(|| text.to_owned(), |t| format!("CAST({text} AS {t})"));
+        let data_type =
+            declared.map(|known| known.data_type.as_str()).filter(|data_type| !data_type.is_empty());
+        let bound =
+            |text: &str| data_type.map_or_else(|| text.to_owned(), |t| format!("CAST({text} AS {t})"));
         Ok(format!("(SELECT * FROM {target} WHERE {column} BETWEEN {} AND {})", bound(&low), bound(&high)))
     }
 }
@@ -347,7 +362,10 @@ fn permanent(model: &Model, error: &coord_common::project::render::RenderError) 
 }
 
 fn invalid(model: &Model, error: &SqlError) -> Failure {
-    refuse(format!("the rendered SQL of `{}` can't be read: {}", model.name, error.message), error.hint.clone())
+    refuse(
+        format!("the rendered SQL of `{}` can't be read: {}", model.name, error.message),
+        error.hint.clone(),
+    )
 }
 
 fn refuse(message: String, hint: Option<String>) -> Failure {

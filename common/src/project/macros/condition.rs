@@ -3,7 +3,8 @@
 use std::cmp::Ordering;
 
 use sqlparser::ast::{
-    BinaryOperator, CastKind, DataType, Expr, FunctionArg, FunctionArgExpr, FunctionArguments, UnaryOperator, Value,
+    BinaryOperator, CastKind, DataType, Expr, FunctionArg, FunctionArgExpr, FunctionArguments, UnaryOperator,
+    Value,
 };
 use sqlparser::dialect::GenericDialect;
 use sqlparser::parser::Parser;
@@ -226,7 +227,8 @@ fn binary(left: &Expr, op: &BinaryOperator, right: &Expr) -> Result_ {
     if value == Null || other == Null {
         return Ok(Null);
     }
-    let ordered = |test: fn(Ordering) -> bool| compare(&value, &other).map(|order| Bool(order.is_some_and(test)));
+    let ordered =
+        |test: fn(Ordering) -> bool| compare(&value, &other).map(|order| Bool(order.is_some_and(test)));
     match op {
         BinaryOperator::Eq => Ok(Bool(equal(&value, &other))),
         BinaryOperator::NotEq => Ok(Bool(!equal(&value, &other))),
@@ -251,7 +253,12 @@ fn binary(left: &Expr, op: &BinaryOperator, right: &Expr) -> Result_ {
     }
 }
 
-fn arithmetic(a: &Computed, b: &Computed, whole: fn(i64, i64) -> Option<i64>, real: fn(f64, f64) -> f64) -> Result_ {
+fn arithmetic(
+    a: &Computed,
+    b: &Computed,
+    whole: fn(i64, i64) -> Option<i64>,
+    real: fn(f64, f64) -> f64,
+) -> Result_ {
     match (a, b) {
         (Int(x), Int(y)) => whole(*x, *y).map(Int).ok_or_else(|| "a number is too large or zero".to_owned()),
         _ => match (a.number(), b.number()) {
@@ -328,12 +335,17 @@ fn cast(value: Computed, data_type: &DataType) -> Result_ {
 }
 
 fn function(name: &str, arguments: &[Computed]) -> Result_ {
-    let whole = |value: &Computed| value.number().map(|n| n as i64).ok_or_else(|| format!("{name} wants a number"));
+    let whole =
+        |value: &Computed| value.number().map(|n| n as i64).ok_or_else(|| format!("{name} wants a number"));
     match (name, arguments) {
-        ("coalesce" | "ifnull" | "nvl", all) => Ok(all.iter().find(|value| **value != Null).cloned().unwrap_or(Null)),
+        ("coalesce" | "ifnull" | "nvl", all) => {
+            Ok(all.iter().find(|value| **value != Null).cloned().unwrap_or(Null))
+        }
         ("concat", all) => Ok(Text(all.iter().filter(|v| **v != Null).map(Computed::text).collect())),
         ("nullif", [a, b]) => Ok(if equal(a, b) { Null } else { a.clone() }),
-        ("if" | "iff", [condition, yes, no]) => Ok(if condition.is_true() { yes.clone() } else { no.clone() }),
+        ("if" | "iff", [condition, yes, no]) => {
+            Ok(if condition.is_true() { yes.clone() } else { no.clone() })
+        }
         ("greatest" | "least", [first, rest @ ..]) => {
             let wanted = if name == "greatest" { Ordering::Greater } else { Ordering::Less };
             let mut best = first.clone();
@@ -353,7 +365,9 @@ fn function(name: &str, arguments: &[Computed]) -> Result_ {
         ("starts_with" | "startswith", [text, start]) => Ok(Bool(text.text().starts_with(&start.text()))),
         ("ends_with" | "endswith", [text, end]) => Ok(Bool(text.text().ends_with(&end.text()))),
         ("contains", [text, part]) => Ok(Bool(text.text().contains(&part.text()))),
-        ("left", [text, count]) => Ok(Text(text.text().chars().take(whole(count)?.max(0) as usize).collect())),
+        ("left", [text, count]) => {
+            Ok(Text(text.text().chars().take(whole(count)?.max(0) as usize).collect()))
+        }
         ("substring" | "substr", [text, from, rest @ ..]) => {
             let count = rest.first().map(whole).transpose()?.unwrap_or(i64::MAX).max(0) as usize;
             let skip = (whole(from)? - 1).max(0) as usize;
@@ -363,7 +377,9 @@ fn function(name: &str, arguments: &[Computed]) -> Result_ {
         ("abs", [Float(number)]) => Ok(Float(number.abs())),
         ("round", [number]) => Ok(Int(number.number().ok_or("round wants a number")?.round() as i64)),
         ("floor", [number]) => Ok(Int(number.number().ok_or("floor wants a number")?.floor() as i64)),
-        ("ceil" | "ceiling", [number]) => Ok(Int(number.number().ok_or("ceil wants a number")?.ceil() as i64)),
+        ("ceil" | "ceiling", [number]) => {
+            Ok(Int(number.number().ok_or("ceil wants a number")?.ceil() as i64))
+        }
         _ => Err(format!("function `{name}` is not supported here")),
     }
 }

@@ -111,7 +111,13 @@ impl<'a> Expander<'a> {
     }
 
     /// An error at an offset of the source.
-    pub(super) fn error(&self, at: usize, code: &'static str, message: String, hint: Option<String>) -> RenderError {
+    pub(super) fn error(
+        &self,
+        at: usize,
+        code: &'static str,
+        message: String,
+        hint: Option<String>,
+    ) -> RenderError {
         RenderError::at(self.source, self.line, at, code, message, hint)
     }
 
@@ -226,9 +232,15 @@ impl<'a> Expander<'a> {
         let name = text[at + 1..end].to_ascii_lowercase();
         let open = lex::skip_blank(text, end, self.context.dialect);
         let known = self.functions.contains_key(&name) || call::is_builtin(&name);
-        if bytes.get(open) == Some(&b'(') && (known || (open == end && self.lookup(&name, place)?.is_none())) {
+        if bytes.get(open) == Some(&b'(') && (known || (open == end && self.lookup(&name, place)?.is_none()))
+        {
             let close = lex::closing(text, open, self.context.dialect).ok_or_else(|| {
-                self.error(place, "unclosed-macro", format!("`@{}(` is never closed", &text[at + 1..end]), None)
+                self.error(
+                    place,
+                    "unclosed-macro",
+                    format!("`@{}(` is never closed", &text[at + 1..end]),
+                    None,
+                )
             })?;
             return self.call_at(text, at, (&name, &text[open + 1..close - 1]), close, out);
         }
@@ -259,7 +271,8 @@ impl<'a> Expander<'a> {
         self.calls += 1;
         if self.calls > MAX_CALLS || self.depth >= MAX_DEPTH {
             let message = format!("`@{name}` expands without end");
-            let hint = format!("macros may nest {MAX_DEPTH} deep; look for a @DEF function that calls itself");
+            let hint =
+                format!("macros may nest {MAX_DEPTH} deep; look for a @DEF function that calls itself");
             return Err(self.error(place, "macro-limit", message, Some(hint)));
         }
         self.depth += 1;
@@ -341,7 +354,8 @@ impl<'a> Expander<'a> {
         own_scope: bool,
     ) -> Result<String, RenderError> {
         if arguments.len() < lambda.params.len() {
-            let message = format!("the function wants {} arguments, not {}", lambda.params.len(), arguments.len());
+            let message =
+                format!("the function wants {} arguments, not {}", lambda.params.len(), arguments.len());
             return Err(self.error(place, "macro-arguments", message, None));
         }
         let (length, floor) = (self.params.len(), self.floor);
@@ -370,7 +384,10 @@ fn vanish(text: &str, close: usize, dialect: Dialect, out: &mut Out) -> usize {
     let bytes = text.as_bytes();
     let mut end = close;
     let next = lex::skip_blank(text, close, dialect);
-    if text.get(next..next + 3).is_some_and(|w| w[..2].eq_ignore_ascii_case("as") && w.ends_with(char::is_whitespace)) {
+    if text
+        .get(next..next + 3)
+        .is_some_and(|w| w[..2].eq_ignore_ascii_case("as") && w.ends_with(char::is_whitespace))
+    {
         let alias = lex::skip_blank(text, next + 3, dialect);
         end = match bytes.get(alias) {
             Some(b) if lex::is_word_start(*b) => lex::word_end(bytes, alias),

@@ -163,7 +163,8 @@ impl Expander<'_> {
                 "no-batch-time",
                 format!("`@{name}` is undefined here: FULL and VIEW queries know only the execution time"),
                 Some(if variable.point == Point::Start || variable.point == Point::End {
-                    "use an execution_ variable such as @execution_ds, or make the model incremental".to_owned()
+                    "use an execution_ variable such as @execution_ds, or make the model incremental"
+                        .to_owned()
                 } else {
                     "name a variable of the execution time".to_owned()
                 }),
@@ -173,20 +174,32 @@ impl Expander<'_> {
 
     /// The error of a macro that needs to know a time which is only a symbol.
     pub(super) fn needs_time(&self, at: usize) -> RenderError {
-        self.error(at, "needs-time-value", "the macro's result depends on the value of a time variable".to_owned(), None)
+        self.error(
+            at,
+            "needs-time-value",
+            "the macro's result depends on the value of a time variable".to_owned(),
+            None,
+        )
     }
 
     /// The error of a variable that nobody defines.
     pub(super) fn undefined(&self, name: &str, at: usize) -> RenderError {
         let hint = match (self.context.dialect, name) {
-            (_, "this_model") => "@this_model is known in statements and audits, not where the project is read",
+            (_, "this_model") => {
+                "@this_model is known in statements and audits, not where the project is read"
+            }
             (Dialect::TSql | Dialect::MySql, _) => {
                 "@ starts a macro variable here: define it in the project's variables or with @DEF; \
                  a session variable of the database can't be used"
             }
             _ => "define it under `variables` in the configuration or with @DEF before the query",
         };
-        self.error(at, "undefined-variable", format!("macro variable `@{name}` is undefined"), Some(hint.to_owned()))
+        self.error(
+            at,
+            "undefined-variable",
+            format!("macro variable `@{name}` is undefined"),
+            Some(hint.to_owned()),
+        )
     }
 
     /// A text with `@x` and `@{x}` replaced; `@@` is an `@`. Unknown names stay, but `@{x}` is an
@@ -204,7 +217,8 @@ impl Expander<'_> {
                 .unwrap_or(after.len() - name_at);
             let name = &after[name_at..name_at + length];
             let end = name_at + length + usize::from(braced);
-            let is_name = lex::is_plain_name(name) && (!braced || after[..end.min(after.len())].ends_with('}'));
+            let is_name =
+                lex::is_plain_name(name) && (!braced || after[..end.min(after.len())].ends_with('}'));
             if after.starts_with('@') {
                 out.push('@');
                 rest = &after[1..];

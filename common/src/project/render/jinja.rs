@@ -10,7 +10,6 @@ use super::{RenderContext, RenderError, TimeVars, Value};
 use crate::project::macros::lex;
 use crate::project::model::Code;
 
-
 /// Renders a Jinja text; its `@` macros stay.
 pub(super) fn render(code: &Code, context: &RenderContext<'_>) -> Result<String, RenderError> {
     check(code, context)?;
@@ -18,7 +17,8 @@ pub(super) fn render(code: &Code, context: &RenderContext<'_>) -> Result<String,
     env.set_undefined_behavior(UndefinedBehavior::SemiStrict);
     env.set_recursion_limit(100);
     add_macros(&mut env, context).map_err(|(path, why)| {
-        let message = format!("the Jinja macros in {path} line {} can't be read: {why}", why.line().unwrap_or(1));
+        let message =
+            format!("the Jinja macros in {path} line {} can't be read: {why}", why.line().unwrap_or(1));
         RenderError::at(&code.text, code.line, 0, "jinja", message, None)
     })?;
     add_variables(&mut env, context);
@@ -26,7 +26,6 @@ pub(super) fn render(code: &Code, context: &RenderContext<'_>) -> Result<String,
     let template = env.template_from_str(&code.text).map_err(|why| failed(&why))?;
     template.render(()).map_err(|why| failed(&why))
 }
-
 
 fn failure(why: &Error, code: &Code) -> RenderError {
     let mut cause: &Error = why;
@@ -64,9 +63,13 @@ fn check(code: &Code, context: &RenderContext<'_>) -> Result<(), RenderError> {
                 let message = format!("the text depends on the value of `{}`", word.name);
                 return fail(at, "needs-time-value", message, "use the variable only as {{ start_ds }}");
             }
-            if context.time != TimeVars::Symbolic && time::value(context.time, variable, context.dialect).is_none() {
-                let message =
-                    format!("`{}` is undefined here: FULL and VIEW queries know only the execution time", word.name);
+            if context.time != TimeVars::Symbolic
+                && time::value(context.time, variable, context.dialect).is_none()
+            {
+                let message = format!(
+                    "`{}` is undefined here: FULL and VIEW queries know only the execution time",
+                    word.name
+                );
                 let hint = "use an execution_ variable such as execution_ds, or make the model incremental";
                 return fail(at, "no-batch-time", message, hint);
             }
@@ -74,7 +77,12 @@ fn check(code: &Code, context: &RenderContext<'_>) -> Result<(), RenderError> {
     }
     if context.time == TimeVars::Symbolic && macros_use_time(code, context) {
         let message = "a Jinja macro uses a time variable".to_owned();
-        return fail(0, "needs-time-value", message, "give the macro's text the variable outside of the macro");
+        return fail(
+            0,
+            "needs-time-value",
+            message,
+            "give the macro's text the variable outside of the macro",
+        );
     }
     Ok(())
 }
@@ -125,9 +133,7 @@ fn add_variables(env: &mut Environment<'_>, context: &RenderContext<'_>) {
     let plain = |sql: &str| lex::string_literal(sql, context.dialect).unwrap_or_else(|| sql.to_owned());
     let mut variables: BTreeMap<String, Jinja> =
         context.env.variables.iter().map(|(name, value)| (name.clone(), to_jinja(value))).collect();
-    variables
-        .entry("gateway".to_owned())
-        .or_insert_with(|| Jinja::from(context.env.gateway.as_str()));
+    variables.entry("gateway".to_owned()).or_insert_with(|| Jinja::from(context.env.gateway.as_str()));
     let blueprint: BTreeMap<String, Jinja> =
         context.blueprint.iter().map(|(name, sql)| (name.clone(), Jinja::from(plain(sql)))).collect();
     for (name, value) in variables.iter().chain(&blueprint) {
@@ -155,7 +161,9 @@ fn add_variables(env: &mut Environment<'_>, context: &RenderContext<'_>) {
     env.add_function("blueprint_var", getter(blueprint));
 }
 
-fn getter(values: BTreeMap<String, Jinja>) -> impl Fn(String, Option<Jinja>) -> Jinja + Send + Sync + 'static {
+fn getter(
+    values: BTreeMap<String, Jinja>,
+) -> impl Fn(String, Option<Jinja>) -> Jinja + Send + Sync + 'static {
     move |name, default| {
         values.get(&name.to_lowercase()).cloned().or(default).unwrap_or_else(|| Jinja::from(()))
     }

@@ -299,7 +299,8 @@ impl Settings {
     /// nothing; loading has reported it.
     pub fn physical_schema(&self, schema: &str) -> String {
         let matches = |pattern: &str| {
-            regex::Regex::new(pattern).is_ok_and(|regex| regex.find(schema).is_some_and(|found| found.start() == 0))
+            regex::Regex::new(pattern)
+                .is_ok_and(|regex| regex.find(schema).is_some_and(|found| found.start() == 0))
         };
         let mapped = self.physical_schema_mapping.iter().find(|(pattern, _)| matches(pattern));
         mapped.map_or_else(|| format!("sqlmesh__{schema}"), |(_, physical)| physical.clone())

@@ -33,7 +33,9 @@ impl Resolver<'_> {
             Expr::Cast { data_type, .. } => Some(data_type.to_string().to_uppercase()),
             Expr::TypedString(typed) => Some(typed.data_type.to_string().to_uppercase()),
             Expr::Value(value) => match &value.value {
-                Value::Number(digits, _) if digits.bytes().all(|b| b.is_ascii_digit()) => Some("INT".to_owned()),
+                Value::Number(digits, _) if digits.bytes().all(|b| b.is_ascii_digit()) => {
+                    Some("INT".to_owned())
+                }
                 Value::SingleQuotedString(_) => Some("TEXT".to_owned()),
                 Value::Boolean(_) => Some("BOOLEAN".to_owned()),
                 _ => None,

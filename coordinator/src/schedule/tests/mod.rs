@@ -12,8 +12,8 @@ use coord_common::id::{Hash128, PlanId, SnapshotId, Token, Version, WorkerId};
 use coord_common::interval::{Interval, IntervalSet, Timestamp};
 use coord_common::sql::{Anchor, Point, Step, Window};
 use coord_common::task::{
-    Done, Evaluate, Failure, FailureClass, Lease, Outcome, ReadRange, Relation,
-    Side, TableId, TableTask, Verdict, Work,
+    Done, Evaluate, Failure, FailureClass, Lease, Outcome, ReadRange, Relation, Side, TableId, TableTask,
+    Verdict, Work,
 };
 
 use super::{
@@ -52,7 +52,8 @@ fn worker(name: &str) -> WorkerId {
 
 /// Reads from `back` before a batch's start to its end.
 fn window(back: i64) -> ReadRange {
-    let point = |anchor, micros| coord_common::sql::Bound::At(Point { anchor, steps: vec![Step::Micros(micros)] });
+    let point =
+        |anchor, micros| coord_common::sql::Bound::At(Point { anchor, steps: vec![Step::Micros(micros)] });
     // `Anchor::End` is the last microsecond inside; the bound is the first time after.
     let window = Window { lower: point(Anchor::Start, -back * 1000), upper: point(Anchor::End, 1) };
     ReadRange::Window { window, why: "it is a test".to_owned() }

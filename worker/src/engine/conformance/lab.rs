@@ -78,6 +78,7 @@ pub(crate) fn batch(slot: &str, token: u64, write: Write) -> BatchWrite {
             token: Token(token),
             plan: "plan".to_owned(),
             table: "s.t".to_owned(),
+            supersedes: Vec::new(),
         },
         columns: None,
         replayed_is_done: true,
