@@ -94,9 +94,9 @@ fn constant(sql: &str, dialect: Dialect) -> Option<Computed> {
     }
 }
 
-type Result_ = Result<Computed, String>;
+type Answer = Result<Computed, String>;
 
-fn evaluate(expression: &Expr) -> Result_ {
+fn evaluate(expression: &Expr) -> Answer {
     match expression {
         Expr::Value(value) => literal(&value.value),
         // A name is a text of itself: that is how `@IF(@kind = full, …)` compares.
@@ -184,7 +184,7 @@ fn flatten(item: &Expr) -> Vec<&Expr> {
     }
 }
 
-fn literal(value: &Value) -> Result_ {
+fn literal(value: &Value) -> Answer {
     Ok(match value {
         Value::Null => Null,
         Value::Boolean(value) => Bool(*value),
@@ -200,7 +200,7 @@ fn literal(value: &Value) -> Result_ {
     })
 }
 
-fn unary(op: UnaryOperator, value: Computed) -> Result_ {
+fn unary(op: UnaryOperator, value: Computed) -> Answer {
     Ok(match (op, value) {
         (_, Null) => Null,
         (UnaryOperator::Not, value) => Bool(!value.is_true()),
@@ -211,7 +211,7 @@ fn unary(op: UnaryOperator, value: Computed) -> Result_ {
     })
 }
 
-fn binary(left: &Expr, op: &BinaryOperator, right: &Expr) -> Result_ {
+fn binary(left: &Expr, op: &BinaryOperator, right: &Expr) -> Answer {
     let value = evaluate(left)?;
     match op {
         BinaryOperator::And if !value.is_true() => return Ok(value),
@@ -251,7 +251,7 @@ fn binary(left: &Expr, op: &BinaryOperator, right: &Expr) -> Result_ {
     }
 }
 
-fn arithmetic(a: &Computed, b: &Computed, whole: fn(i64, i64) -> Option<i64>, real: fn(f64, f64) -> f64) -> Result_ {
+fn arithmetic(a: &Computed, b: &Computed, whole: fn(i64, i64) -> Option<i64>, real: fn(f64, f64) -> f64) -> Answer {
     match (a, b) {
         (Int(x), Int(y)) => whole(*x, *y).map(Int).ok_or_else(|| "a number is too large or zero".to_owned()),
         _ => match (a.number(), b.number()) {
@@ -302,7 +302,7 @@ fn like(text: &str, pattern: &str) -> bool {
     pattern[p..].iter().all(|c| *c == '%')
 }
 
-fn cast(value: Computed, data_type: &DataType) -> Result_ {
+fn cast(value: Computed, data_type: &DataType) -> Answer {
     let name = data_type.to_string().to_lowercase();
     let name = name.split(['(', ' ']).next().unwrap_or_default();
     let bad = |value: &Computed| format!("`{}` can't be cast to {name}", value.text());
@@ -327,7 +327,7 @@ fn cast(value: Computed, data_type: &DataType) -> Result_ {
     })
 }
 
-fn function(name: &str, arguments: &[Computed]) -> Result_ {
+fn function(name: &str, arguments: &[Computed]) -> Answer {
     let whole = |value: &Computed| value.number().map(|n| n as i64).ok_or_else(|| format!("{name} wants a number"));
     match (name, arguments) {
         ("coalesce" | "ifnull" | "nvl", all) => Ok(all.iter().find(|value| **value != Null).cloned().unwrap_or(Null)),

@@ -174,6 +174,23 @@ impl<'a> Expander<'a> {
         Ok(out.text)
     }
 
+    /// Expands statements: what is one `@EACH` gives one for each item.
+    pub(crate) fn statements(&mut self, text: &str) -> Result<Vec<String>, RenderError> {
+        let dialect = self.context.dialect;
+        let whole = text.trim();
+        if whole.get(..5).is_some_and(|word| word.eq_ignore_ascii_case("@each"))
+            && let Some(open) = whole.find('(')
+            && whole[5..open].trim().is_empty()
+            && lex::closing(whole, open, dialect) == Some(whole.len())
+            && let Outcome::List(list) =
+                self.call("each", &whole[open + 1..whole.len() - 1], self.place(whole, 0))?
+        {
+            return Ok(list);
+        }
+        let text = self.expand(text)?;
+        Ok(lex::split(&text, b';', dialect).into_iter().map(str::to_owned).collect())
+    }
+
     /// Writes what the macro at `at` becomes, and gives its end.
     fn replace(&mut self, text: &str, at: usize, out: &mut Out) -> Result<usize, RenderError> {
         if self.depth == 0 {
@@ -302,6 +319,9 @@ impl<'a> Expander<'a> {
             }
         }
         let name = self.template(&text[at..end], self.place(text, at), true)?;
+        if name.starts_with('@') {
+            return Err(self.undefined(&name[1..], self.place(text, at)));
+        }
         if name == text[at..end] || bytes.get(end) == Some(&b'(') {
             out.push(&name);
         } else {
@@ -412,7 +432,7 @@ fn names_stage(word: &str) -> bool {
 }
 
 /// Whether a statement is an `@DEF(…)`.
-pub(crate) fn is_definition(text: &str) -> bool {
+fn is_definition(text: &str) -> bool {
     let text = text.trim_start();
     text.get(..4).is_some_and(|word| word.eq_ignore_ascii_case("@def"))
         && text[4..].trim_start().starts_with('(')

@@ -96,10 +96,23 @@ pub(crate) fn literal(value: &Value, dialect: Dialect) -> String {
     }
 }
 
+/// A value as `@VAR` gives it: lists are arrays there.
+pub(super) fn array_literal(value: &Value, dialect: Dialect) -> String {
+    let Value::List(values) = value else { return literal(value, dialect) };
+    let items: Vec<String> = values.iter().map(|value| array_literal(value, dialect)).collect();
+    let items = items.join(", ");
+    match dialect {
+        Dialect::Postgres | Dialect::Trino => format!("ARRAY[{items}]"),
+        Dialect::Generic | Dialect::Spark | Dialect::Databricks | Dialect::Redshift | Dialect::MySql
+        | Dialect::TSql | Dialect::Sqlite => format!("ARRAY({items})"),
+        Dialect::DuckDb | Dialect::BigQuery | Dialect::Snowflake | Dialect::ClickHouse => format!("[{items}]"),
+    }
+}
+
 /// A text as a SQL string literal.
 pub(crate) fn quote_text(text: &str, dialect: Dialect) -> String {
     let escaped = match dialect {
-        Dialect::BigQuery | Dialect::Spark | Dialect::Databricks => {
+        Dialect::BigQuery | Dialect::Spark | Dialect::Databricks | Dialect::Snowflake => {
             text.replace('\\', "\\\\").replace('\'', "\\'").replace('\n', "\\n")
         }
         dialect if lex::backslash_escapes(dialect) => text.replace('\\', "\\\\").replace('\'', "''"),
