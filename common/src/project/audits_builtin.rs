@@ -30,10 +30,21 @@ macro_rules! bad_rows {
 macro_rules! out_of_bounds {
     ($from:literal, $value:literal, $condition:literal) => {
         concat!(
-            "SELECT * FROM ", $from, " WHERE @AND(@OR(",
-            "@IF(@min_v IS NOT NULL, @IF(@inclusive, ", $value, " < @min_v, ", $value, " <= @min_v), NULL), ",
-            "@IF(@max_v IS NOT NULL, @IF(@inclusive, ", $value, " > @max_v, ", $value, " >= @max_v), NULL)), ",
-            $condition, ")"
+            "SELECT * FROM ",
+            $from,
+            " WHERE @AND(@OR(",
+            "@IF(@min_v IS NOT NULL, @IF(@inclusive, ",
+            $value,
+            " < @min_v, ",
+            $value,
+            " <= @min_v), NULL), ",
+            "@IF(@max_v IS NOT NULL, @IF(@inclusive, ",
+            $value,
+            " > @max_v, ",
+            $value,
+            " >= @max_v), NULL)), ",
+            $condition,
+            ")"
         )
     };
 }

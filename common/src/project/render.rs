@@ -256,7 +256,9 @@ pub fn relation_name(text: &str, dialect: Dialect, default_catalog: Option<&str>
     let parts = lex::name_parts(text, dialect)?;
     let names: Vec<String> = parts.iter().map(|(name, quoted)| dialect.normalize(name, *quoted)).collect();
     let names = match names.as_slice() {
-        [catalog, rest @ ..] if rest.len() == 2 && default_catalog.is_some_and(|d| d.eq_ignore_ascii_case(catalog)) => {
+        [catalog, rest @ ..]
+            if rest.len() == 2 && default_catalog.is_some_and(|d| d.eq_ignore_ascii_case(catalog)) =>
+        {
             rest
         }
         all => all,

@@ -26,7 +26,8 @@ impl Expander<'_> {
             "safe_add" => Outcome::Sql(self.safe(given, " + ", place)?),
             "safe_sub" => Outcome::Sql(self.safe(given, " - ", place)?),
             "safe_div" => {
-                let (Some(numerator), Some(denominator)) = (given.get(0, "numerator"), given.get(1, "denominator"))
+                let (Some(numerator), Some(denominator)) =
+                    (given.get(0, "numerator"), given.get(1, "denominator"))
                 else {
                     return Err(self.wrong(place, "@SAFE_DIV wants a numerator and a denominator"));
                 };
@@ -52,7 +53,8 @@ impl Expander<'_> {
         let dialect = self.context.dialect;
         let nulls: Vec<String> =
             given.positional.iter().map(|field| format!("{} IS NULL", operand(field, dialect))).collect();
-        let values: Vec<String> = given.positional.iter().map(|field| format!("COALESCE({field}, 0)")).collect();
+        let values: Vec<String> =
+            given.positional.iter().map(|field| format!("COALESCE({field}, 0)")).collect();
         Ok(format!("CASE WHEN {} THEN NULL ELSE {} END", nulls.join(" AND "), values.join(sign)))
     }
 
@@ -95,14 +97,16 @@ impl Expander<'_> {
             .map(|field| format!("COALESCE(CAST({field} AS {text_type}), {NULL_KEY})"))
             .collect();
         let joined = match dialect {
-            Dialect::DuckDb | Dialect::Postgres | Dialect::Redshift | Dialect::Sqlite => fields.join(" || '|' || "),
+            Dialect::DuckDb | Dialect::Postgres | Dialect::Redshift | Dialect::Sqlite => {
+                fields.join(" || '|' || ")
+            }
             Dialect::TSql => fields.join(" + '|' + "),
             _ => format!("CONCAT({})", fields.join(", '|', ")),
         };
-        let function = given
-            .named
-            .get("hash_function")
-            .map_or_else(|| "MD5".to_owned(), |text| lex::string_literal(text, dialect).unwrap_or_else(|| text.clone()));
+        let function = given.named.get("hash_function").map_or_else(
+            || "MD5".to_owned(),
+            |text| lex::string_literal(text, dialect).unwrap_or_else(|| text.clone()),
+        );
         Ok(match (dialect, function.to_ascii_uppercase().as_str()) {
             (Dialect::BigQuery, "MD5") => format!("TO_HEX(MD5({joined}))"),
             (Dialect::TSql, "MD5") => format!("HASHBYTES('MD5', {joined})"),
@@ -137,7 +141,11 @@ impl Expander<'_> {
     }
 
     /// The columns of a relation that `@STAR` and `@UNION` ask for.
-    pub(super) fn columns(&self, relation: &str, place: usize) -> Result<(ModelName, &[ColumnDef]), RenderError> {
+    pub(super) fn columns(
+        &self,
+        relation: &str,
+        place: usize,
+    ) -> Result<(ModelName, &[ColumnDef]), RenderError> {
         let env = self.context.env;
         let name = relation_name(relation, self.context.dialect, env.default_catalog.as_deref())
             .ok_or_else(|| self.wrong(place, &format!("`{relation}` is not the name of a relation")))?;
@@ -170,9 +178,9 @@ impl Expander<'_> {
             Some(list) => self.excluded(list, place)?,
         };
         let text = |position, name| {
-            given
-                .get(position, name)
-                .map_or_else(String::new, |sql| lex::string_literal(sql, dialect).unwrap_or_else(|| sql.to_owned()))
+            given.get(position, name).map_or_else(String::new, |sql| {
+                lex::string_literal(sql, dialect).unwrap_or_else(|| sql.to_owned())
+            })
         };
         let (prefix, suffix) = (text(3, "prefix"), text(4, "suffix"));
         let quoted = given.get(5, "quote_identifiers").is_none_or(|sql| !sql.eq_ignore_ascii_case("false"));
@@ -268,7 +276,9 @@ impl Expander<'_> {
             .replace("@{catalog_name}", part(3))
             .replace("@{schema_name}", part(2))
             .replace("@{table_name}", part(1));
-        let mode = given.get(1, "mode").map(|sql| lex::string_literal(sql, dialect).unwrap_or_else(|| sql.to_owned()));
+        let mode = given
+            .get(1, "mode")
+            .map(|sql| lex::string_literal(sql, dialect).unwrap_or_else(|| sql.to_owned()));
         Ok(match mode {
             Some(mode) if mode.eq_ignore_ascii_case("table") => filled,
             _ => quote_text(&filled, dialect),
@@ -299,7 +309,10 @@ fn table_parts(this_model: &str, dialect: Dialect) -> Vec<String> {
             if this_model[at..end].eq_ignore_ascii_case("from") {
                 let rest = this_model[end..].trim_start();
                 let mut stop = 0;
-                while stop < rest.len() && !rest.as_bytes()[stop].is_ascii_whitespace() && rest.as_bytes()[stop] != b')' {
+                while stop < rest.len()
+                    && !rest.as_bytes()[stop].is_ascii_whitespace()
+                    && rest.as_bytes()[stop] != b')'
+                {
                     stop = lex::opaque(rest, stop, dialect).map_or(stop + 1, |(_, end)| end);
                 }
                 return names(rest.get(..stop).unwrap_or_default()).unwrap_or_default();
@@ -319,7 +332,8 @@ fn operand(sql: &str, dialect: Dialect) -> String {
 
 /// `@AND` and `@OR`: NULLs are left out, and nothing is TRUE.
 fn connect(name: &str, given: &Arguments, dialect: Dialect) -> String {
-    let kept: Vec<&String> = given.positional.iter().filter(|sql| !sql.eq_ignore_ascii_case("null")).collect();
+    let kept: Vec<&String> =
+        given.positional.iter().filter(|sql| !sql.eq_ignore_ascii_case("null")).collect();
     match kept.as_slice() {
         [] if dialect == Dialect::TSql => "(1 = 1)".to_owned(),
         [] => "TRUE".to_owned(),

@@ -46,10 +46,36 @@ impl Arguments {
 pub(crate) fn is_builtin(name: &str) -> bool {
     matches!(
         name,
-        "def" | "sql" | "each" | "filter" | "reduce" | "if" | "eval" | "and" | "or" | "with" | "join" | "where"
-            | "group_by" | "having" | "order_by" | "limit" | "star" | "generate_surrogate_key" | "safe_add"
-            | "safe_sub" | "safe_div" | "union" | "haversine_distance" | "pivot" | "deduplicate" | "date_spine"
-            | "var" | "blueprint_var" | "resolve_template" | "__matches"
+        "def"
+            | "sql"
+            | "each"
+            | "filter"
+            | "reduce"
+            | "if"
+            | "eval"
+            | "and"
+            | "or"
+            | "with"
+            | "join"
+            | "where"
+            | "group_by"
+            | "having"
+            | "order_by"
+            | "limit"
+            | "star"
+            | "generate_surrogate_key"
+            | "safe_add"
+            | "safe_sub"
+            | "safe_div"
+            | "union"
+            | "haversine_distance"
+            | "pivot"
+            | "deduplicate"
+            | "date_spine"
+            | "var"
+            | "blueprint_var"
+            | "resolve_template"
+            | "__matches"
     )
 }
 
@@ -123,7 +149,9 @@ impl Expander<'_> {
             if expanded == part {
                 arguments.positional.push(expanded);
             } else {
-                arguments.positional.extend(lex::split(&expanded, b',', dialect).into_iter().map(str::to_owned));
+                arguments
+                    .positional
+                    .extend(lex::split(&expanded, b',', dialect).into_iter().map(str::to_owned));
             }
         }
         Ok(arguments)
@@ -207,7 +235,9 @@ impl Expander<'_> {
 
     fn apply_to_item(&mut self, function: &Lambda, item: &str, place: usize) -> Result<String, RenderError> {
         match lex::items(item, self.context.dialect) {
-            Some(parts) if item.starts_with('(') && parts.len() > 1 => self.apply(function, &parts, place, false),
+            Some(parts) if item.starts_with('(') && parts.len() > 1 => {
+                self.apply(function, &parts, place, false)
+            }
             _ => self.apply(function, &[item], place, false),
         }
     }
@@ -221,13 +251,21 @@ impl Expander<'_> {
             }
         }
         // One list inside another call must arrive there as one item.
-        if self.depth > 1 && results.len() == 1 && lex::items(&results[0], self.context.dialect).is_some_and(|i| i.len() > 1) {
+        if self.depth > 1
+            && results.len() == 1
+            && lex::items(&results[0], self.context.dialect).is_some_and(|i| i.len() > 1)
+        {
             results[0] = format!("[{}]", results[0]);
         }
         Ok(Outcome::List(results))
     }
 
-    fn filter(&mut self, function: &Lambda, items: Vec<String>, place: usize) -> Result<Outcome, RenderError> {
+    fn filter(
+        &mut self,
+        function: &Lambda,
+        items: Vec<String>,
+        place: usize,
+    ) -> Result<Outcome, RenderError> {
         let mut kept = Vec::new();
         for item in items {
             let condition = self.apply_to_item(function, &item, place)?;
@@ -238,7 +276,12 @@ impl Expander<'_> {
         Ok(Outcome::List(kept))
     }
 
-    fn reduce(&mut self, function: &Lambda, items: Vec<String>, place: usize) -> Result<Outcome, RenderError> {
+    fn reduce(
+        &mut self,
+        function: &Lambda,
+        items: Vec<String>,
+        place: usize,
+    ) -> Result<Outcome, RenderError> {
         let mut items = items.into_iter();
         let Some(mut result) = items.next() else {
             return Err(self.wrong(place, "@REDUCE wants at least one item"));
@@ -249,10 +292,16 @@ impl Expander<'_> {
         Ok(Outcome::Sql(result))
     }
 
-    fn variable_or_default(&mut self, name: &str, arguments: &str, place: usize) -> Result<Outcome, RenderError> {
+    fn variable_or_default(
+        &mut self,
+        name: &str,
+        arguments: &str,
+        place: usize,
+    ) -> Result<Outcome, RenderError> {
         let dialect = self.context.dialect;
         let given = self.arguments(arguments, place)?;
-        let Some(wanted) = given.get(0, "var_name").and_then(|text| lex::string_literal(text, dialect)) else {
+        let Some(wanted) = given.get(0, "var_name").and_then(|text| lex::string_literal(text, dialect))
+        else {
             return Err(self.wrong(place, &format!("@{} wants a name in quotes", name.to_uppercase())));
         };
         let wanted = wanted.to_lowercase();
@@ -278,7 +327,12 @@ impl Expander<'_> {
         condition::compute(sql, self.context.dialect).map_err(|why| {
             let hint = "conditions are computed while rendering: use literals, variables, comparisons, \
                         arithmetic and simple functions";
-            self.error(place, "macro-condition", format!("can't compute `{}`: {why}", sql.trim()), Some(hint.to_owned()))
+            self.error(
+                place,
+                "macro-condition",
+                format!("can't compute `{}`: {why}", sql.trim()),
+                Some(hint.to_owned()),
+            )
         })
     }
 }

@@ -19,13 +19,37 @@ pub(super) enum Clause {
 
 /// Words that may stand between a table and its JOIN.
 const JOIN_WORDS: [&str; 13] = [
-    "natural", "left", "right", "full", "inner", "outer", "cross", "semi", "anti", "asof", "positional", "global",
+    "natural",
+    "left",
+    "right",
+    "full",
+    "inner",
+    "outer",
+    "cross",
+    "semi",
+    "anti",
+    "asof",
+    "positional",
+    "global",
     "any",
 ];
 /// Words that start a clause after the ones here.
 const CLAUSE_WORDS: [&str; 15] = [
-    "where", "group", "having", "order", "limit", "qualify", "window", "union", "except", "intersect", "fetch",
-    "offset", "cluster", "distribute", "sort",
+    "where",
+    "group",
+    "having",
+    "order",
+    "limit",
+    "qualify",
+    "window",
+    "union",
+    "except",
+    "intersect",
+    "fetch",
+    "offset",
+    "cluster",
+    "distribute",
+    "sort",
 ];
 
 impl Clause {

@@ -3,7 +3,8 @@
 use std::cmp::Ordering;
 
 use sqlparser::ast::{
-    BinaryOperator, CastKind, DataType, Expr, FunctionArg, FunctionArgExpr, FunctionArguments, UnaryOperator, Value,
+    BinaryOperator, CastKind, DataType, Expr, FunctionArg, FunctionArgExpr, FunctionArguments, UnaryOperator,
+    Value,
 };
 use sqlparser::dialect::GenericDialect;
 use sqlparser::parser::Parser;
@@ -20,9 +21,11 @@ pub(crate) enum Computed {
     Int(i64),
     Float(f64),
     Text(String),
+    /// A column's name: equal to itself and to no text.
+    Name(String),
 }
 
-use Computed::{Bool, Float, Int, Null, Text};
+use Computed::{Bool, Float, Int, Name, Null, Text};
 
 impl Computed {
     /// Whether a condition holds: neither NULL, FALSE, zero nor an empty text.
@@ -33,6 +36,7 @@ impl Computed {
             Int(number) => *number != 0,
             Float(number) => *number != 0.0,
             Text(text) => !text.is_empty(),
+            Name(_) => true,
         }
     }
 
@@ -43,7 +47,7 @@ impl Computed {
             Bool(value) => lookup::literal(&Constant::Bool(*value), dialect),
             Int(number) => number.to_string(),
             Float(number) => format!("{number:?}"),
-            Text(text) => text.clone(),
+            Text(text) | Name(text) => text.clone(),
         }
     }
 
@@ -52,7 +56,7 @@ impl Computed {
             Int(number) => Some(*number as f64),
             Float(number) => Some(*number),
             Bool(value) => Some(f64::from(u8::from(*value))),
-            Null | Text(_) => None,
+            Null | Text(_) | Name(_) => None,
         }
     }
 
@@ -99,10 +103,9 @@ type Answer = Result<Computed, String>;
 fn evaluate(expression: &Expr) -> Answer {
     match expression {
         Expr::Value(value) => literal(&value.value),
-        // A name is a text of itself: that is how `@IF(@kind = full, …)` compares.
-        Expr::Identifier(name) => Ok(Text(name.value.clone())),
+        Expr::Identifier(name) => Ok(Name(name.value.clone())),
         Expr::CompoundIdentifier(parts) => {
-            Ok(Text(parts.iter().map(|part| part.value.as_str()).collect::<Vec<_>>().join(".")))
+            Ok(Name(parts.iter().map(|part| part.value.as_str()).collect::<Vec<_>>().join(".")))
         }
         Expr::Nested(inner) => evaluate(inner),
         Expr::UnaryOp { op, expr } => unary(*op, evaluate(expr)?),
@@ -226,7 +229,8 @@ fn binary(left: &Expr, op: &BinaryOperator, right: &Expr) -> Answer {
     if value == Null || other == Null {
         return Ok(Null);
     }
-    let ordered = |test: fn(Ordering) -> bool| compare(&value, &other).map(|order| Bool(order.is_some_and(test)));
+    let ordered =
+        |test: fn(Ordering) -> bool| compare(&value, &other).map(|order| Bool(order.is_some_and(test)));
     match op {
         BinaryOperator::Eq => Ok(Bool(equal(&value, &other))),
         BinaryOperator::NotEq => Ok(Bool(!equal(&value, &other))),
@@ -251,7 +255,12 @@ fn binary(left: &Expr, op: &BinaryOperator, right: &Expr) -> Answer {
     }
 }
 
-fn arithmetic(a: &Computed, b: &Computed, whole: fn(i64, i64) -> Option<i64>, real: fn(f64, f64) -> f64) -> Answer {
+fn arithmetic(
+    a: &Computed,
+    b: &Computed,
+    whole: fn(i64, i64) -> Option<i64>,
+    real: fn(f64, f64) -> f64,
+) -> Answer {
     match (a, b) {
         (Int(x), Int(y)) => whole(*x, *y).map(Int).ok_or_else(|| "a number is too large or zero".to_owned()),
         _ => match (a.number(), b.number()) {
@@ -328,12 +337,17 @@ fn cast(value: Computed, data_type: &DataType) -> Answer {
 }
 
 fn function(name: &str, arguments: &[Computed]) -> Answer {
-    let whole = |value: &Computed| value.number().map(|n| n as i64).ok_or_else(|| format!("{name} wants a number"));
+    let whole =
+        |value: &Computed| value.number().map(|n| n as i64).ok_or_else(|| format!("{name} wants a number"));
     match (name, arguments) {
-        ("coalesce" | "ifnull" | "nvl", all) => Ok(all.iter().find(|value| **value != Null).cloned().unwrap_or(Null)),
+        ("coalesce" | "ifnull" | "nvl", all) => {
+            Ok(all.iter().find(|value| **value != Null).cloned().unwrap_or(Null))
+        }
         ("concat", all) => Ok(Text(all.iter().filter(|v| **v != Null).map(Computed::text).collect())),
         ("nullif", [a, b]) => Ok(if equal(a, b) { Null } else { a.clone() }),
-        ("if" | "iff", [condition, yes, no]) => Ok(if condition.is_true() { yes.clone() } else { no.clone() }),
+        ("if" | "iff", [condition, yes, no]) => {
+            Ok(if condition.is_true() { yes.clone() } else { no.clone() })
+        }
         ("greatest" | "least", [first, rest @ ..]) => {
             let wanted = if name == "greatest" { Ordering::Greater } else { Ordering::Less };
             let mut best = first.clone();
@@ -353,7 +367,9 @@ fn function(name: &str, arguments: &[Computed]) -> Answer {
         ("starts_with" | "startswith", [text, start]) => Ok(Bool(text.text().starts_with(&start.text()))),
         ("ends_with" | "endswith", [text, end]) => Ok(Bool(text.text().ends_with(&end.text()))),
         ("contains", [text, part]) => Ok(Bool(text.text().contains(&part.text()))),
-        ("left", [text, count]) => Ok(Text(text.text().chars().take(whole(count)?.max(0) as usize).collect())),
+        ("left", [text, count]) => {
+            Ok(Text(text.text().chars().take(whole(count)?.max(0) as usize).collect()))
+        }
         ("substring" | "substr", [text, from, rest @ ..]) => {
             let count = rest.first().map(whole).transpose()?.unwrap_or(i64::MAX).max(0) as usize;
             let skip = (whole(from)? - 1).max(0) as usize;
@@ -363,7 +379,9 @@ fn function(name: &str, arguments: &[Computed]) -> Answer {
         ("abs", [Float(number)]) => Ok(Float(number.abs())),
         ("round", [number]) => Ok(Int(number.number().ok_or("round wants a number")?.round() as i64)),
         ("floor", [number]) => Ok(Int(number.number().ok_or("floor wants a number")?.floor() as i64)),
-        ("ceil" | "ceiling", [number]) => Ok(Int(number.number().ok_or("ceil wants a number")?.ceil() as i64)),
+        ("ceil" | "ceiling", [number]) => {
+            Ok(Int(number.number().ok_or("ceil wants a number")?.ceil() as i64))
+        }
         _ => Err(format!("function `{name}` is not supported here")),
     }
 }
@@ -398,7 +416,8 @@ mod tests {
             ("CAST('3' AS INT) + 1", "4"),
             ("CAST('2023-01-01' AS DATE) > '2022-12-31'", "True"),
             ("SUBSTRING('abc', 2, 1)", "b"),
-            ("a = 'a'", "True"),
+            ("a = 'a'", "False"),
+            ("a = a", "True"),
         ] {
             assert_eq!(text(sql), expected, "{sql}");
         }

@@ -111,7 +111,13 @@ impl<'a> Expander<'a> {
     }
 
     /// An error at an offset of the source.
-    pub(super) fn error(&self, at: usize, code: &'static str, message: String, hint: Option<String>) -> RenderError {
+    pub(super) fn error(
+        &self,
+        at: usize,
+        code: &'static str,
+        message: String,
+        hint: Option<String>,
+    ) -> RenderError {
         RenderError::at(self.source, self.line, at, code, message, hint)
     }
 
@@ -243,9 +249,15 @@ impl<'a> Expander<'a> {
         let name = text[at + 1..end].to_ascii_lowercase();
         let open = lex::skip_blank(text, end, self.context.dialect);
         let known = self.functions.contains_key(&name) || call::is_builtin(&name);
-        if bytes.get(open) == Some(&b'(') && (known || (open == end && self.lookup(&name, place)?.is_none())) {
+        if bytes.get(open) == Some(&b'(') && (known || (open == end && self.lookup(&name, place)?.is_none()))
+        {
             let close = lex::closing(text, open, self.context.dialect).ok_or_else(|| {
-                self.error(place, "unclosed-macro", format!("`@{}(` is never closed", &text[at + 1..end]), None)
+                self.error(
+                    place,
+                    "unclosed-macro",
+                    format!("`@{}(` is never closed", &text[at + 1..end]),
+                    None,
+                )
             })?;
             return self.call_at(text, at, (&name, &text[open + 1..close - 1]), close, out);
         }
@@ -276,7 +288,8 @@ impl<'a> Expander<'a> {
         self.calls += 1;
         if self.calls > MAX_CALLS || self.depth >= MAX_DEPTH {
             let message = format!("`@{name}` expands without end");
-            let hint = format!("macros may nest {MAX_DEPTH} deep; look for a @DEF function that calls itself");
+            let hint =
+                format!("macros may nest {MAX_DEPTH} deep; look for a @DEF function that calls itself");
             return Err(self.error(place, "macro-limit", message, Some(hint)));
         }
         self.depth += 1;
@@ -292,7 +305,10 @@ impl<'a> Expander<'a> {
                     out.push(&list.join(", "));
                     close
                 }
-                Outcome::List(_) | Outcome::Nothing => vanish(text, close, self.context.dialect, out),
+                Outcome::List(_) | Outcome::Nothing => {
+                    self.refuse_hole(name, out.last_word(), place)?;
+                    vanish(text, close, self.context.dialect, out)
+                }
                 Outcome::Defined => {
                     let next = lex::skip_blank(text, close, self.context.dialect);
                     if text.as_bytes().get(next) == Some(&b';') { next + 1 } else { close }
@@ -301,6 +317,19 @@ impl<'a> Expander<'a> {
         };
         self.depth -= 1;
         Ok(end)
+    }
+
+    /// Nothing can't stand where SQL wants something.
+    fn refuse_hole(&self, name: &str, word: &str, place: usize) -> Result<(), RenderError> {
+        const WANT_MORE: [&str; 11] =
+            ["where", "and", "or", "not", "having", "on", "by", "union", "except", "intersect", "between"];
+        if !WANT_MORE.iter().any(|w| word.eq_ignore_ascii_case(w)) {
+            return Ok(());
+        }
+        let word = word.to_uppercase();
+        let message = format!("`@{}` gives nothing, but something must follow {word}", name.to_uppercase());
+        let hint = "give @IF a third argument, or use @AND(…) or a clause macro such as @WHERE(…)";
+        Err(self.error(place, "macro-gives-nothing", message, Some(hint.to_owned())))
     }
 
     /// A name with `@x` or `@{x}` in it.
@@ -361,7 +390,8 @@ impl<'a> Expander<'a> {
         own_scope: bool,
     ) -> Result<String, RenderError> {
         if arguments.len() < lambda.params.len() {
-            let message = format!("the function wants {} arguments, not {}", lambda.params.len(), arguments.len());
+            let message =
+                format!("the function wants {} arguments, not {}", lambda.params.len(), arguments.len());
             return Err(self.error(place, "macro-arguments", message, None));
         }
         let (length, floor) = (self.params.len(), self.floor);
@@ -390,7 +420,10 @@ fn vanish(text: &str, close: usize, dialect: Dialect, out: &mut Out) -> usize {
     let bytes = text.as_bytes();
     let mut end = close;
     let next = lex::skip_blank(text, close, dialect);
-    if text.get(next..next + 3).is_some_and(|w| w[..2].eq_ignore_ascii_case("as") && w.ends_with(char::is_whitespace)) {
+    if text
+        .get(next..next + 3)
+        .is_some_and(|w| w[..2].eq_ignore_ascii_case("as") && w.ends_with(char::is_whitespace))
+    {
         let alias = lex::skip_blank(text, next + 3, dialect);
         end = match bytes.get(alias) {
             Some(b) if lex::is_word_start(*b) => lex::word_end(bytes, alias),

@@ -84,7 +84,12 @@ impl Expander<'_> {
         let window =
             format!("ROW_NUMBER() OVER (PARTITION BY {} ORDER BY {})", keys.join(", "), orders.join(", "));
         Ok(match dialect {
-            Dialect::Postgres | Dialect::MySql | Dialect::TSql | Dialect::Sqlite | Dialect::Spark | Dialect::Trino => {
+            Dialect::Postgres
+            | Dialect::MySql
+            | Dialect::TSql
+            | Dialect::Sqlite
+            | Dialect::Spark
+            | Dialect::Trino => {
                 format!("SELECT * FROM (SELECT *, {window} AS _w FROM {relation}) AS _t WHERE _w = 1")
             }
             _ => format!("SELECT * FROM {relation} QUALIFY {window} = 1"),
@@ -100,14 +105,18 @@ impl Expander<'_> {
         };
         let part = lex::string_literal(part, dialect).unwrap_or_else(|| part.to_owned()).to_lowercase();
         if !["day", "week", "month", "quarter", "year"].contains(&part.as_str()) {
-            return Err(self.wrong(place, "@DATE_SPINE's unit is 'day', 'week', 'month', 'quarter' or 'year'"));
+            return Err(
+                self.wrong(place, "@DATE_SPINE's unit is 'day', 'week', 'month', 'quarter' or 'year'")
+            );
         }
         let (start, end) = match (lex::string_literal(start, dialect), lex::string_literal(end, dialect)) {
             (Some(first), Some(last)) => {
                 let is_date = |text: &str| chrono::NaiveDate::parse_from_str(text, "%Y-%m-%d").ok();
                 match (is_date(&first), is_date(&last)) {
                     (Some(a), Some(b)) if a <= b => {}
-                    (Some(_), Some(_)) => return Err(self.wrong(place, "@DATE_SPINE's start is after its end")),
+                    (Some(_), Some(_)) => {
+                        return Err(self.wrong(place, "@DATE_SPINE's start is after its end"));
+                    }
                     _ => return Err(self.wrong(place, "@DATE_SPINE's dates are written YYYY-MM-DD")),
                 }
                 let date = |text: &str| match dialect {
@@ -142,7 +151,9 @@ fn spine(part: &str, start: &str, end: &str, dialect: Dialect) -> String {
              INTERVAL '{count} {step}') AS _t(value)) AS _exploded({column})"
         ),
         Dialect::BigQuery => {
-            format!("SELECT {column} FROM UNNEST(GENERATE_DATE_ARRAY({start}, {end}, INTERVAL '1' {unit})) AS {column}")
+            format!(
+                "SELECT {column} FROM UNNEST(GENERATE_DATE_ARRAY({start}, {end}, INTERVAL '1' {unit})) AS {column}"
+            )
         }
         Dialect::Snowflake => format!(
             "SELECT {column} FROM (SELECT DATEADD({unit}, CAST({column} AS INT), {start}) AS {column} FROM \

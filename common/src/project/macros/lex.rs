@@ -139,8 +139,10 @@ fn quoted_end(bytes: &[u8], at: usize, close: u8) -> usize {
 
 /// The end of a `$tag$…$tag$` string.
 fn dollar_end(text: &str, at: usize, dialect: Dialect) -> Option<usize> {
-    if matches!(dialect, Dialect::BigQuery | Dialect::MySql | Dialect::TSql | Dialect::Sqlite | Dialect::Trino)
-        || (at > 0 && is_word_byte(text.as_bytes()[at - 1]))
+    if matches!(
+        dialect,
+        Dialect::BigQuery | Dialect::MySql | Dialect::TSql | Dialect::Sqlite | Dialect::Trino
+    ) || (at > 0 && is_word_byte(text.as_bytes()[at - 1]))
     {
         return None;
     }

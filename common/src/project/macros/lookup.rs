@@ -103,9 +103,16 @@ pub(super) fn array_literal(value: &Value, dialect: Dialect) -> String {
     let items = items.join(", ");
     match dialect {
         Dialect::Postgres | Dialect::Trino => format!("ARRAY[{items}]"),
-        Dialect::Generic | Dialect::Spark | Dialect::Databricks | Dialect::Redshift | Dialect::MySql
-        | Dialect::TSql | Dialect::Sqlite => format!("ARRAY({items})"),
-        Dialect::DuckDb | Dialect::BigQuery | Dialect::Snowflake | Dialect::ClickHouse => format!("[{items}]"),
+        Dialect::Generic
+        | Dialect::Spark
+        | Dialect::Databricks
+        | Dialect::Redshift
+        | Dialect::MySql
+        | Dialect::TSql
+        | Dialect::Sqlite => format!("ARRAY({items})"),
+        Dialect::DuckDb | Dialect::BigQuery | Dialect::Snowflake | Dialect::ClickHouse => {
+            format!("[{items}]")
+        }
     }
 }
 
@@ -176,7 +183,8 @@ impl Expander<'_> {
                 "no-batch-time",
                 format!("`@{name}` is undefined here: FULL and VIEW queries know only the execution time"),
                 Some(if variable.point == Point::Start || variable.point == Point::End {
-                    "use an execution_ variable such as @execution_ds, or make the model incremental".to_owned()
+                    "use an execution_ variable such as @execution_ds, or make the model incremental"
+                        .to_owned()
                 } else {
                     "name a variable of the execution time".to_owned()
                 }),
@@ -186,20 +194,32 @@ impl Expander<'_> {
 
     /// The error of a macro that needs to know a time which is only a symbol.
     pub(super) fn needs_time(&self, at: usize) -> RenderError {
-        self.error(at, "needs-time-value", "the macro's result depends on the value of a time variable".to_owned(), None)
+        self.error(
+            at,
+            "needs-time-value",
+            "the macro's result depends on the value of a time variable".to_owned(),
+            None,
+        )
     }
 
     /// The error of a variable that nobody defines.
     pub(super) fn undefined(&self, name: &str, at: usize) -> RenderError {
         let hint = match (self.context.dialect, name) {
-            (_, "this_model") => "@this_model is known in statements and audits, not where the project is read",
+            (_, "this_model") => {
+                "@this_model is known in statements and audits, not where the project is read"
+            }
             (Dialect::TSql | Dialect::MySql, _) => {
                 "@ starts a macro variable here: define it in the project's variables or with @DEF; \
                  a session variable of the database can't be used"
             }
             _ => "define it under `variables` in the configuration or with @DEF before the query",
         };
-        self.error(at, "undefined-variable", format!("macro variable `@{name}` is undefined"), Some(hint.to_owned()))
+        self.error(
+            at,
+            "undefined-variable",
+            format!("macro variable `@{name}` is undefined"),
+            Some(hint.to_owned()),
+        )
     }
 
     /// A text with `@x` and `@{x}` replaced; `@@` is an `@`. Unknown names stay, but `@{x}` is an
@@ -217,7 +237,8 @@ impl Expander<'_> {
                 .unwrap_or(after.len() - name_at);
             let name = &after[name_at..name_at + length];
             let end = name_at + length + usize::from(braced);
-            let is_name = lex::is_plain_name(name) && (!braced || after[..end.min(after.len())].ends_with('}'));
+            let is_name =
+                lex::is_plain_name(name) && (!braced || after[..end.min(after.len())].ends_with('}'));
             if after.starts_with('@') {
                 out.push('@');
                 rest = &after[1..];
@@ -226,7 +247,12 @@ impl Expander<'_> {
             let held = if is_name { self.lookup(&name.to_ascii_lowercase(), at)? } else { None };
             match held {
                 Some(held) => {
-                    out.push_str(&held.bare(self.context.dialect).ok_or_else(|| self.needs_time(at))?);
+                    let bare = held.bare(self.context.dialect).ok_or_else(|| self.needs_time(at))?;
+                    // Part of a name: of an item `t.c` only its last part can be.
+                    let last = Some(&bare)
+                        .filter(|_| strict)
+                        .and_then(|bare| lex::name_parts(bare, self.context.dialect)?.pop());
+                    out.push_str(last.as_ref().map_or(&bare, |(name, _)| name));
                     rest = &after[end..];
                 }
                 None if is_name && braced && strict => return Err(self.undefined(name, at)),

@@ -23,10 +23,12 @@ pub fn render_audit(
         locals.insert(name.to_lowercase(), Expander::new(context, sql, audit.query.line).expand(sql)?);
     }
     let dialect = if audit.dialect == Dialect::Generic { context.dialect } else { audit.dialect };
-    render(&audit.query, &RenderContext { locals: &locals, dialect, ..context.clone() }).map_err(|mut error| {
-        if error.code == "undefined-variable" {
-            error.hint = Some(format!("give it as an argument: {}(name := value)", audit.name));
-        }
-        error
-    })
+    render(&audit.query, &RenderContext { locals: &locals, dialect, ..context.clone() }).map_err(
+        |mut error| {
+            if error.code == "undefined-variable" {
+                error.hint = Some(format!("give it as an argument: {}(name := value)", audit.name));
+            }
+            error
+        },
+    )
 }

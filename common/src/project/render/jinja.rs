@@ -2,14 +2,13 @@
 
 use std::collections::BTreeMap;
 
-use minijinja::value::{Rest, Value as Jinja};
+use minijinja::value::{Kwargs, Rest, Value as Jinja};
 use minijinja::{Environment, Error, ErrorKind, State, UndefinedBehavior};
 
 use super::time::{self, TimeVar};
 use super::{RenderContext, RenderError, TimeVars, Value};
 use crate::project::macros::lex;
 use crate::project::model::Code;
-
 
 /// Renders a Jinja text; its `@` macros stay.
 pub(super) fn render(code: &Code, context: &RenderContext<'_>) -> Result<String, RenderError> {
@@ -18,7 +17,8 @@ pub(super) fn render(code: &Code, context: &RenderContext<'_>) -> Result<String,
     env.set_undefined_behavior(UndefinedBehavior::SemiStrict);
     env.set_recursion_limit(100);
     add_macros(&mut env, context).map_err(|(path, why)| {
-        let message = format!("the Jinja macros in {path} line {} can't be read: {why}", why.line().unwrap_or(1));
+        let message =
+            format!("the Jinja macros in {path} line {} can't be read: {why}", why.line().unwrap_or(1));
         RenderError::at(&code.text, code.line, 0, "jinja", message, None)
     })?;
     add_variables(&mut env, context);
@@ -26,7 +26,6 @@ pub(super) fn render(code: &Code, context: &RenderContext<'_>) -> Result<String,
     let template = env.template_from_str(&code.text).map_err(|why| failed(&why))?;
     template.render(()).map_err(|why| failed(&why))
 }
-
 
 fn failure(why: &Error, code: &Code) -> RenderError {
     let mut cause: &Error = why;
@@ -48,8 +47,8 @@ fn failure(why: &Error, code: &Code) -> RenderError {
 
 /// Refuses what needs dbt, time that isn't there, and time whose value isn't known.
 fn check(code: &Code, context: &RenderContext<'_>) -> Result<(), RenderError> {
-    let fail = |at, name: &str, message: String, hint: &str| {
-        Err(RenderError::at(&code.text, code.line, at, leak_free(name), message, Some(hint.to_owned())))
+    let fail = |at, name: &'static str, message: String, hint: &str| {
+        Err(RenderError::at(&code.text, code.line, at, name, message, Some(hint.to_owned())))
     };
     for segment in segments(&code.text) {
         let alone = segment.is_output && lex::is_plain_name(segment.content.trim().trim_matches('-').trim());
@@ -64,9 +63,13 @@ fn check(code: &Code, context: &RenderContext<'_>) -> Result<(), RenderError> {
                 let message = format!("the text depends on the value of `{}`", word.name);
                 return fail(at, "needs-time-value", message, "use the variable only as {{ start_ds }}");
             }
-            if context.time != TimeVars::Symbolic && time::value(context.time, variable, context.dialect).is_none() {
-                let message =
-                    format!("`{}` is undefined here: FULL and VIEW queries know only the execution time", word.name);
+            if context.time != TimeVars::Symbolic
+                && time::value(context.time, variable, context.dialect).is_none()
+            {
+                let message = format!(
+                    "`{}` is undefined here: FULL and VIEW queries know only the execution time",
+                    word.name
+                );
                 let hint = "use an execution_ variable such as execution_ds, or make the model incremental";
                 return fail(at, "no-batch-time", message, hint);
             }
@@ -74,17 +77,14 @@ fn check(code: &Code, context: &RenderContext<'_>) -> Result<(), RenderError> {
     }
     if context.time == TimeVars::Symbolic && macros_use_time(code, context) {
         let message = "a Jinja macro uses a time variable".to_owned();
-        return fail(0, "needs-time-value", message, "give the macro's text the variable outside of the macro");
+        return fail(
+            0,
+            "needs-time-value",
+            message,
+            "give the macro's text the variable outside of the macro",
+        );
     }
     Ok(())
-}
-
-fn leak_free(code: &str) -> &'static str {
-    match code {
-        "dbt" => "dbt",
-        "needs-time-value" => "needs-time-value",
-        _ => "no-batch-time",
-    }
 }
 
 fn defines(context: &RenderContext<'_>, name: &str) -> bool {
@@ -110,11 +110,14 @@ fn add_macros<'s>(env: &mut Environment<'s>, context: &'s RenderContext<'_>) -> 
         env.add_template(path, source).map_err(|why| (path.clone(), why))?;
         for name in macro_names(source) {
             let (path, macro_name) = (path.clone(), name.to_owned());
-            let call = move |state: &State<'_, '_>, arguments: Rest<Jinja>| -> Result<Jinja, Error> {
-                let mut file = state.get_template(&path)?.render_captured(())?;
-                let text = file.with_state_mut(|state| state.call_macro(&macro_name, &arguments))?;
-                Ok(Jinja::from_safe_string(text))
-            };
+            let call =
+                move |state: &State<'_, '_>, given: Rest<Jinja>, named: Kwargs| -> Result<Jinja, Error> {
+                    let mut arguments = given.0;
+                    arguments.push(Jinja::from(named));
+                    let mut file = state.get_template(&path)?.render_captured(())?;
+                    let text = file.with_state_mut(|state| state.call_macro(&macro_name, &arguments))?;
+                    Ok(Jinja::from_safe_string(text))
+                };
             env.add_function(name.to_owned(), call);
         }
     }
@@ -125,9 +128,7 @@ fn add_variables(env: &mut Environment<'_>, context: &RenderContext<'_>) {
     let plain = |sql: &str| lex::string_literal(sql, context.dialect).unwrap_or_else(|| sql.to_owned());
     let mut variables: BTreeMap<String, Jinja> =
         context.env.variables.iter().map(|(name, value)| (name.clone(), to_jinja(value))).collect();
-    variables
-        .entry("gateway".to_owned())
-        .or_insert_with(|| Jinja::from(context.env.gateway.as_str()));
+    variables.entry("gateway".to_owned()).or_insert_with(|| Jinja::from(context.env.gateway.as_str()));
     let blueprint: BTreeMap<String, Jinja> =
         context.blueprint.iter().map(|(name, sql)| (name.clone(), Jinja::from(plain(sql)))).collect();
     for (name, value) in variables.iter().chain(&blueprint) {
@@ -155,7 +156,9 @@ fn add_variables(env: &mut Environment<'_>, context: &RenderContext<'_>) {
     env.add_function("blueprint_var", getter(blueprint));
 }
 
-fn getter(values: BTreeMap<String, Jinja>) -> impl Fn(String, Option<Jinja>) -> Jinja + Send + Sync + 'static {
+fn getter(
+    values: BTreeMap<String, Jinja>,
+) -> impl Fn(String, Option<Jinja>) -> Jinja + Send + Sync + 'static {
     move |name, default| {
         values.get(&name.to_lowercase()).cloned().or(default).unwrap_or_else(|| Jinja::from(()))
     }

@@ -58,7 +58,9 @@ const SUFFIXES: [(&str, Form); 9] = [
 
 /// The names of all time variables.
 pub(crate) fn names() -> impl Iterator<Item = String> {
-    PREFIXES.iter().flat_map(|(prefix, _)| SUFFIXES.iter().map(move |(suffix, _)| format!("{prefix}{suffix}")))
+    PREFIXES
+        .iter()
+        .flat_map(|(prefix, _)| SUFFIXES.iter().map(move |(suffix, _)| format!("{prefix}{suffix}")))
 }
 
 impl TimeVar {

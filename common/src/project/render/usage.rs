@@ -60,7 +60,9 @@ pub fn macro_use(code: &Code) -> MacroUse {
     if code.language == Language::Jinja {
         for word in jinja::segments(&code.text).flat_map(|segment| jinja::words(segment.content)) {
             match (word.is_call, word.first_text) {
-                (true, Some(variable)) if matches!(word.name, "var" | "blueprint_var") => found.name(variable),
+                (true, Some(variable)) if matches!(word.name, "var" | "blueprint_var") => {
+                    found.name(variable)
+                }
                 (true, _) => {
                     found.functions.insert(word.name.to_lowercase());
                 }
@@ -123,7 +125,9 @@ fn call(name: &str, text: &str, open: usize, found: &mut MacroUse) {
             }
         }
         "star" => found.schemas_needed.extend(
-            arguments.first().map(|relation| relation.rsplit(":=").next().unwrap_or(relation).trim().to_owned()),
+            arguments
+                .first()
+                .map(|relation| relation.rsplit(":=").next().unwrap_or(relation).trim().to_owned()),
         ),
         "union" => {
             let relations = arguments.iter().filter(|text| lex::name_parts(text, dialect).is_some());
