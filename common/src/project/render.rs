@@ -7,6 +7,7 @@ mod jinja;
 pub(crate) mod time;
 mod usage;
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::fmt;
 
@@ -223,17 +224,18 @@ pub fn render(code: &Code, context: &RenderContext<'_>) -> Result<String, Render
     if code.language == Language::Sql && !code.text.contains('@') {
         return Ok(code.text.clone());
     }
-    let from_jinja;
-    let text = match code.language {
-        Language::Sql => code.text.as_str(),
-        Language::Jinja => {
-            from_jinja = jinja::render(code, context)?;
-            &from_jinja
-        }
-    };
-    let mut expander = Expander::new(context, text, code.line);
+    let text = source(code, context)?;
+    let mut expander = Expander::new(context, &text, code.line);
     expander.define_all(context.definitions)?;
-    expander.expand(text)
+    expander.expand(&text)
+}
+
+/// The text in which `@` macros are left to expand.
+fn source<'c>(code: &'c Code, context: &RenderContext<'_>) -> Result<Cow<'c, str>, RenderError> {
+    Ok(match code.language {
+        Language::Sql => Cow::Borrowed(code.text.as_str()),
+        Language::Jinja => Cow::Owned(jinja::render(code, context)?),
+    })
 }
 
 /// Expands a statement's macros; what vanishes is no statement, and a macro or Jinja may give
@@ -242,11 +244,10 @@ pub fn render(code: &Code, context: &RenderContext<'_>) -> Result<String, Render
 /// # Errors
 /// As [`render`].
 pub fn render_statement(code: &Code, context: &RenderContext<'_>) -> Result<Vec<String>, RenderError> {
-    if code.language == Language::Sql && crate::project::macros::is_definition(&code.text) {
-        return Ok(Vec::new());
-    }
-    let text = render(code, context)?;
-    Ok(lex::split(&text, b';', context.dialect).into_iter().map(str::to_owned).collect())
+    let text = source(code, context)?;
+    let mut expander = Expander::new(context, &text, code.line);
+    expander.define_all(context.definitions)?;
+    expander.statements(&text)
 }
 
 /// The model name of a relation as written in a dialect: its parts normalised, and the default

@@ -310,7 +310,7 @@ impl Expander<'_> {
             context.blueprint.get(&wanted).cloned()
         } else {
             match context.env.variables.get(&wanted) {
-                Some(value) => Some(super::lookup::literal(value, dialect)),
+                Some(value) => Some(super::lookup::array_literal(value, dialect)),
                 None if wanted == "gateway" => Some(super::lookup::quote_text(&context.env.gateway, dialect)),
                 None => None,
             }

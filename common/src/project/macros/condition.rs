@@ -21,9 +21,11 @@ pub(crate) enum Computed {
     Int(i64),
     Float(f64),
     Text(String),
+    /// A column's name: equal to itself and to no text.
+    Name(String),
 }
 
-use Computed::{Bool, Float, Int, Null, Text};
+use Computed::{Bool, Float, Int, Name, Null, Text};
 
 impl Computed {
     /// Whether a condition holds: neither NULL, FALSE, zero nor an empty text.
@@ -34,6 +36,7 @@ impl Computed {
             Int(number) => *number != 0,
             Float(number) => *number != 0.0,
             Text(text) => !text.is_empty(),
+            Name(_) => true,
         }
     }
 
@@ -44,7 +47,7 @@ impl Computed {
             Bool(value) => lookup::literal(&Constant::Bool(*value), dialect),
             Int(number) => number.to_string(),
             Float(number) => format!("{number:?}"),
-            Text(text) => text.clone(),
+            Text(text) | Name(text) => text.clone(),
         }
     }
 
@@ -53,7 +56,7 @@ impl Computed {
             Int(number) => Some(*number as f64),
             Float(number) => Some(*number),
             Bool(value) => Some(f64::from(u8::from(*value))),
-            Null | Text(_) => None,
+            Null | Text(_) | Name(_) => None,
         }
     }
 
@@ -95,15 +98,14 @@ fn constant(sql: &str, dialect: Dialect) -> Option<Computed> {
     }
 }
 
-type Result_ = Result<Computed, String>;
+type Answer = Result<Computed, String>;
 
-fn evaluate(expression: &Expr) -> Result_ {
+fn evaluate(expression: &Expr) -> Answer {
     match expression {
         Expr::Value(value) => literal(&value.value),
-        // A name is a text of itself: that is how `@IF(@kind = full, …)` compares.
-        Expr::Identifier(name) => Ok(Text(name.value.clone())),
+        Expr::Identifier(name) => Ok(Name(name.value.clone())),
         Expr::CompoundIdentifier(parts) => {
-            Ok(Text(parts.iter().map(|part| part.value.as_str()).collect::<Vec<_>>().join(".")))
+            Ok(Name(parts.iter().map(|part| part.value.as_str()).collect::<Vec<_>>().join(".")))
         }
         Expr::Nested(inner) => evaluate(inner),
         Expr::UnaryOp { op, expr } => unary(*op, evaluate(expr)?),
@@ -185,7 +187,7 @@ fn flatten(item: &Expr) -> Vec<&Expr> {
     }
 }
 
-fn literal(value: &Value) -> Result_ {
+fn literal(value: &Value) -> Answer {
     Ok(match value {
         Value::Null => Null,
         Value::Boolean(value) => Bool(*value),
@@ -201,7 +203,7 @@ fn literal(value: &Value) -> Result_ {
     })
 }
 
-fn unary(op: UnaryOperator, value: Computed) -> Result_ {
+fn unary(op: UnaryOperator, value: Computed) -> Answer {
     Ok(match (op, value) {
         (_, Null) => Null,
         (UnaryOperator::Not, value) => Bool(!value.is_true()),
@@ -212,7 +214,7 @@ fn unary(op: UnaryOperator, value: Computed) -> Result_ {
     })
 }
 
-fn binary(left: &Expr, op: &BinaryOperator, right: &Expr) -> Result_ {
+fn binary(left: &Expr, op: &BinaryOperator, right: &Expr) -> Answer {
     let value = evaluate(left)?;
     match op {
         BinaryOperator::And if !value.is_true() => return Ok(value),
@@ -258,7 +260,7 @@ fn arithmetic(
     b: &Computed,
     whole: fn(i64, i64) -> Option<i64>,
     real: fn(f64, f64) -> f64,
-) -> Result_ {
+) -> Answer {
     match (a, b) {
         (Int(x), Int(y)) => whole(*x, *y).map(Int).ok_or_else(|| "a number is too large or zero".to_owned()),
         _ => match (a.number(), b.number()) {
@@ -309,7 +311,7 @@ fn like(text: &str, pattern: &str) -> bool {
     pattern[p..].iter().all(|c| *c == '%')
 }
 
-fn cast(value: Computed, data_type: &DataType) -> Result_ {
+fn cast(value: Computed, data_type: &DataType) -> Answer {
     let name = data_type.to_string().to_lowercase();
     let name = name.split(['(', ' ']).next().unwrap_or_default();
     let bad = |value: &Computed| format!("`{}` can't be cast to {name}", value.text());
@@ -334,7 +336,7 @@ fn cast(value: Computed, data_type: &DataType) -> Result_ {
     })
 }
 
-fn function(name: &str, arguments: &[Computed]) -> Result_ {
+fn function(name: &str, arguments: &[Computed]) -> Answer {
     let whole =
         |value: &Computed| value.number().map(|n| n as i64).ok_or_else(|| format!("{name} wants a number"));
     match (name, arguments) {
@@ -414,7 +416,8 @@ mod tests {
             ("CAST('3' AS INT) + 1", "4"),
             ("CAST('2023-01-01' AS DATE) > '2022-12-31'", "True"),
             ("SUBSTRING('abc', 2, 1)", "b"),
-            ("a = 'a'", "True"),
+            ("a = 'a'", "False"),
+            ("a = a", "True"),
         ] {
             assert_eq!(text(sql), expected, "{sql}");
         }

@@ -180,6 +180,23 @@ impl<'a> Expander<'a> {
         Ok(out.text)
     }
 
+    /// Expands statements: what is one `@EACH` gives one for each item.
+    pub(crate) fn statements(&mut self, text: &str) -> Result<Vec<String>, RenderError> {
+        let dialect = self.context.dialect;
+        let whole = text.trim();
+        if whole.get(..5).is_some_and(|word| word.eq_ignore_ascii_case("@each"))
+            && let Some(open) = whole.find('(')
+            && whole[5..open].trim().is_empty()
+            && lex::closing(whole, open, dialect) == Some(whole.len())
+            && let Outcome::List(list) =
+                self.call("each", &whole[open + 1..whole.len() - 1], self.place(whole, 0))?
+        {
+            return Ok(list);
+        }
+        let text = self.expand(text)?;
+        Ok(lex::split(&text, b';', dialect).into_iter().map(str::to_owned).collect())
+    }
+
     /// Writes what the macro at `at` becomes, and gives its end.
     fn replace(&mut self, text: &str, at: usize, out: &mut Out) -> Result<usize, RenderError> {
         if self.depth == 0 {
@@ -288,7 +305,10 @@ impl<'a> Expander<'a> {
                     out.push(&list.join(", "));
                     close
                 }
-                Outcome::List(_) | Outcome::Nothing => vanish(text, close, self.context.dialect, out),
+                Outcome::List(_) | Outcome::Nothing => {
+                    self.refuse_hole(name, out.last_word(), place)?;
+                    vanish(text, close, self.context.dialect, out)
+                }
                 Outcome::Defined => {
                     let next = lex::skip_blank(text, close, self.context.dialect);
                     if text.as_bytes().get(next) == Some(&b';') { next + 1 } else { close }
@@ -297,6 +317,19 @@ impl<'a> Expander<'a> {
         };
         self.depth -= 1;
         Ok(end)
+    }
+
+    /// Nothing can't stand where SQL wants something.
+    fn refuse_hole(&self, name: &str, word: &str, place: usize) -> Result<(), RenderError> {
+        const WANT_MORE: [&str; 11] =
+            ["where", "and", "or", "not", "having", "on", "by", "union", "except", "intersect", "between"];
+        if !WANT_MORE.iter().any(|w| word.eq_ignore_ascii_case(w)) {
+            return Ok(());
+        }
+        let word = word.to_uppercase();
+        let message = format!("`@{}` gives nothing, but something must follow {word}", name.to_uppercase());
+        let hint = "give @IF a third argument, or use @AND(…) or a clause macro such as @WHERE(…)";
+        Err(self.error(place, "macro-gives-nothing", message, Some(hint.to_owned())))
     }
 
     /// A name with `@x` or `@{x}` in it.
@@ -315,6 +348,9 @@ impl<'a> Expander<'a> {
             }
         }
         let name = self.template(&text[at..end], self.place(text, at), true)?;
+        if name.starts_with('@') {
+            return Err(self.undefined(&name[1..], self.place(text, at)));
+        }
         if name == text[at..end] || bytes.get(end) == Some(&b'(') {
             out.push(&name);
         } else {
@@ -429,7 +465,7 @@ fn names_stage(word: &str) -> bool {
 }
 
 /// Whether a statement is an `@DEF(…)`.
-pub(crate) fn is_definition(text: &str) -> bool {
+fn is_definition(text: &str) -> bool {
     let text = text.trim_start();
     text.get(..4).is_some_and(|word| word.eq_ignore_ascii_case("@def"))
         && text[4..].trim_start().starts_with('(')

@@ -121,6 +121,7 @@ impl Expander<'_> {
                 }
                 let date = |text: &str| match dialect {
                     Dialect::Sqlite => format!("DATE({text})"),
+                    Dialect::ClickHouse => format!("CAST({text} AS Nullable(DATE))"),
                     _ => format!("CAST({text} AS DATE)"),
                 };
                 (date(start), date(end))
@@ -183,7 +184,7 @@ fn spine(part: &str, start: &str, end: &str, dialect: Dialect) -> String {
             )
         }
         Dialect::Sqlite => format!(
-            "WITH RECURSIVE _generated_dates({column}) AS (SELECT DATE({start}) UNION ALL SELECT DATE({column}, \
+            "WITH RECURSIVE _generated_dates({column}) AS (SELECT {start} UNION ALL SELECT DATE({column}, \
              '{}') FROM _generated_dates WHERE DATE({column}, '{}') <= {end}) SELECT {column} FROM _generated_dates",
             sqlite_step(part),
             sqlite_step(part)

@@ -96,10 +96,30 @@ pub(crate) fn literal(value: &Value, dialect: Dialect) -> String {
     }
 }
 
+/// A value as `@VAR` gives it: lists are arrays there.
+pub(super) fn array_literal(value: &Value, dialect: Dialect) -> String {
+    let Value::List(values) = value else { return literal(value, dialect) };
+    let items: Vec<String> = values.iter().map(|value| array_literal(value, dialect)).collect();
+    let items = items.join(", ");
+    match dialect {
+        Dialect::Postgres | Dialect::Trino => format!("ARRAY[{items}]"),
+        Dialect::Generic
+        | Dialect::Spark
+        | Dialect::Databricks
+        | Dialect::Redshift
+        | Dialect::MySql
+        | Dialect::TSql
+        | Dialect::Sqlite => format!("ARRAY({items})"),
+        Dialect::DuckDb | Dialect::BigQuery | Dialect::Snowflake | Dialect::ClickHouse => {
+            format!("[{items}]")
+        }
+    }
+}
+
 /// A text as a SQL string literal.
 pub(crate) fn quote_text(text: &str, dialect: Dialect) -> String {
     let escaped = match dialect {
-        Dialect::BigQuery | Dialect::Spark | Dialect::Databricks => {
+        Dialect::BigQuery | Dialect::Spark | Dialect::Databricks | Dialect::Snowflake => {
             text.replace('\\', "\\\\").replace('\'', "\\'").replace('\n', "\\n")
         }
         dialect if lex::backslash_escapes(dialect) => text.replace('\\', "\\\\").replace('\'', "''"),
@@ -227,7 +247,12 @@ impl Expander<'_> {
             let held = if is_name { self.lookup(&name.to_ascii_lowercase(), at)? } else { None };
             match held {
                 Some(held) => {
-                    out.push_str(&held.bare(self.context.dialect).ok_or_else(|| self.needs_time(at))?);
+                    let bare = held.bare(self.context.dialect).ok_or_else(|| self.needs_time(at))?;
+                    // Part of a name: of an item `t.c` only its last part can be.
+                    let last = Some(&bare)
+                        .filter(|_| strict)
+                        .and_then(|bare| lex::name_parts(bare, self.context.dialect)?.pop());
+                    out.push_str(last.as_ref().map_or(&bare, |(name, _)| name));
                     rest = &after[end..];
                 }
                 None if is_name && braced && strict => return Err(self.undefined(name, at)),

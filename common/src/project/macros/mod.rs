@@ -14,4 +14,4 @@ pub(crate) mod lex;
 mod lookup;
 
 pub(crate) use call::is_builtin;
-pub(crate) use expand::{Expander, is_definition};
+pub(crate) use expand::Expander;

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use minijinja::value::{Rest, Value as Jinja};
+use minijinja::value::{Kwargs, Rest, Value as Jinja};
 use minijinja::{Environment, Error, ErrorKind, State, UndefinedBehavior};
 
 use super::time::{self, TimeVar};
@@ -47,8 +47,8 @@ fn failure(why: &Error, code: &Code) -> RenderError {
 
 /// Refuses what needs dbt, time that isn't there, and time whose value isn't known.
 fn check(code: &Code, context: &RenderContext<'_>) -> Result<(), RenderError> {
-    let fail = |at, name: &str, message: String, hint: &str| {
-        Err(RenderError::at(&code.text, code.line, at, leak_free(name), message, Some(hint.to_owned())))
+    let fail = |at, name: &'static str, message: String, hint: &str| {
+        Err(RenderError::at(&code.text, code.line, at, name, message, Some(hint.to_owned())))
     };
     for segment in segments(&code.text) {
         let alone = segment.is_output && lex::is_plain_name(segment.content.trim().trim_matches('-').trim());
@@ -87,14 +87,6 @@ fn check(code: &Code, context: &RenderContext<'_>) -> Result<(), RenderError> {
     Ok(())
 }
 
-fn leak_free(code: &str) -> &'static str {
-    match code {
-        "dbt" => "dbt",
-        "needs-time-value" => "needs-time-value",
-        _ => "no-batch-time",
-    }
-}
-
 fn defines(context: &RenderContext<'_>, name: &str) -> bool {
     context.env.jinja_macros.values().any(|source| macro_names(source).contains(&name))
 }
@@ -118,11 +110,14 @@ fn add_macros<'s>(env: &mut Environment<'s>, context: &'s RenderContext<'_>) -> 
         env.add_template(path, source).map_err(|why| (path.clone(), why))?;
         for name in macro_names(source) {
             let (path, macro_name) = (path.clone(), name.to_owned());
-            let call = move |state: &State<'_, '_>, arguments: Rest<Jinja>| -> Result<Jinja, Error> {
-                let mut file = state.get_template(&path)?.render_captured(())?;
-                let text = file.with_state_mut(|state| state.call_macro(&macro_name, &arguments))?;
-                Ok(Jinja::from_safe_string(text))
-            };
+            let call =
+                move |state: &State<'_, '_>, given: Rest<Jinja>, named: Kwargs| -> Result<Jinja, Error> {
+                    let mut arguments = given.0;
+                    arguments.push(Jinja::from(named));
+                    let mut file = state.get_template(&path)?.render_captured(())?;
+                    let text = file.with_state_mut(|state| state.call_macro(&macro_name, &arguments))?;
+                    Ok(Jinja::from_safe_string(text))
+                };
             env.add_function(name.to_owned(), call);
         }
     }
