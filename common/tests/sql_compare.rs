@@ -4,8 +4,7 @@ use coord_common::sql::{Dialect, Query, QueryChange, compare};
 use serde_json::Value;
 
 /// Where we are more careful on purpose, or don't prove an equality.
-const DIFFERENCES: [&str; 2] =
-    ["aggregate added to a query without GROUP BY", "USING instead of ON"];
+const DIFFERENCES: [&str; 2] = ["aggregate added to a query without GROUP BY", "USING instead of ON"];
 
 /// The model's head and its query; nothing where there is more than a query.
 fn split(file: &str) -> Option<(&str, &str)> {
@@ -21,7 +20,9 @@ fn queries_change_as_in_sqlmesh() {
     let (mut checked, mut wrong) = (0, Vec::new());
     for case in cases["cases"].as_array().unwrap() {
         let text = |key: &str| case[key].as_str().unwrap();
-        let (Some((head, old)), Some((new_head, new))) = (split(text("old")), split(text("new"))) else { continue };
+        let (Some((head, old)), Some((new_head, new))) = (split(text("old")), split(text("new"))) else {
+            continue;
+        };
         if head != new_head || DIFFERENCES.contains(&text("note")) {
             continue;
         }

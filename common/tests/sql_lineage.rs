@@ -39,9 +39,8 @@ fn lineage_is_as_in_sqlmesh() {
         let sql = case["sql"].as_str().unwrap();
         let query = Query::parse(sql, Dialect::DuckDb).unwrap_or_else(|e| panic!("{sql}: {e}"));
         checked += 1;
-        let source = |s: &Value| {
-            (s["table"].as_str().unwrap().to_owned(), s["column"].as_str().unwrap().to_owned())
-        };
+        let source =
+            |s: &Value| (s["table"].as_str().unwrap().to_owned(), s["column"].as_str().unwrap().to_owned());
         let expected: BTreeMap<String, BTreeSet<(String, String)>> = case["expected"]
             .as_object()
             .unwrap()
@@ -49,7 +48,8 @@ fn lineage_is_as_in_sqlmesh() {
             .map(|(name, sources)| (name.clone(), sources.as_array().unwrap().iter().map(source).collect()))
             .collect();
         let lineage = query.lineage(&schemas);
-        let got: BTreeMap<_, _> = lineage.columns.iter().map(|(n, c)| (n.clone(), c.sources.clone())).collect();
+        let got: BTreeMap<_, _> =
+            lineage.columns.iter().map(|(n, c)| (n.clone(), c.sources.clone())).collect();
         if got != expected {
             wrong.push(format!("{sql}\n  expected {expected:?}\n  got      {:?}", lineage.columns));
         }
@@ -60,5 +60,10 @@ fn lineage_is_as_in_sqlmesh() {
         }
     }
     println!("{} of {checked} differ:\n{}", wrong.len(), wrong.join("\n"));
-    assert!(checked > 80 && wrong.len() * 100 <= checked * 2, "{} of {checked}:\n{}", wrong.len(), wrong.join("\n"));
+    assert!(
+        checked > 80 && wrong.len() * 100 <= checked * 2,
+        "{} of {checked}:\n{}",
+        wrong.len(),
+        wrong.join("\n")
+    );
 }

@@ -405,9 +405,9 @@ fn calls(node: &Value, names: &[&str]) -> bool {
             let called = fields.get("Function").is_some_and(|function| {
                 let name = function.get("name").and_then(|name| name.as_array()?.last()?.get("Identifier"));
                 function.get("over").is_none_or(Value::is_null)
-                    && name.and_then(Value::as_str).is_some_and(|name| {
-                        names.iter().any(|known| known.eq_ignore_ascii_case(name))
-                    })
+                    && name
+                        .and_then(Value::as_str)
+                        .is_some_and(|name| names.iter().any(|known| known.eq_ignore_ascii_case(name)))
             });
             called || fields.values().any(|field| calls(field, names))
         }
@@ -427,7 +427,8 @@ fn depends_on_all_columns(node: &Value) -> bool {
             let starred = |select: &Map<String, Value>| {
                 let items = select["projection"].as_array();
                 items.is_some_and(|items| {
-                    let star = |i: &Value| i.get("Wildcard").is_some() || i.get("QualifiedWildcard").is_some();
+                    let star =
+                        |i: &Value| i.get("Wildcard").is_some() || i.get("QualifiedWildcard").is_some();
                     items.iter().any(star)
                 })
             };
@@ -458,21 +459,41 @@ mod tests {
             ("SELECT SUM(a) AS s FROM t", "SELECT SUM(a) AS s, COUNT(*) AS n FROM t", Additive),
             ("SELECT a FROM t", "SELECT a, SUM(b) OVER () AS s FROM t", Additive),
             ("SELECT a FROM t", "SELECT a, (SELECT MAX(b) FROM u) AS m FROM t", Additive),
-            ("SELECT a, SUM(b) AS s FROM t GROUP BY ALL", "SELECT a, SUM(b) AS s, c FROM t GROUP BY ALL", Other),
+            (
+                "SELECT a, SUM(b) AS s FROM t GROUP BY ALL",
+                "SELECT a, SUM(b) AS s, c FROM t GROUP BY ALL",
+                Other,
+            ),
             (
                 "SELECT a, SUM(b) AS s FROM t GROUP BY ALL",
                 "SELECT a, SUM(b) AS s, MAX(c) AS m FROM t GROUP BY ALL",
                 Additive,
             ),
-            ("SELECT a FROM t UNION ALL SELECT a FROM u", "SELECT b, a FROM t UNION ALL SELECT b, a FROM u", Additive),
-            ("SELECT a FROM t UNION ALL SELECT a FROM u", "SELECT b, a FROM t UNION ALL SELECT a, b FROM u", Other),
+            (
+                "SELECT a FROM t UNION ALL SELECT a FROM u",
+                "SELECT b, a FROM t UNION ALL SELECT b, a FROM u",
+                Additive,
+            ),
+            (
+                "SELECT a FROM t UNION ALL SELECT a FROM u",
+                "SELECT b, a FROM t UNION ALL SELECT a, b FROM u",
+                Other,
+            ),
             (
                 "WITH c AS (SELECT a FROM t) SELECT * FROM c ORDER BY 1 LIMIT 5",
                 "WITH c AS (SELECT b, a FROM t) SELECT * FROM c ORDER BY 1 LIMIT 5",
                 Other,
             ),
-            ("SELECT * FROM (SELECT a FROM t) NATURAL JOIN u", "SELECT * FROM (SELECT a, b FROM t) NATURAL JOIN u", Other),
-            ("WITH c(x) AS (SELECT a FROM t) SELECT x FROM c", "WITH c(x) AS (SELECT b, a FROM t) SELECT x FROM c", Other),
+            (
+                "SELECT * FROM (SELECT a FROM t) NATURAL JOIN u",
+                "SELECT * FROM (SELECT a, b FROM t) NATURAL JOIN u",
+                Other,
+            ),
+            (
+                "WITH c(x) AS (SELECT a FROM t) SELECT x FROM c",
+                "WITH c(x) AS (SELECT b, a FROM t) SELECT x FROM c",
+                Other,
+            ),
             ("SELECT Sum(a) AS s FROM T", "select sum(\"a\") s from t;", Equal),
             ("SELECT a FROM t", "SELECT A.a FROM t AS A", Other),
         ];

@@ -153,7 +153,9 @@ struct Parsed {
 fn parse(text: &str, dialect: Dialect) -> Result<Parsed, SqlError> {
     let own = flavor_of(dialect);
     let mut first = None;
-    for (flavor, trailing_commas) in [(own, false), (own, true), (&GENERIC as _, false), (&GENERIC as _, true)] {
+    for (flavor, trailing_commas) in
+        [(own, false), (own, true), (&GENERIC as _, false), (&GENERIC as _, true)]
+    {
         match attempt(text, dialect, flavor, trailing_commas) {
             Ok(parsed) => return Ok(parsed),
             Err(error) => first = first.or(Some(error)),
@@ -187,10 +189,7 @@ fn attempt(
     Ok(Parsed { statement, canonical })
 }
 
-pub(super) fn tokenize(
-    flavor: &dyn flavor::Dialect,
-    text: &str,
-) -> Result<Vec<TokenWithSpan>, ParserError> {
+pub(super) fn tokenize(flavor: &dyn flavor::Dialect, text: &str) -> Result<Vec<TokenWithSpan>, ParserError> {
     let tokens = Tokenizer::new(flavor, text)
         .tokenize_with_location()
         .map_err(|error| ParserError::TokenizerError(error.to_string()))?;

@@ -1,6 +1,6 @@
 use super::*;
-use crate::sql::parse_statement;
 use crate::sql::Dialect;
+use crate::sql::parse_statement;
 
 fn names(sql: &str, dialect: Dialect) -> Vec<String> {
     let query = Query::parse(sql, dialect).unwrap_or_else(|e| panic!("{sql}: {e}"));
@@ -21,14 +21,34 @@ fn references_are_relations_and_nothing_else() {
         (Dialect::DuckDb, "WITH a AS (SELECT * FROM t) SELECT * FROM a", &["t"]),
         (Dialect::DuckDb, "WITH t AS (SELECT * FROM t) SELECT * FROM T", &["t"]),
         (Dialect::DuckDb, "WITH a AS (SELECT * FROM b), b AS (SELECT 1) SELECT * FROM a, b", &["b"]),
-        (Dialect::DuckDb, "WITH RECURSIVE n AS (SELECT 1 UNION ALL SELECT k + 1 FROM n) SELECT * FROM n", &[]),
+        (
+            Dialect::DuckDb,
+            "WITH RECURSIVE n AS (SELECT 1 UNION ALL SELECT k + 1 FROM n) SELECT * FROM n",
+            &[],
+        ),
         (Dialect::TSql, "WITH n AS (SELECT 1 k UNION ALL SELECT k + 1 FROM n) SELECT * FROM n", &[]),
         (Dialect::DuckDb, "SELECT * FROM (WITH a AS (SELECT 1) SELECT * FROM a) JOIN a ON true", &["a"]),
-        (Dialect::DuckDb, "WITH a AS (SELECT 1) SELECT (SELECT max(x) FROM a), (SELECT 1 FROM s.a) FROM b", &["s.a", "b"]),
-        (Dialect::DuckDb, "WITH a AS (WITH b AS (SELECT * FROM c) SELECT * FROM b) SELECT * FROM a, b", &["c", "b"]),
-        (Dialect::DuckDb, "SELECT * FROM range(3), generate_series(1, 2) AS g(x), UNNEST([1]) AS u, 'f.csv', t", &["t"]),
+        (
+            Dialect::DuckDb,
+            "WITH a AS (SELECT 1) SELECT (SELECT max(x) FROM a), (SELECT 1 FROM s.a) FROM b",
+            &["s.a", "b"],
+        ),
+        (
+            Dialect::DuckDb,
+            "WITH a AS (WITH b AS (SELECT * FROM c) SELECT * FROM b) SELECT * FROM a, b",
+            &["c", "b"],
+        ),
+        (
+            Dialect::DuckDb,
+            "SELECT * FROM range(3), generate_series(1, 2) AS g(x), UNNEST([1]) AS u, 'f.csv', t",
+            &["t"],
+        ),
         (Dialect::DuckDb, "FROM t SELECT a", &["t"]),
-        (Dialect::DuckDb, "SELECT * FROM a WHERE EXISTS (SELECT 1 FROM b WHERE b.x IN (SELECT x FROM c))", &["a", "b", "c"]),
+        (
+            Dialect::DuckDb,
+            "SELECT * FROM a WHERE EXISTS (SELECT 1 FROM b WHERE b.x IN (SELECT x FROM c))",
+            &["a", "b", "c"],
+        ),
         (Dialect::Postgres, "SELECT * FROM a, LATERAL (SELECT * FROM b WHERE b.x = a.x) AS l", &["a", "b"]),
         (Dialect::BigQuery, "SELECT * FROM `proj.ds.tbl` AS o, o.items, UNNEST(o.tags)", &["proj.ds.tbl"]),
         (Dialect::BigQuery, "SELECT * FROM `my-proj`.ds.tbl", &["my-proj.ds.tbl"]),
@@ -47,8 +67,17 @@ fn references_are_relations_and_nothing_else() {
 #[test]
 fn renaming_changes_names_only() {
     let cases = [
-        (Dialect::DuckDb, "select  a -- é\n from db.t  where t.a>1", "select  a -- é\n from phys.t__1 AS t  where t.a>1"),
-        (Dialect::DuckDb, "SELECT 'é', db.t.a, t.b, db.t.* FROM db.t", "SELECT 'é', t.a, t.b, t.* FROM phys.t__1 AS t"),
+        (
+            Dialect::DuckDb,
+            "select  a -- é\n from db.t  where t.a>1",
+            "select  a -- é\n from phys.t__1 AS t  where t.a>1",
+        ),
+        (
+            Dialect::DuckDb,
+            "SELECT 'é', db.t.a, t.b, db.t.* FROM db.t",
+            "SELECT 'é', t.a, t.b, t.* FROM phys.t__1 AS t",
+        ),
+        (Dialect::DuckDb, "SELECT db.t.a[1].b FROM db.t", "SELECT t.a[1].b FROM phys.t__1 AS t"),
         (Dialect::DuckDb, "SELECT x.a FROM db.t x", "SELECT x.a FROM phys.t__1 x"),
         (
             Dialect::DuckDb,
@@ -57,8 +86,16 @@ fn renaming_changes_names_only() {
         ),
         (Dialect::BigQuery, "SELECT `p.d.t`.a FROM `p.d.t`", "SELECT `t`.a FROM phys.t__1 AS `t`"),
         (Dialect::BigQuery, "SELECT a FROM p-1.d.t", "SELECT a FROM phys.t__1 AS t"),
-        (Dialect::TSql, "SELECT [t].a FROM [db] . [t] WITH (NOLOCK)", "SELECT [t].a FROM phys.t__1 AS [t] WITH (NOLOCK)"),
-        (Dialect::DuckDb, "WITH t AS (SELECT 1 AS a) SELECT t.a FROM t", "WITH t AS (SELECT 1 AS a) SELECT t.a FROM t"),
+        (
+            Dialect::TSql,
+            "SELECT [t].a FROM [db] . [t] WITH (NOLOCK)",
+            "SELECT [t].a FROM phys.t__1 AS [t] WITH (NOLOCK)",
+        ),
+        (
+            Dialect::DuckDb,
+            "WITH t AS (SELECT 1 AS a) SELECT t.a FROM t",
+            "WITH t AS (SELECT 1 AS a) SELECT t.a FROM t",
+        ),
         (Dialect::DuckDb, "SELECT\r\n\t*\r\nFROM\tü.t", "SELECT\r\n\t*\r\nFROM\tphys.t__1 AS t"),
     ];
     for (dialect, sql, expected) in cases {
@@ -86,10 +123,9 @@ fn canonical_ignores_format_only() {
     let form = |sql: &str, dialect| Query::parse(sql, dialect).unwrap().canonical().to_owned();
     for dialect in [Dialect::DuckDb, Dialect::BigQuery] {
         let base = form("SELECT a, b FROM t WHERE a >= 'x y'", dialect);
-        for same in [
-            "select a,b\n\tfrom t -- c\nwhere a>='x y';",
-            "SELECT /* note */ a , b FROM t WHERE a >= 'x y'",
-        ] {
+        for same in
+            ["select a,b\n\tfrom t -- c\nwhere a>='x y';", "SELECT /* note */ a , b FROM t WHERE a >= 'x y'"]
+        {
             assert_eq!(form(same, dialect), base);
         }
         for other in [
@@ -105,7 +141,10 @@ fn canonical_ignores_format_only() {
         }
     }
     let duck = |sql| form(sql, Dialect::DuckDb);
-    assert_eq!(duck("select count(*), cast(x as date) from t"), duck("SELECT COUNT(*), CAST(x AS DATE) FROM t"));
+    assert_eq!(
+        duck("select count(*), cast(x as date) from t"),
+        duck("SELECT COUNT(*), CAST(x AS DATE) FROM t")
+    );
     assert_ne!(duck("SELECT x AS Date FROM t"), duck("SELECT x AS date FROM t"));
     assert_ne!(form("SELECT x FROM Date", Dialect::BigQuery), form("SELECT x FROM date", Dialect::BigQuery));
 }

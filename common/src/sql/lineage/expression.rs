@@ -9,7 +9,7 @@ use sqlparser::ast::{
 
 use super::source::Scope;
 use super::{ColumnLineage, Resolver};
-use crate::sql::references::normalize;
+use crate::sql::references::{leading_path, normalize};
 
 impl Resolver<'_> {
     /// What a value is made of. Of a query inside it, its columns count and not its conditions.
@@ -33,7 +33,9 @@ impl Resolver<'_> {
             Expr::Cast { data_type, .. } => Some(data_type.to_string().to_uppercase()),
             Expr::TypedString(typed) => Some(typed.data_type.to_string().to_uppercase()),
             Expr::Value(value) => match &value.value {
-                Value::Number(digits, _) if digits.bytes().all(|b| b.is_ascii_digit()) => Some("INT".to_owned()),
+                Value::Number(digits, _) if digits.bytes().all(|b| b.is_ascii_digit()) => {
+                    Some("INT".to_owned())
+                }
                 Value::SingleQuotedString(_) => Some("TEXT".to_owned()),
                 Value::Boolean(_) => Some("BOOLEAN".to_owned()),
                 _ => None,
@@ -133,7 +135,12 @@ impl Visitor for Origin<'_, '_> {
         match expr {
             Expr::Identifier(ident) => self.column(&[ident]),
             Expr::CompoundIdentifier(path) => self.column(&path.iter().collect::<Vec<_>>()),
-            Expr::CompoundFieldAccess { access_chain, .. } => {
+            Expr::CompoundFieldAccess { root, access_chain } => {
+                let path = leading_path(root, access_chain);
+                if !path.is_empty() {
+                    self.skipped.insert(std::ptr::from_ref(&**root).addr());
+                    self.column(&path);
+                }
                 for access in access_chain {
                     if let AccessExpr::Dot(field) = access {
                         self.skipped.insert(std::ptr::from_ref(field).addr());

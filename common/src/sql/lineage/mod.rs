@@ -7,7 +7,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 
 use sqlparser::ast::{
-    self, Expr, SelectItem, SelectItemQualifiedWildcardKind, SetExpr, SetQuantifier, WildcardAdditionalOptions,
+    self, Expr, SelectItem, SelectItemQualifiedWildcardKind, SetExpr, SetQuantifier,
+    WildcardAdditionalOptions,
 };
 
 use self::source::Scope;

@@ -192,7 +192,8 @@ impl Resolver<'_> {
             }
             match constraint {
                 JoinConstraint::Using(names) => {
-                    let last = |name: &ast::ObjectName| Some(normalize(scope.dialect, name.0.last()?.as_ident()?));
+                    let last =
+                        |name: &ast::ObjectName| Some(normalize(scope.dialect, name.0.last()?.as_ident()?));
                     let names: Vec<String> = names.iter().filter_map(last).collect();
                     scope.merge(middle, &names);
                 }
@@ -221,8 +222,11 @@ impl Resolver<'_> {
                     let shown = alias_name(alias, self.dialect);
                     let path = if shown.is_some() { Vec::new() } else { path };
                     let columns = alias_columns(alias, self.dialect);
-                    let table =
-                        if columns.is_empty() { table } else { Rc::new(Table::clone(&table).renamed(&columns)) };
+                    let table = if columns.is_empty() {
+                        table
+                    } else {
+                        Rc::new(Table::clone(&table).renamed(&columns))
+                    };
                     return scope.add(shown, path, table);
                 }
             }

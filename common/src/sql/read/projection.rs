@@ -62,7 +62,9 @@ fn item_name(item: &SelectItem, dialect: Dialect) -> Option<String> {
             path.last().map(|ident| normalize(dialect, ident))
         }
         SelectItem::UnnamedExpr(_) => Some("\0".to_owned()),
-        SelectItem::ExprWithAliases { .. } | SelectItem::QualifiedWildcard(..) | SelectItem::Wildcard(_) => None,
+        SelectItem::ExprWithAliases { .. } | SelectItem::QualifiedWildcard(..) | SelectItem::Wildcard(_) => {
+            None
+        }
     }
 }
 
@@ -122,9 +124,30 @@ impl Visitor for Calls {
 fn may_aggregate(function: &Function) -> bool {
     let name = function.name.to_string().to_ascii_lowercase();
     const SCALAR: [&str; 24] = [
-        "coalesce", "lower", "upper", "trim", "ltrim", "rtrim", "length", "substr", "substring", "concat",
-        "round", "abs", "floor", "ceil", "date", "date_trunc", "nullif", "ifnull", "if", "iff", "replace",
-        "greatest", "least", "md5",
+        "coalesce",
+        "lower",
+        "upper",
+        "trim",
+        "ltrim",
+        "rtrim",
+        "length",
+        "substr",
+        "substring",
+        "concat",
+        "round",
+        "abs",
+        "floor",
+        "ceil",
+        "date",
+        "date_trunc",
+        "nullif",
+        "ifnull",
+        "if",
+        "iff",
+        "replace",
+        "greatest",
+        "least",
+        "md5",
     ];
     !SCALAR.contains(&name.as_str())
 }

@@ -7,8 +7,8 @@ use std::ops::Range;
 use std::rc::Rc;
 
 use sqlparser::ast::{
-    self, Expr, Join, JoinConstraint, JoinOperator, ObjectName, SetExpr, SetQuantifier, TableAlias, TableFactor,
-    TableWithJoins, Visit, Visitor,
+    self, Expr, Join, JoinConstraint, JoinOperator, ObjectName, SetExpr, SetQuantifier, TableAlias,
+    TableFactor, TableWithJoins, Visit, Visitor,
 };
 
 use super::bound::{Grain, Step, Window};
@@ -25,7 +25,10 @@ type Read = Result<Option<Window>, String>;
 pub(super) fn scan(query: &Query, upstream: &UpstreamTime) -> Result<Window, String> {
     let name = upstream.relation.join(".");
     if upstream.kind == TimeKind::Opaque {
-        return Err(format!("the time column `{}` of `{name}` is neither date nor timestamp", upstream.column));
+        return Err(format!(
+            "the time column `{}` of `{name}` is neither date nor timestamp",
+            upstream.column
+        ));
     }
     let references = query.references();
     let named = references.iter().filter(|r| is_upstream(&r.normalized(query.dialect), upstream)).count();
@@ -84,11 +87,19 @@ pub(super) struct Source<'a> {
 
 enum Kind<'a> {
     /// The upstream; the flag says that its columns are as they are (not renamed or sampled).
-    Upstream { plain: bool },
+    Upstream {
+        plain: bool,
+    },
     /// A query; the flag says that conditions on its columns may be asked for inside.
-    Query { query: &'a ast::Query, env: Env<'a>, open: bool },
+    Query {
+        query: &'a ast::Query,
+        env: Env<'a>,
+        open: bool,
+    },
     /// A common table expression.
-    Cte { binding: Rc<Binding<'a>> },
+    Cte {
+        binding: Rc<Binding<'a>>,
+    },
     /// A factor around others (PIVOT and the like): conditions outside don't reach inside.
     Around(&'a TableFactor),
     Other,
@@ -184,7 +195,13 @@ impl Scanner<'_> {
     }
 
     fn select<'a>(&mut self, select: &'a ast::Select, env: &Env<'a>, outer: &OutputWindows) -> Read {
-        let mut from = From { sources: Vec::new(), merged: false, outer_joins: false, picked: Vec::new(), joins: Vec::new() };
+        let mut from = From {
+            sources: Vec::new(),
+            merged: false,
+            outer_joins: false,
+            picked: Vec::new(),
+            joins: Vec::new(),
+        };
         for tree in &select.from {
             self.tree(tree, env, &mut from)?;
         }
@@ -228,7 +245,8 @@ impl Scanner<'_> {
         let mut flows: Vec<(Column, Column)> = Vec::new();
         let all = 0..from.sources.len();
         let wheres = [&select.selection, &select.prewhere].into_iter().flatten().map(|w| (all.clone(), w));
-        let ons = from.joins.iter().filter_map(|(may, join)| Some((may.clone(), condition(&join.join_operator)?)));
+        let ons =
+            from.joins.iter().filter_map(|(may, join)| Some((may.clone(), condition(&join.join_operator)?)));
         for (restricted, condition) in wheres.chain(ons) {
             for (column, window) in windows(condition, self.dialect, &resolve) {
                 if restricted.contains(&column.0) {
@@ -282,7 +300,13 @@ impl Scanner<'_> {
                 self.binding(binding, &outer)
             }
             Kind::Around(factor) => {
-                let mut inner = From { sources: Vec::new(), merged: false, outer_joins: false, picked: Vec::new(), joins: Vec::new() };
+                let mut inner = From {
+                    sources: Vec::new(),
+                    merged: false,
+                    outer_joins: false,
+                    picked: Vec::new(),
+                    joins: Vec::new(),
+                };
                 self.factor(factor, env, &mut inner)?;
                 let mut read = None;
                 for (place, source) in inner.sources.iter().enumerate() {
@@ -293,7 +317,12 @@ impl Scanner<'_> {
         }
     }
 
-    fn tree<'a>(&mut self, tree: &'a TableWithJoins, env: &Env<'a>, from: &mut From<'a>) -> Result<(), String> {
+    fn tree<'a>(
+        &mut self,
+        tree: &'a TableWithJoins,
+        env: &Env<'a>,
+        from: &mut From<'a>,
+    ) -> Result<(), String> {
         let first = from.sources.len();
         self.factor(&tree.relation, env, from)?;
         for join in &tree.joins {
@@ -310,7 +339,12 @@ impl Scanner<'_> {
         Ok(())
     }
 
-    fn factor<'a>(&mut self, factor: &'a TableFactor, env: &Env<'a>, from: &mut From<'a>) -> Result<(), String> {
+    fn factor<'a>(
+        &mut self,
+        factor: &'a TableFactor,
+        env: &Env<'a>,
+        from: &mut From<'a>,
+    ) -> Result<(), String> {
         let mut push = |alias: &Option<TableAlias>, path: Vec<String>, kind: Kind<'a>| {
             let alias = alias.as_ref().map(|a| normalize(self.dialect, &a.name));
             let path = if alias.is_some() { Vec::new() } else { path };
@@ -360,7 +394,9 @@ impl Scanner<'_> {
             }
             TableFactor::Pivot { table, alias, .. }
             | TableFactor::Unpivot { table, alias, .. }
-            | TableFactor::MatchRecognize { table, alias, .. } => push(alias, Vec::new(), Kind::Around(table)),
+            | TableFactor::MatchRecognize { table, alias, .. } => {
+                push(alias, Vec::new(), Kind::Around(table));
+            }
             TableFactor::Function { alias, .. }
             | TableFactor::TableFunction { alias, .. }
             | TableFactor::UNNEST { alias, .. }
@@ -485,7 +521,10 @@ fn merges(operator: &JoinOperator) -> bool {
 fn is_outer(operator: &JoinOperator) -> bool {
     !matches!(
         operator,
-        JoinOperator::Join(_) | JoinOperator::Inner(_) | JoinOperator::CrossJoin(_) | JoinOperator::StraightJoin(_)
+        JoinOperator::Join(_)
+            | JoinOperator::Inner(_)
+            | JoinOperator::CrossJoin(_)
+            | JoinOperator::StraightJoin(_)
     )
 }
 

@@ -65,10 +65,19 @@ fn conditions_become_windows() {
         ("ds BETWEEN @start_date - INTERVAL '30 days' AND @end_date", "2024-02-14..2024-03-16"),
         ("ds BETWEEN CAST(@start_ds AS DATE) - 30 AND CAST(@end_ds AS DATE)", "2024-02-14..2024-03-16"),
         ("ds BETWEEN '@start_ds'::date - 30 AND @end_ds::date", "2024-02-14..2024-03-16"),
-        ("ds >= (@start_date - INTERVAL 1 MONTH) AND ds < @end_date + INTERVAL 1 DAY", "2024-02-15..2024-03-16"),
+        (
+            "ds >= (@start_date - INTERVAL 1 MONTH) AND ds < @end_date + INTERVAL 1 DAY",
+            "2024-02-15..2024-03-16",
+        ),
         ("ds >= DATE_TRUNC('month', @start_date) AND ds <= @end_date", "2024-03-01..2024-03-16"),
-        ("ds >= DATE_TRUNC('month', @start_date - INTERVAL 1 MONTH) AND ds <= @end_ds", "2024-02-01..2024-03-16"),
-        ("ds >= DATE_TRUNC('month', @start_date) - INTERVAL 1 DAY AND ds <= @end_ds", "2024-02-29..2024-03-16"),
+        (
+            "ds >= DATE_TRUNC('month', @start_date - INTERVAL 1 MONTH) AND ds <= @end_ds",
+            "2024-02-01..2024-03-16",
+        ),
+        (
+            "ds >= DATE_TRUNC('month', @start_date) - INTERVAL 1 DAY AND ds <= @end_ds",
+            "2024-02-29..2024-03-16",
+        ),
         ("ds <= DATE_TRUNC('month', @end_date)", "..2024-03-02"),
         ("ds >= DATE_TRUNC('week', @start_date)", "2024-03-09.."),
         ("CAST(ds AS DATE) BETWEEN @start_date AND @end_date", day),
@@ -99,12 +108,20 @@ fn dialects_write_dates_in_their_ways() {
     let cases = [
         (Dialect::BigQuery, "ds >= DATE_SUB(@start_date, INTERVAL 30 DAY) AND ds <= @end_date", month),
         (Dialect::BigQuery, "ds >= DATE_SUB(DATE '@start_ds', INTERVAL 30 DAY) AND ds <= @end_date", month),
-        (Dialect::BigQuery, "ds >= DATE_TRUNC(@start_date, MONTH) AND ds <= @end_date", "2024-03-01..2024-03-16"),
+        (
+            Dialect::BigQuery,
+            "ds >= DATE_TRUNC(@start_date, MONTH) AND ds <= @end_date",
+            "2024-03-01..2024-03-16",
+        ),
         (Dialect::BigQuery, "ds>=TIMESTAMP(@start_ts) AND ds<=TIMESTAMP(@end_ts)", "2024-03-15..2024-03-16"),
         (Dialect::Snowflake, "ds >= DATEADD(day, -30, @start_date) AND ds <= @end_date", month),
         (Dialect::Snowflake, "ds >= DATEADD('day', -30, @start_ds::date) AND ds <= @end_ds::date", month),
         (Dialect::TSql, "ds >= DATEADD(DAY, -30, @start_date) AND ds <= @end_date", month),
-        (Dialect::TSql, "ds BETWEEN CAST(@start_ts AS DATETIME2) AND CAST(@end_ts AS DATETIME2)", "2024-03-15..2024-03-16"),
+        (
+            Dialect::TSql,
+            "ds BETWEEN CAST(@start_ts AS DATETIME2) AND CAST(@end_ts AS DATETIME2)",
+            "2024-03-15..2024-03-16",
+        ),
         (Dialect::TSql, "[ds] BETWEEN @start_ds AND @end_ds", "2024-03-15..2024-03-16"),
         (Dialect::Databricks, "ds >= date_sub(@start_date, 30) AND ds <= @end_date", month),
         (Dialect::Spark, "ds >= date_add(@start_ds, -30) AND ds <= @end_ds", month),
@@ -268,6 +285,9 @@ fn what_is_not_proven_is_the_whole() {
         (Dialect::MySql, "SELECT * FROM db.up WHERE ds <= CAST(@end_ts AS DATETIME)"),
         (Dialect::MySql, "SELECT * FROM db.up WHERE ds <= CAST(@end_ts AS DATE)"),
         (Dialect::MySql, "SELECT * FROM db.up WHERE ds >= @start_date - 30"),
+        (Dialect::BigQuery, "SELECT * FROM db.up WHERE DATE_TRUNC(day, MONTH) = @start_date"),
+        (Dialect::BigQuery, "SELECT * FROM db.up WHERE DATE(ds, 'Asia/Tokyo') = @start_date"),
+        (Dialect::Snowflake, "SELECT * FROM db.up WHERE CONVERT_TIMEZONE('UTC', 'CET', ds) >= @start_date"),
         (Dialect::DuckDb, "SELECT * FROM db.up POSITIONAL JOIN d WHERE ds = @start_date"),
         (
             Dialect::Snowflake,
@@ -366,8 +386,17 @@ impl Value {
 
 #[derive(Debug, Clone)]
 enum Condition {
-    Compare { cut: u8, op: u8, value: Value, flipped: bool },
-    Between { cut: u8, low: Value, high: Value },
+    Compare {
+        cut: u8,
+        op: u8,
+        value: Value,
+        flipped: bool,
+    },
+    Between {
+        cut: u8,
+        low: Value,
+        high: Value,
+    },
     /// Something about other columns: either way.
     Else(bool),
     And(Box<Condition>, Box<Condition>),
@@ -418,9 +447,7 @@ impl Condition {
                 let (a, b) = (cut_at(*cut, t), value.at(batch));
                 [a < b, a <= b, a > b, a >= b, a == b][usize::from(*op)]
             }
-            Self::Between { cut, low, high } => {
-                (low.at(batch)..=high.at(batch)).contains(&cut_at(*cut, t))
-            }
+            Self::Between { cut, low, high } => (low.at(batch)..=high.at(batch)).contains(&cut_at(*cut, t)),
             Self::Else(value) => *value,
             Self::And(a, b) => a.holds(t, batch) && b.holds(t, batch),
             Self::Or(a, b) => a.holds(t, batch) || b.holds(t, batch),
