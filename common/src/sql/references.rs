@@ -3,8 +3,8 @@
 use std::ops::{ControlFlow, Range};
 
 use sqlparser::ast::{
-    self, Expr, Ident, ObjectName, SelectItem, SelectItemQualifiedWildcardKind, SetExpr, TableFactor,
-    TableSampleKind, Visit, Visitor,
+    self, AccessExpr, Expr, Ident, ObjectName, SelectItem, SelectItemQualifiedWildcardKind, SetExpr,
+    TableFactor, TableSampleKind, Visit, Visitor,
 };
 use sqlparser::tokenizer::Span;
 
@@ -332,6 +332,20 @@ pub(super) fn normalize(dialect: Dialect, ident: &Ident) -> String {
     dialect.normalize(&ident.value, ident.quote_style.is_some())
 }
 
+/// The names before the first subscript in `a.b.c[1].d`.
+pub(super) fn leading_path<'e>(root: &'e Expr, chain: &'e [AccessExpr]) -> Vec<&'e Ident> {
+    let mut path: Vec<&Ident> = match root {
+        Expr::Identifier(ident) => vec![ident],
+        Expr::CompoundIdentifier(path) => path.iter().collect(),
+        _ => return Vec::new(),
+    };
+    path.extend(chain.iter().map_while(|access| match access {
+        AccessExpr::Dot(Expr::Identifier(ident)) => Some(ident),
+        _ => None,
+    }));
+    path
+}
+
 /// BigQuery's backticks may hold a whole path.
 fn parts(dialect: Dialect, idents: &[&Ident]) -> Vec<Part> {
     let split = |ident: &&Ident| -> Vec<Part> {
@@ -395,6 +409,9 @@ impl Visitor for Qualifiers<'_> {
     fn pre_visit_expr(&mut self, expr: &Expr) -> ControlFlow<()> {
         match expr {
             Expr::CompoundIdentifier(path) => self.rewrite(&path.iter().collect::<Vec<_>>(), 1),
+            Expr::CompoundFieldAccess { root, access_chain } => {
+                self.rewrite(&leading_path(root, access_chain), 1);
+            }
             Expr::QualifiedWildcard(name, _) => {
                 let path: Vec<&Ident> = name.0.iter().filter_map(|part| part.as_ident()).collect();
                 self.rewrite(&path, 0);

@@ -9,7 +9,7 @@ use sqlparser::ast::{
 
 use super::source::Scope;
 use super::{ColumnLineage, Resolver};
-use crate::sql::references::normalize;
+use crate::sql::references::{leading_path, normalize};
 
 impl Resolver<'_> {
     /// What a value is made of. Of a query inside it, its columns count and not its conditions.
@@ -135,7 +135,12 @@ impl Visitor for Origin<'_, '_> {
         match expr {
             Expr::Identifier(ident) => self.column(&[ident]),
             Expr::CompoundIdentifier(path) => self.column(&path.iter().collect::<Vec<_>>()),
-            Expr::CompoundFieldAccess { access_chain, .. } => {
+            Expr::CompoundFieldAccess { root, access_chain } => {
+                let path = leading_path(root, access_chain);
+                if !path.is_empty() {
+                    self.skipped.insert(std::ptr::from_ref(&**root).addr());
+                    self.column(&path);
+                }
                 for access in access_chain {
                     if let AccessExpr::Dot(field) = access {
                         self.skipped.insert(std::ptr::from_ref(field).addr());

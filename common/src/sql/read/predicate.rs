@@ -131,9 +131,12 @@ fn column_side(expr: &Expr, dialect: Dialect, resolve: Resolve<'_>) -> Option<(C
                 ("date" | "to_date", [x]) => Some((resolve(x)?, day)),
                 ("date_trunc" | "timestamp_trunc" | "datetime_trunc", [a, b]) => {
                     // The unit may stand first or last; a column may be called `day`.
-                    let (unit, x) = match (value::word(a).and_then(|w| value::trunc(&w)), &**b) {
-                        (Some(unit), _) => (unit, b),
-                        (None, last) => (value::trunc(&value::word(last)?)?, a),
+                    let unit = |x: &Expr| value::word(x).and_then(|word| value::trunc(&word));
+                    let (unit, x) = match (unit(a), unit(b)) {
+                        (Some(unit), None) => (unit, b),
+                        (None, Some(unit)) => (unit, a),
+                        (Some(unit), Some(_)) if matches!(a, Expr::Value(_)) => (unit, b),
+                        _ => return None,
                     };
                     Some((resolve(x)?, Cut { unit: Some(unit), rounds: false }))
                 }

@@ -395,7 +395,11 @@ impl Scanner<'_> {
             TableFactor::Pivot { table, alias, .. }
             | TableFactor::Unpivot { table, alias, .. }
             | TableFactor::MatchRecognize { table, alias, .. } => {
+<<<<<<< HEAD
                 push(alias, Vec::new(), Kind::Around(table))
+=======
+                push(alias, Vec::new(), Kind::Around(table));
+>>>>>>> wt-sql
             }
             TableFactor::Function { alias, .. }
             | TableFactor::TableFunction { alias, .. }

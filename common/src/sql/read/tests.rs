@@ -285,6 +285,9 @@ fn what_is_not_proven_is_the_whole() {
         (Dialect::MySql, "SELECT * FROM db.up WHERE ds <= CAST(@end_ts AS DATETIME)"),
         (Dialect::MySql, "SELECT * FROM db.up WHERE ds <= CAST(@end_ts AS DATE)"),
         (Dialect::MySql, "SELECT * FROM db.up WHERE ds >= @start_date - 30"),
+        (Dialect::BigQuery, "SELECT * FROM db.up WHERE DATE_TRUNC(day, MONTH) = @start_date"),
+        (Dialect::BigQuery, "SELECT * FROM db.up WHERE DATE(ds, 'Asia/Tokyo') = @start_date"),
+        (Dialect::Snowflake, "SELECT * FROM db.up WHERE CONVERT_TIMEZONE('UTC', 'CET', ds) >= @start_date"),
         (Dialect::DuckDb, "SELECT * FROM db.up POSITIONAL JOIN d WHERE ds = @start_date"),
         (
             Dialect::Snowflake,
