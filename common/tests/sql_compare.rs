@@ -1,5 +1,7 @@
 //! `compare` against SQLMesh's own categories.
 
+#![allow(clippy::unwrap_used, reason = "the fixtures are well formed")]
+
 use coord_common::sql::{Dialect, Query, QueryChange, compare};
 use serde_json::Value;
 

@@ -1,5 +1,7 @@
 //! Lineage against SQLMesh's answers.
 
+#![allow(clippy::unwrap_used, reason = "the fixtures are well formed")]
+
 use std::collections::{BTreeMap, BTreeSet};
 
 use coord_common::project::model::ColumnDef;

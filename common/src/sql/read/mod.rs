@@ -5,6 +5,8 @@
 //! for all rows it contributes. What isn't proven is "the whole of it".
 
 mod bound;
+mod env;
+mod join;
 mod predicate;
 mod projection;
 mod scan;

@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use sqlparser::ast::{BinaryOperator, Expr};
+use sqlparser::ast::{BinaryOperator, DataType, Expr};
 
 use super::bound::{Bound, DAY, Grain, Point, Step, Window};
 use super::value::{self, CastTo, TimeValue, Trunc, time_value};
@@ -118,12 +118,12 @@ fn column_side(expr: &Expr, dialect: Dialect, resolve: Resolve<'_>) -> Option<(C
     match expr {
         Expr::Nested(inner) => column_side(inner, dialect, resolve),
         Expr::Cast { expr, data_type, format: None, .. } => {
-            let column = resolve(expr)?;
-            match value::cast_to(data_type, dialect)? {
-                CastTo::Day => Some((column, day)),
-                CastTo::Same => Some((column, Cut { unit: Some(Trunc::To(Grain::Second)), rounds: false })),
-                CastTo::Text => None,
-            }
+            cast_side(resolve(expr)?, data_type, day, dialect)
+        }
+        Expr::Convert { expr, data_type: Some(data_type), charset: None, styles, .. }
+            if styles.is_empty() =>
+        {
+            cast_side(resolve(expr)?, data_type, day, dialect)
         }
         Expr::Function(function) => {
             let (name, arguments) = value::plain_call(function)?;
@@ -144,6 +144,15 @@ fn column_side(expr: &Expr, dialect: Dialect, resolve: Resolve<'_>) -> Option<(C
             }
         }
         plain => Some((resolve(plain)?, Cut { unit: None, rounds: false })),
+    }
+}
+
+fn cast_side(column: Column, data_type: &DataType, day: Cut, dialect: Dialect) -> Option<(Column, Cut)> {
+    match value::cast_to(data_type, dialect)? {
+        CastTo::Day => Some((column, day)),
+        // A type that keeps less than the column does cuts it, to seconds at worst.
+        CastTo::Same => Some((column, Cut { unit: Some(Trunc::To(Grain::Second)), rounds: false })),
+        CastTo::Text => None,
     }
 }
 

@@ -7,11 +7,13 @@ use std::ops::Range;
 use std::rc::Rc;
 
 use sqlparser::ast::{
-    self, Expr, Join, JoinConstraint, JoinOperator, ObjectName, SetExpr, SetQuantifier, TableAlias,
-    TableFactor, TableWithJoins, Visit, Visitor,
+    self, Expr, Join, JoinOperator, ObjectName, SetExpr, SetQuantifier, TableAlias, TableFactor,
+    TableWithJoins, Visit, Visitor,
 };
 
 use super::bound::{Grain, Step, Window};
+use super::env::{Binding, Env, hidden, inner_env, lookup};
+use super::join::{condition, is_outer, merges, restricted};
 use super::predicate::{Column, Windows, equalities, narrow, windows};
 use super::projection::{OutputWindows, output_names, through_projection};
 use super::{TimeKind, UpstreamTime};
@@ -43,35 +45,6 @@ pub(super) fn scan(query: &Query, upstream: &UpstreamTime) -> Result<Window, Str
 /// Either name may lack the outer parts.
 fn is_upstream(parts: &[String], upstream: &UpstreamTime) -> bool {
     parts.ends_with(&upstream.relation) || upstream.relation.ends_with(parts)
-}
-
-/// A common table expression in scope.
-#[derive(Clone)]
-struct Binding<'a> {
-    name: String,
-    query: &'a ast::Query,
-    renames: bool,
-    /// What its own query sees.
-    env: Env<'a>,
-    /// Whether its name may mean itself inside it.
-    itself: bool,
-    used: Cell<bool>,
-    /// Whether it is a recursive one's name inside itself.
-    stands_for_itself: bool,
-    outer: Env<'a>,
-}
-
-type Env<'a> = Option<Rc<Binding<'a>>>;
-
-fn lookup<'a>(env: &Env<'a>, name: &str) -> Env<'a> {
-    let mut at = env.clone();
-    while let Some(binding) = at {
-        if binding.name == name {
-            return Some(binding);
-        }
-        at = binding.outer.clone();
-    }
-    None
 }
 
 /// One thing in a FROM.
@@ -345,8 +318,8 @@ impl Scanner<'_> {
         env: &Env<'a>,
         from: &mut From<'a>,
     ) -> Result<(), String> {
-        let mut push = |alias: &Option<TableAlias>, path: Vec<String>, kind: Kind<'a>| {
-            let alias = alias.as_ref().map(|a| normalize(self.dialect, &a.name));
+        let mut push = |dialect: Dialect, alias: &Option<TableAlias>, path: Vec<String>, kind: Kind<'a>| {
+            let alias = alias.as_ref().map(|a| normalize(dialect, &a.name));
             let path = if alias.is_some() { Vec::new() } else { path };
             let upstream = matches!(kind, Kind::Upstream { .. });
             let alias = alias.or_else(|| path.last().cloned());
@@ -354,33 +327,18 @@ impl Scanner<'_> {
         };
         match factor {
             TableFactor::Table { name, alias, args: None, version, sample, .. } => {
-                let Some(path) = path(name, self.dialect) else {
-                    push(alias, Vec::new(), Kind::Other);
-                    return Ok(());
-                };
-                // The parser reads `a POSITIONAL JOIN b` as an alias: that join pairs rows by place.
-                let renames = alias.as_ref().is_some_and(|a| {
-                    !a.columns.is_empty() || !a.explicit && a.name.value.eq_ignore_ascii_case("positional")
-                });
-                let cte = if let [only] = path.as_slice() { lookup(env, only) } else { None };
-                let kind = if let Some(binding) = cte {
-                    if renames || sample.is_some() {
-                        Kind::Cte { binding: hidden(&binding) }
-                    } else {
-                        Kind::Cte { binding }
-                    }
-                } else if is_upstream(&path, self.upstream) {
-                    self.places.insert(std::ptr::from_ref(name).addr());
-                    Kind::Upstream { plain: !renames && version.is_none() && sample.is_none() }
-                } else {
-                    Kind::Other
-                };
-                push(alias, path, kind);
+                let plain = !renames(alias) && version.is_none() && sample.is_none();
+                let (path, kind) = self.named(name, plain, env);
+                push(self.dialect, alias, path, kind);
             }
             TableFactor::Derived { lateral, subquery, alias, sample } => {
-                let renames = alias.as_ref().is_some_and(|a| !a.columns.is_empty());
-                let open = !lateral && !renames && sample.is_none();
-                push(alias, Vec::new(), Kind::Query { query: subquery, env: env.clone(), open });
+                let open = !lateral && !renames(alias) && sample.is_none();
+                push(
+                    self.dialect,
+                    alias,
+                    Vec::new(),
+                    Kind::Query { query: subquery, env: env.clone(), open },
+                );
             }
             TableFactor::NestedJoin { table_with_joins, alias: None } => {
                 return self.tree(table_with_joins, env, from);
@@ -389,51 +347,45 @@ impl Scanner<'_> {
                 for inner in std::iter::once(&table_with_joins.relation)
                     .chain(table_with_joins.joins.iter().map(|j| &j.relation))
                 {
-                    push(alias, Vec::new(), Kind::Around(inner));
+                    push(self.dialect, alias, Vec::new(), Kind::Around(inner));
                 }
             }
             TableFactor::Pivot { table, alias, .. }
             | TableFactor::Unpivot { table, alias, .. }
             | TableFactor::MatchRecognize { table, alias, .. } => {
-<<<<<<< HEAD
-                push(alias, Vec::new(), Kind::Around(table))
-=======
-                push(alias, Vec::new(), Kind::Around(table));
->>>>>>> wt-sql
+                push(self.dialect, alias, Vec::new(), Kind::Around(table));
             }
             TableFactor::Function { alias, .. }
             | TableFactor::TableFunction { alias, .. }
             | TableFactor::UNNEST { alias, .. }
-            | TableFactor::Table { alias, .. } => push(alias, Vec::new(), Kind::Other),
-            _ => push(&None, Vec::new(), Kind::Other),
+            | TableFactor::Table { alias, .. } => push(self.dialect, alias, Vec::new(), Kind::Other),
+            _ => push(self.dialect, &None, Vec::new(), Kind::Other),
         }
         Ok(())
     }
+
+    /// What a name in a FROM is; `plain` says that its rows and columns are read as they are.
+    fn named<'a>(&mut self, name: &'a ObjectName, plain: bool, env: &Env<'a>) -> (Vec<String>, Kind<'a>) {
+        let Some(path) = path(name, self.dialect) else { return (Vec::new(), Kind::Other) };
+        let cte = if let [only] = path.as_slice() { lookup(env, only) } else { None };
+        let kind = match cte {
+            Some(binding) if plain => Kind::Cte { binding },
+            Some(binding) => Kind::Cte { binding: hidden(&binding) },
+            None if is_upstream(&path, self.upstream) => {
+                self.places.insert(std::ptr::from_ref(name).addr());
+                Kind::Upstream { plain }
+            }
+            None => Kind::Other,
+        };
+        (path, kind)
+    }
 }
 
-/// The same CTE, into which conditions don't reach.
-fn hidden<'a>(binding: &Rc<Binding<'a>>) -> Rc<Binding<'a>> {
-    binding.used.set(true);
-    Rc::new(Binding { renames: true, used: Cell::new(true), ..Binding::clone(binding) })
-}
-
-/// The environment of a CTE's query where its own name means the step before.
-fn inner_env<'a>(binding: &Rc<Binding<'a>>) -> Env<'a> {
-    binding.used.set(true);
-    if binding.itself { Some(opaque(binding)) } else { binding.env.clone() }
-}
-
-/// Stands for a CTE's own name inside it: no rows that were not read before.
-fn opaque<'a>(binding: &Rc<Binding<'a>>) -> Rc<Binding<'a>> {
-    Rc::new(Binding {
-        name: binding.name.clone(),
-        query: binding.query,
-        renames: true,
-        env: None,
-        itself: false,
-        stands_for_itself: true,
-        used: Cell::new(true),
-        outer: binding.env.clone(),
+/// Whether an alias gives the columns other names. The parser also reads `a POSITIONAL JOIN b` as
+/// an alias: that join pairs rows by place, so that no row may be left out.
+fn renames(alias: &Option<TableAlias>) -> bool {
+    alias.as_ref().is_some_and(|a| {
+        !a.columns.is_empty() || !a.explicit && a.name.value.eq_ignore_ascii_case("positional")
     })
 }
 
@@ -469,67 +421,6 @@ fn spread(known: &mut Windows, flows: &[(Column, Column)]) {
             return;
         }
     }
-}
-
-/// Which sources a join's condition restricts: rows that fail it contribute nothing.
-fn restricted(operator: &JoinOperator, left: Range<usize>, right: Range<usize>) -> Range<usize> {
-    match operator {
-        JoinOperator::Join(_)
-        | JoinOperator::Inner(_)
-        | JoinOperator::CrossJoin(_)
-        | JoinOperator::Semi(_)
-        | JoinOperator::LeftSemi(_)
-        | JoinOperator::RightSemi(_) => left.start..right.end,
-        JoinOperator::Left(_)
-        | JoinOperator::LeftOuter(_)
-        | JoinOperator::Anti(_)
-        | JoinOperator::LeftAnti(_) => right,
-        JoinOperator::Right(_) | JoinOperator::RightOuter(_) | JoinOperator::RightAnti(_) => left,
-        _ => 0..0,
-    }
-}
-
-fn constraint(operator: &JoinOperator) -> Option<&JoinConstraint> {
-    match operator {
-        JoinOperator::Join(c)
-        | JoinOperator::Inner(c)
-        | JoinOperator::Left(c)
-        | JoinOperator::LeftOuter(c)
-        | JoinOperator::Right(c)
-        | JoinOperator::RightOuter(c)
-        | JoinOperator::FullOuter(c)
-        | JoinOperator::CrossJoin(c)
-        | JoinOperator::Semi(c)
-        | JoinOperator::LeftSemi(c)
-        | JoinOperator::RightSemi(c)
-        | JoinOperator::Anti(c)
-        | JoinOperator::LeftAnti(c)
-        | JoinOperator::RightAnti(c)
-        | JoinOperator::StraightJoin(c) => Some(c),
-        JoinOperator::AsOf { constraint, .. } => Some(constraint),
-        _ => None,
-    }
-}
-
-fn condition(operator: &JoinOperator) -> Option<&Expr> {
-    match constraint(operator)? {
-        JoinConstraint::On(condition) => Some(condition),
-        _ => None,
-    }
-}
-
-fn merges(operator: &JoinOperator) -> bool {
-    matches!(constraint(operator), Some(JoinConstraint::Using(_) | JoinConstraint::Natural))
-}
-
-fn is_outer(operator: &JoinOperator) -> bool {
-    !matches!(
-        operator,
-        JoinOperator::Join(_)
-            | JoinOperator::Inner(_)
-            | JoinOperator::CrossJoin(_)
-            | JoinOperator::StraightJoin(_)
-    )
 }
 
 fn path(name: &ObjectName, dialect: Dialect) -> Option<Vec<String>> {

@@ -122,6 +122,11 @@ fn dialects_write_dates_in_their_ways() {
             "ds BETWEEN CAST(@start_ts AS DATETIME2) AND CAST(@end_ts AS DATETIME2)",
             "2024-03-15..2024-03-16",
         ),
+        (
+            Dialect::TSql,
+            "CONVERT(DATE, ds) BETWEEN CONVERT(DATE, @start_ds) AND @end_date",
+            "2024-03-15..2024-03-16",
+        ),
         (Dialect::TSql, "[ds] BETWEEN @start_ds AND @end_ds", "2024-03-15..2024-03-16"),
         (Dialect::Databricks, "ds >= date_sub(@start_date, 30) AND ds <= @end_date", month),
         (Dialect::Spark, "ds >= date_add(@start_ds, -30) AND ds <= @end_ds", month),

@@ -4,8 +4,8 @@
 //! enclosure covers all of them, or the form isn't understood.
 
 use sqlparser::ast::{
-    BinaryOperator, CastKind, DataType, DateTimeField, Expr, Function, FunctionArg, FunctionArgExpr,
-    FunctionArguments, Interval, UnaryOperator, Value,
+    BinaryOperator, DataType, DateTimeField, Expr, Function, FunctionArg, FunctionArgExpr, FunctionArguments,
+    Interval, UnaryOperator, Value,
 };
 
 use super::bound::{Anchor, DAY, Grain, Point, Step};
@@ -48,8 +48,12 @@ pub(super) fn time_value(expr: &Expr, dialect: Dialect) -> Option<TimeValue> {
         Expr::TypedString(typed) if !typed.uses_odbc_syntax => {
             cast(variable(text(&typed.value.value)?)?, &typed.data_type, dialect)
         }
-        Expr::Cast { kind, expr, data_type, format: None } => {
-            let _: &CastKind = kind;
+        Expr::Cast { expr, data_type, format: None, .. } => {
+            cast(time_value(expr, dialect)?, data_type, dialect)
+        }
+        Expr::Convert { expr, data_type: Some(data_type), charset: None, styles, .. }
+            if styles.is_empty() =>
+        {
             cast(time_value(expr, dialect)?, data_type, dialect)
         }
         Expr::BinaryOp { left, op, right } => arithmetic(left, op, right, dialect),
