@@ -36,6 +36,7 @@ fn mistakes_in_models_have_a_place() {
         ("MODEL (name a, default_catalog x); SELECT 1", "1:16 unknown-property"),
         ("MODEL (name a, start 2020-01-01); SELECT 1", "1:22 invalid-value"),
         ("MODEL (name a, allow_partials maybe); SELECT 1", "1:31 invalid-value"),
+        ("MODEL (name a, allow_partials (true, x)); SELECT 1", "1:31 invalid-value"),
         ("MODEL (name a, cron_tz 'Mars/X'); SELECT 1", "1:24 invalid-value"),
         ("MODEL (name a, interval_unit week); SELECT 1", "1:30 invalid-value"),
         ("MODEL (name a, columns x); SELECT 1", "1:24 invalid-value"),
@@ -258,4 +259,25 @@ fn mistakes_in_seeds_are_found_when_rows_are_read() {
     assert_eq!(rows(", columns (a int, c int)", "a,b\n1,2\n"), "s.csv:1:1 missing-column");
     let (project, _) = project(&[("models/m.sql", "MODEL (name a.b, kind FULL); SELECT 1")]);
     assert_eq!(seed::rows(&project.models[0]).unwrap_err().code, "not-a-seed");
+}
+
+proptest::proptest! {
+    #[test]
+    fn no_text_of_a_model_or_config_is_too_strange(
+        pieces in proptest::collection::vec(
+            proptest::sample::select(vec![
+                "MODEL", "AUDIT", "(", ")", "[", "]", ",", ";", " ", "\n", "name", "kind", "FULL", "a.b", "@x", "@{x}", "@f(",
+                "blueprints", ":=", "=", "'", "\"", "$$", "--", "/*", "*/", "SELECT", "1", "columns", "<", ">", "audits", "::",
+                "ON_VIRTUAL_UPDATE_BEGIN;", "ON_VIRTUAL_UPDATE_END;", "JINJA_QUERY_BEGIN;", "JINJA_END;", "é", "{{", "}}",
+                "INCREMENTAL_BY_UNIQUE_KEY", "when_matched", "dialect", "bigquery", "`", ".", "-", "gateway", ":", "- ",
+            ]),
+            0..25,
+        ),
+    ) {
+        let text = pieces.concat();
+        for model in [text.clone(), format!("MODEL (name a.b, {text}); SELECT {text}")] {
+            project(&[("models/m.sql", &model), ("audits/a.sql", &model), ("external_models.yaml", &text)]);
+        }
+        project(&[("config.yaml", &text), (".env", &text)]);
+    }
 }
