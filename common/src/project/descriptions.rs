@@ -34,7 +34,7 @@ pub(crate) fn of_columns(text: &TextFile, query: &[Token]) -> BTreeMap<String, S
         return all;
     }
     for projection in split_tokens(projections(source, query), ',') {
-        let Some(column) = projection.last() else { continue };
+        let (Some(column), Some(end)) = (named(projection), projection.last()) else { continue };
         let name = column.text(source);
         let name = match column.kind {
             TokenKind::Word => text.dialect.normalize(name, false),
@@ -42,8 +42,8 @@ pub(crate) fn of_columns(text: &TextFile, query: &[Token]) -> BTreeMap<String, S
             _ => continue,
         };
         // On the same line, with nothing but a comma between.
-        let behind = comments.iter().find(|(start, _)| *start >= column.end).filter(|(start, _)| {
-            let between = &source[column.end as usize..*start as usize];
+        let behind = comments.iter().find(|(start, _)| *start >= end.end).filter(|(start, _)| {
+            let between = &source[end.end as usize..*start as usize];
             between.bytes().all(|byte| matches!(byte, b' ' | b'\t' | b','))
         });
         if let Some((start, end)) = behind {
@@ -51,6 +51,17 @@ pub(crate) fn of_columns(text: &TextFile, query: &[Token]) -> BTreeMap<String, S
         }
     }
     all
+}
+
+/// The token that names a projection: its alias or its column, without casts (`a.id::INT`).
+fn named(projection: &[Token]) -> Option<&Token> {
+    let cast = projection.windows(2).position(|pair| pair[0].is(':') && pair[1].is(':'));
+    let Some(cast) = cast.filter(|cast| *cast > 0) else { return projection.last() };
+    let aliased = projection[cast..].windows(2).any(|pair| {
+        let is_name = |token: &Token| matches!(token.kind, TokenKind::Word | TokenKind::Quoted);
+        (is_name(&pair[0]) || pair[0].is(')')) && is_name(&pair[1])
+    });
+    if aliased { projection.last() } else { projection.get(cast - 1) }
 }
 
 /// The tokens between the first SELECT and its FROM, outside of parentheses.

@@ -37,7 +37,7 @@ impl Fields<'_> {
     }
 
     pub(crate) fn flag(&mut self, property: &Property<'_>) -> Option<bool> {
-        let flag = match property.value.scalar()?.to_ascii_lowercase().as_str() {
+        let flag = match property.value.scalar().unwrap_or_default().to_ascii_lowercase().as_str() {
             "true" | "t" | "yes" | "y" | "on" | "1" => Some(true),
             "false" | "f" | "no" | "n" | "off" | "0" => Some(false),
             _ => None,

@@ -75,3 +75,6 @@ pub struct UnsupportedPython {
     /// What it defines, for messages: "a model", "macros".
     pub what: &'static str,
 }
+
+#[cfg(test)]
+mod tests;

@@ -129,9 +129,9 @@ impl Body {
         let code = piece.code(&text.source);
         if !is_query(&text.source, piece, alone) {
             if self.query.is_none() {
-                self.pre.push(code)
+                self.pre.push(code);
             } else {
-                self.post.push(code)
+                self.post.push(code);
             }
             return;
         }

@@ -10,7 +10,7 @@ use super::context::{Context, GatewayInfo};
 use super::cron::check_cron;
 use super::ddl::block::Property;
 use super::ddl::source::Source;
-use super::ddl::token::tokenize;
+use super::ddl::token::{Token, TokenKind, tokenize};
 use super::ddl::value::Value;
 use super::fields::{Fields, model_name, shorten};
 use super::kind;
@@ -155,7 +155,8 @@ impl BlockReader<'_, '_> {
         };
         let at = property.value.location();
         let written = property.value.text();
-        let quoted = written.starts_with('\'');
+        let is_string = |token: &Token| token.kind == TokenKind::String;
+        let quoted = !property.value.source.is_expanded() && property.value.tokens.iter().any(is_string);
         let name = model_name(&property.value, self.dialect, catalog);
         match name {
             Ok(name) if !quoted => Some((name, at)),

@@ -74,7 +74,7 @@ fn sniff_dialect(text: &str) -> Option<Dialect> {
         }
         let rest = text[from..end].trim_start();
         let value = rest.trim_start_matches(['\'', '"']);
-        let length = value.bytes().take_while(|byte| byte.is_ascii_alphanumeric()).count();
+        let length = value.bytes().take_while(u8::is_ascii_alphanumeric).count();
         let after = value[length..].trim_start_matches(['\'', '"']).trim_start();
         if rest.len() < text[from..end].len() && length > 0 && after.starts_with([',', ')', '-', '/', '#']) {
             return value[..length].parse().ok();

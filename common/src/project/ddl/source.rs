@@ -28,6 +28,11 @@ impl Source {
         Self { path: of.path.clone(), text: text.into(), original: Some(of.text.clone()), map }
     }
 
+    /// Whether macros were replaced in the text.
+    pub(crate) fn is_expanded(&self) -> bool {
+        self.original.is_some()
+    }
+
     /// The place of a byte offset in the user's file.
     pub(crate) fn location(&self, offset: usize) -> Location {
         match &self.original {

@@ -50,7 +50,7 @@ impl<'a> Value<'a> {
         let open = self.tokens.get(skip)?;
         let close = match open.kind {
             TokenKind::Symbol('(') => ')',
-            TokenKind::Symbol('[') if skip == 0 => ']',
+            TokenKind::Symbol('[') => ']',
             _ => return None,
         };
         let end = matching(self.tokens, skip)?;
@@ -262,6 +262,7 @@ mod tests {
             ("(a, b)", &["a", "b"][..]),
             ("[a, f(x, y)]", &["a", "f(x, y)"]),
             ("array(1, 2)", &["1", "2"]),
+            ("ARRAY[f(x), 2]", &["f(x)", "2"]),
             ("a", &["a"]),
             ("f(a, b)", &["f(a, b)"]),
             ("(a) + (b)", &["(a) + (b)"]),

@@ -160,7 +160,7 @@ impl Reader<'_> {
                 out.gateways.push(Gateway { connection, ..Gateway::default() });
             }
             "model_defaults" => {
-                out.model_defaults = reader.model_defaults(key, value, ModelDefaults::default())
+                out.model_defaults = reader.model_defaults(key, value, ModelDefaults::default());
             }
             "default_gateway" => reader.text(key, value, &mut out.default_gateway),
             "project" => reader.text(key, value, &mut out.project),
@@ -174,7 +174,7 @@ impl Reader<'_> {
             "after_all" => out.after_all = reader.texts(key, value),
             "variables" => out.variables = reader.variables(key, value),
             "gateway_managed_virtual_layer" => {
-                reader.flag(key, value, &mut out.gateway_managed_virtual_layer)
+                reader.flag(key, value, &mut out.gateway_managed_virtual_layer);
             }
             _ => reader.root_rest(key, value, &mut sections, out),
         });
@@ -230,7 +230,7 @@ impl Reader<'_> {
             }),
             "run" => self.inside(key, value, schema::RUN, other, |reader, key, value| match key {
                 "environment_check_interval" => {
-                    reader.positive(key, value, &mut out.run.environment_check_interval)
+                    reader.positive(key, value, &mut out.run.environment_check_interval);
                 }
                 _ => reader.positive(key, value, &mut out.run.environment_check_max_wait),
             }),
@@ -522,7 +522,7 @@ impl Reader<'_> {
         match text.parse() {
             Ok(value) => *out = value,
             Err(error) => {
-                self.error("invalid-setting", key, error.to_string(), "see the reference of the config")
+                self.error("invalid-setting", key, error.to_string(), "see the reference of the config");
             }
         }
     }

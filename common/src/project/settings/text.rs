@@ -83,12 +83,25 @@ pub(crate) fn render(path: &Arc<str>, text: &str, env: &Env) -> Result<String, D
         Some(value) => Jinja::from(value.clone()),
         None => default.unwrap_or_else(|| Jinja::from("None")),
     });
+    jinja.set_unknown_method_callback(|_, value, method, _| text_method(value, method));
     jinja.render_str(text, ()).map_err(|error| {
         let at = Location { path: path.clone(), line: error.line().unwrap_or(1) as u32, column: 1 };
         let message = error.detail().map_or_else(|| error.kind().to_string(), str::to_owned);
         Diagnostic::error("invalid-jinja", at, format!("the config's Jinja fails: {message}"))
             .hint("only `{{ env_var('NAME', 'default') }}` is available here")
     })
+}
+
+/// The methods of Python's texts that configs call on variables.
+fn text_method(value: &Jinja, method: &str) -> Result<Jinja, minijinja::Error> {
+    let unknown = || minijinja::Error::from(minijinja::ErrorKind::UnknownMethod);
+    let text = value.as_str().ok_or_else(unknown)?;
+    match method {
+        "lower" => Ok(text.to_lowercase().into()),
+        "upper" => Ok(text.to_uppercase().into()),
+        "strip" => Ok(text.trim().into()),
+        _ => Err(unknown()),
+    }
 }
 
 /// Lays `SQLMESH__A__B=value` over the config as `a: {b: value}`.
@@ -232,7 +245,7 @@ mod tests {
 
     #[test]
     fn environment_variables_fill_and_override() {
-        let text = "a: \"{{ env_var('A') }}\"\nb: {{ env_var('B', '7') }}\nc: {d: 1}\n";
+        let text = "a: \"{{ env_var('A') }}\"\nb: {{ env_var('B', '7').strip() }}\nc: {d: 1}\n";
         let env = env(&[("A", "x"), ("SQLMESH__C__D", "2"), ("SQLMESH__E", "f")]);
         let mapping = read(&"config.yaml".into(), text, &env).unwrap();
         let expected: Mapping = serde_yaml_ng::from_str("a: x\nb: 7\nc: {d: '2'}\ne: f").unwrap();

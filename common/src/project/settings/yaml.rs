@@ -17,10 +17,11 @@ pub(crate) fn locate(text: &str, path: &[&str]) -> (u32, u32) {
                 lines.next();
                 continue;
             }
-            if indent.is_some_and(|parent| at <= parent) {
+            let same_line = number as u32 + 1 == found.0 && indent.is_some();
+            if !same_line && indent.is_some_and(|parent| at <= parent) {
                 return found;
             }
-            if key_at_start(body, key) {
+            if !same_line && key_at_start(body, key) {
                 found = place(line, number, at);
                 indent = Some(at);
                 // The next key may stand in braces on the same line.
@@ -117,7 +118,7 @@ mod tests {
                     connection:\n      type: postgres\nmodel_defaults:\n  \"dialect\": duckdb\nusers:\n  - type: x\n";
         for (path, expected) in [
             (&["gateways"][..], (2, 1)),
-            (&["gateways", "dev", "connection", "database"], (4, 33)),
+            (&["gateways", "dev", "connection", "database"], (4, 32)),
             (&["gateways", "prod", "connection", "type"], (7, 7)),
             (&["gateways", "prod", "connection", "nope"], (6, 5)),
             (&["model_defaults", "dialect"], (9, 3)),
