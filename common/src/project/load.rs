@@ -40,6 +40,13 @@ pub fn load(input: &ProjectInput<'_>) -> (Project, Vec<Diagnostic>) {
     (Project { settings, models, audits, jinja_macros, unsupported_python }, findings)
 }
 
+/// Loads a project's settings alone, with what was found about them.
+pub fn load_settings(input: &ProjectInput<'_>) -> (Settings, Vec<Diagnostic>) {
+    let mut findings = Vec::new();
+    let settings = settings::load(input, &mut findings);
+    (settings, findings)
+}
+
 fn is_in(file: &SourceFile, folder: &str, extension: &str) -> bool {
     file.path.starts_with(folder) && file.path.ends_with(extension)
 }

@@ -28,7 +28,7 @@ use std::sync::Arc;
 use crate::diagnostic::Location;
 
 pub use audit_file::{BUILTIN_AUDITS, is_builtin};
-pub use load::load;
+pub use load::{load, load_settings};
 pub use model::Model;
 pub use settings::Settings;
 

@@ -1,0 +1,291 @@
+//! The command line. Flags, names and defaults are SQLMesh's where it has them.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+/// Plans and applies changes to SQL models, interval by interval, on one machine or a fleet.
+#[derive(Debug, Parser)]
+#[command(name = "coordctl", version, arg_required_else_help = true, max_term_width = 100)]
+pub(crate) struct Cli {
+    #[command(flatten)]
+    pub(crate) global: Global,
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+/// What every command takes.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct Global {
+    /// The project's folder [default: here, searched upwards for a config].
+    #[arg(long, short = 'p', visible_alias = "paths", global = true, value_name = "DIR")]
+    pub(crate) project: Option<PathBuf>,
+    /// Where the embedded state is kept: a folder, or sqlite:FILE [default: <project>/.coordctl].
+    #[arg(long, global = true, env = "COORDCTL_STATE", value_name = "URL|DIR")]
+    pub(crate) state: Option<String>,
+    /// The coordinator to talk to; without one, all runs in this process.
+    #[arg(long, global = true, env = "COORDCTL_SERVER", value_name = "URL")]
+    pub(crate) server: Option<String>,
+    /// The gateway to use instead of the project's default.
+    #[arg(long, global = true)]
+    pub(crate) gateway: Option<String>,
+    /// A file with environment variables, instead of the project's .env.
+    #[arg(long, global = true, env = "SQLMESH_DOTENV_PATH", value_name = "FILE")]
+    pub(crate) dotenv: Option<PathBuf>,
+    /// How data is printed.
+    #[arg(long, global = true, value_enum, default_value_t = Format::Text)]
+    pub(crate) format: Format,
+    /// Says more on standard error.
+    #[arg(long, global = true)]
+    pub(crate) debug: bool,
+}
+
+/// How data is printed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Format {
+    /// For people.
+    Text,
+    /// One JSON document.
+    Json,
+    /// Comma-separated values, where the data is a table.
+    Csv,
+}
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Write a new project.
+    Init(InitArgs),
+    /// Show what applying the project to an environment would do.
+    Plan(PlanArgs),
+    /// Carry a plan out, or resume it.
+    Apply(ApplyArgs),
+    /// Compute what an environment misses by now.
+    Run(RunArgs),
+    /// Print a model's query with its macros expanded.
+    Render(RenderArgs),
+    /// Show how models depend on each other.
+    Dag(DagArgs),
+    /// Check the project without a plan.
+    Lint,
+    /// List environments.
+    Environments,
+    /// List plans and what happened to them.
+    Plans,
+    /// Show what is complete and what is missing.
+    Intervals(EnvironmentArg),
+    /// Say why a model needs a backfill, what it reads, and why it waits.
+    Explain(ExplainArgs),
+    /// Show what runs.
+    Status,
+    /// Follow a plan to its end.
+    Watch(PlanId),
+    /// Stop a plan; what is committed stays.
+    Cancel(PlanId),
+    /// Run a query in the warehouse and print its rows.
+    #[command(visible_alias = "fetchdf")]
+    Fetch(FetchArgs),
+    /// Show the project, the state and the connections.
+    Info(InfoArgs),
+    /// Environments, tables and recorded intervals, for programs.
+    State(StateArgs),
+    /// Manage warehouse drivers.
+    #[command(subcommand)]
+    Driver(DriverCommand),
+    /// Check what this machine needs.
+    Doctor,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct InitArgs {
+    /// The engine.
+    #[arg(default_value = "duckdb", value_parser = ["duckdb", "postgres"])]
+    pub(crate) engine: String,
+    /// `default` has example models, `empty` has none.
+    #[arg(long, short = 't', default_value = "default", value_parser = ["default", "empty"])]
+    pub(crate) template: String,
+}
+
+#[derive(Debug, Clone, Args)]
+#[allow(clippy::struct_excessive_bools, reason = "each is a flag of its own")]
+pub(crate) struct PlanArgs {
+    /// The environment [default: the project's default_target_environment, `prod`].
+    pub(crate) environment: Option<String>,
+    /// The first point to cover; not for production.
+    #[arg(long, short)]
+    pub(crate) start: Option<String>,
+    /// The last point to cover; a date is inclusive; not for production.
+    #[arg(long, short)]
+    pub(crate) end: Option<String>,
+    /// The "now" of the plan.
+    #[arg(long)]
+    pub(crate) execution_time: Option<String>,
+    /// Where a new environment starts from.
+    #[arg(long, value_name = "ENV")]
+    pub(crate) create_from: Option<String>,
+    /// Don't run unit tests first (none are run yet).
+    #[arg(long)]
+    pub(crate) skip_tests: bool,
+    /// Make tables and views only.
+    #[arg(long, visible_alias = "dry-run")]
+    pub(crate) skip_backfill: bool,
+    /// Record everything as complete without computing it.
+    #[arg(long)]
+    pub(crate) empty_backfill: bool,
+    /// Changes keep the physical tables.
+    #[arg(long)]
+    pub(crate) forward_only: bool,
+    /// Show models that didn't change in a development environment, too.
+    #[arg(long)]
+    pub(crate) include_unmodified: bool,
+    /// Backfill only these models and what they read.
+    #[arg(long, value_name = "MODEL")]
+    pub(crate) backfill_model: Vec<String>,
+    /// What a change means, where you know better: MODEL=breaking or MODEL=non-breaking.
+    #[arg(long, value_name = "MODEL=CATEGORY")]
+    pub(crate) categorize: Vec<String>,
+    /// Also compute what became due since production last ran.
+    #[arg(long)]
+    pub(crate) run: bool,
+    /// With --run: don't wait for crons to tick.
+    #[arg(long)]
+    pub(crate) ignore_cron: bool,
+    /// Ask nothing.
+    #[arg(long)]
+    pub(crate) no_prompts: bool,
+    /// Apply without asking.
+    #[arg(long)]
+    pub(crate) auto_apply: bool,
+    /// Don't show how definitions changed.
+    #[arg(long)]
+    pub(crate) no_diff: bool,
+    /// Recompute models (not supported yet).
+    #[arg(long, short = 'r', value_name = "MODEL")]
+    pub(crate) restate_model: Vec<String>,
+    /// Take only matching models from the files (not supported yet).
+    #[arg(long, value_name = "SELECTOR")]
+    pub(crate) select_model: Vec<String>,
+    /// From when on a forward-only change counts (not supported yet).
+    #[arg(long, value_name = "TIME")]
+    pub(crate) effective_from: Option<String>,
+    /// Consider at least so many intervals of each model (not supported yet).
+    #[arg(long, value_name = "N")]
+    pub(crate) min_intervals: Option<u32>,
+    /// Refuse gaps at promotion (not supported yet).
+    #[arg(long)]
+    pub(crate) no_gaps: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ApplyArgs {
+    /// The plan's id, or the beginning of it.
+    pub(crate) plan: String,
+    /// Start it and return.
+    #[arg(long)]
+    pub(crate) detach: bool,
+}
+
+#[derive(Debug, Args)]
+#[allow(clippy::struct_excessive_bools, reason = "each is a flag of its own")]
+pub(crate) struct RunArgs {
+    /// The environment.
+    pub(crate) environment: Option<String>,
+    /// The first point to compute.
+    #[arg(long, short)]
+    pub(crate) start: Option<String>,
+    /// The last point to compute; a date is inclusive.
+    #[arg(long, short)]
+    pub(crate) end: Option<String>,
+    /// The "now" of the run.
+    #[arg(long)]
+    pub(crate) execution_time: Option<String>,
+    /// Don't wait for crons to tick.
+    #[arg(long)]
+    pub(crate) ignore_cron: bool,
+    /// Don't tidy up first (nothing is tidied up yet).
+    #[arg(long)]
+    pub(crate) skip_janitor: bool,
+    /// Compute only these models and what they read.
+    #[arg(long, value_name = "MODEL")]
+    pub(crate) select_model: Vec<String>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct RenderArgs {
+    /// The model.
+    pub(crate) model: String,
+    /// The batch's start.
+    #[arg(long, short)]
+    pub(crate) start: Option<String>,
+    /// The batch's end; a date is inclusive.
+    #[arg(long, short)]
+    pub(crate) end: Option<String>,
+    /// The "now".
+    #[arg(long)]
+    pub(crate) execution_time: Option<String>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct DagArgs {
+    /// A file to write: .html for a page, .dot for Graphviz.
+    pub(crate) file: Option<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct EnvironmentArg {
+    /// The environment.
+    pub(crate) environment: Option<String>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ExplainArgs {
+    /// The model; without one, all of them.
+    pub(crate) model: Option<String>,
+    /// A plan, to explain what it would compute.
+    #[arg(long, value_name = "PLAN")]
+    pub(crate) plan: Option<String>,
+    /// The environment, where no plan is given.
+    #[arg(long, visible_alias = "env", value_name = "ENV")]
+    pub(crate) environment: Option<String>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct PlanId {
+    /// The plan's id, or the beginning of it.
+    pub(crate) plan: String,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct FetchArgs {
+    /// The query.
+    pub(crate) sql: String,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct InfoArgs {
+    /// Don't try connections.
+    #[arg(long)]
+    pub(crate) skip_connection: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct StateArgs {
+    /// Leave out the contents of views (row counts and checksums).
+    #[arg(long)]
+    pub(crate) no_contents: bool,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum DriverCommand {
+    /// Fetch a driver and check its hash.
+    Add {
+        /// Which driver.
+        #[arg(value_parser = ["duckdb"])]
+        name: String,
+        /// Take a file that is already here instead of fetching one.
+        #[arg(long, value_name = "FILE")]
+        from: Option<PathBuf>,
+    },
+    /// Show which drivers are there.
+    List,
+}

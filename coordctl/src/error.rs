@@ -1,0 +1,116 @@
+//! What a command failed with, and how that is told.
+
+use coord_common::diagnostic::Diagnostic;
+use coordinator::Refusal;
+use serde_json::json;
+
+/// Whose fault it is: the exit code.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Fault {
+    /// The project or the plan failed: 1.
+    User,
+    /// We failed: 2.
+    Ours,
+}
+
+/// Why a command failed.
+#[derive(Debug)]
+pub(crate) struct CliError {
+    pub(crate) fault: Fault,
+    pub(crate) code: String,
+    pub(crate) message: String,
+    pub(crate) hint: Option<String>,
+    pub(crate) findings: Vec<Diagnostic>,
+}
+
+/// The result of a command.
+pub(crate) type CliResult<T = ()> = Result<T, CliError>;
+
+impl CliError {
+    /// Something that the user can mend.
+    pub(crate) fn user(code: &str, message: impl Into<String>, hint: impl Into<String>) -> Self {
+        Self {
+            fault: Fault::User,
+            code: code.to_owned(),
+            message: message.into(),
+            hint: Some(hint.into()),
+            findings: Vec::new(),
+        }
+    }
+
+    /// Something that is wrong with us or what we stand on.
+    pub(crate) fn ours(code: &str, message: impl Into<String>) -> Self {
+        Self {
+            fault: Fault::Ours,
+            code: code.to_owned(),
+            message: message.into(),
+            hint: None,
+            findings: Vec::new(),
+        }
+    }
+
+    /// A project with mistakes.
+    pub(crate) fn project(findings: Vec<Diagnostic>) -> Self {
+        let errors = findings.iter().filter(|finding| finding.is_error()).count();
+        let message = format!("the project has {errors} error{}", if errors == 1 { "" } else { "s" });
+        Self { findings, ..Self::user("project-invalid", message, "mend what is listed and try again") }
+    }
+
+    pub(crate) fn exit_code(&self) -> u8 {
+        match self.fault {
+            Fault::User => 1,
+            Fault::Ours => 2,
+        }
+    }
+
+    /// The error's document for programs.
+    pub(crate) fn document(&self) -> serde_json::Value {
+        let at = self.findings.iter().find(|finding| finding.is_error()).map(|finding| finding.at.to_string());
+        let mut error = json!({ "code": self.code, "message": self.full_message(), "at": at });
+        if let Some(hint) = &self.hint {
+            error["hint"] = json!(hint);
+        }
+        if !self.findings.is_empty() {
+            error["findings"] = json!(self.findings);
+        }
+        json!({ "error": error })
+    }
+
+    /// The message, with the first finding where that is what failed.
+    fn full_message(&self) -> String {
+        match self.findings.iter().find(|finding| finding.is_error()) {
+            Some(first) => format!("{}: {}", self.message, first.message),
+            None => self.message.clone(),
+        }
+    }
+}
+
+impl From<tonic::Status> for CliError {
+    fn from(status: tonic::Status) -> Self {
+        if let Ok(refusal) = serde_json::from_slice::<Refusal>(status.details()) {
+            return Self {
+                fault: Fault::User,
+                code: refusal.code,
+                message: refusal.message,
+                hint: refusal.hint,
+                findings: refusal.findings,
+            };
+        }
+        match status.code() {
+            tonic::Code::InvalidArgument => {
+                Self::user("invalid-argument", status.message(), "check the command's arguments")
+            }
+            tonic::Code::Unavailable => Self {
+                hint: Some("check that the coordinator runs and that --server is right".to_owned()),
+                ..Self::ours("coordinator-unavailable", format!("the coordinator is not to be had: {}", status.message()))
+            },
+            code => Self::ours("coordinator-failed", format!("{code:?}: {}", status.message())),
+        }
+    }
+}
+
+impl From<std::io::Error> for CliError {
+    fn from(error: std::io::Error) -> Self {
+        Self::ours("io", error.to_string())
+    }
+}

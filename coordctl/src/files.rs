@@ -1,0 +1,176 @@
+//! The project's folder: found, and read. The only place that walks it.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use coord_common::project::{ProjectInput, Settings, SourceFile, load_settings, redact_config};
+
+use crate::args::Global;
+use crate::error::{CliError, CliResult};
+
+/// Files that make a folder a project.
+const CONFIGS: [&str; 6] =
+    ["config.yaml", "config.yml", "sqlmesh.yaml", "sqlmesh.yml", "config.py", "sqlmesh.py"];
+/// Folders whose files matter.
+const FOLDERS: [&str; 8] =
+    ["models", "audits", "seeds", "macros", "signals", "external_models", "materializations", "metrics"];
+/// Files that are read, by extension.
+const EXTENSIONS: [&str; 5] = ["sql", "py", "csv", "yaml", "yml"];
+/// Single files that matter beside the configs.
+const SINGLE: [&str; 5] = ["external_models.yaml", "external_models.yml", "schema.yaml", "dbt_project.yml", ".env"];
+
+/// A project's files, as read.
+pub(crate) struct ProjectFiles {
+    pub(crate) folder: PathBuf,
+    pub(crate) files: Vec<SourceFile>,
+    pub(crate) env: BTreeMap<String, String>,
+    pub(crate) gateway: Option<String>,
+}
+
+/// Finds the project's folder: as given, or here and upwards.
+pub(crate) fn find(global: &Global) -> CliResult<PathBuf> {
+    let is_project = |folder: &Path| {
+        CONFIGS.iter().any(|name| folder.join(name).is_file()) || folder.join("dbt_project.yml").is_file()
+    };
+    if let Some(folder) = &global.project {
+        if is_project(folder) {
+            return Ok(std::path::absolute(folder)?);
+        }
+        let message = format!("`{}` is not a SQLMesh project: it has no config.yaml", folder.display());
+        return Err(CliError::user("no-project", message, "give the project's folder with --project, or make one with `coordctl init`"));
+    }
+    let here = std::env::current_dir()?;
+    here.ancestors().find(|folder| is_project(folder)).map(Path::to_owned).ok_or_else(|| {
+        CliError::user(
+            "no-project",
+            "there is no config.yaml here or in any folder above",
+            "give the project's folder with --project, or make one with `coordctl init`",
+        )
+    })
+}
+
+/// Reads all files of the project that matter.
+pub(crate) fn read(global: &Global) -> CliResult<ProjectFiles> {
+    let folder = find(global)?;
+    let mut files = Vec::new();
+    for name in CONFIGS.iter().chain(&SINGLE) {
+        let path = folder.join(name);
+        if path.is_file() {
+            files.push(read_file(&folder, &path)?);
+        }
+    }
+    for name in FOLDERS {
+        walk(&folder, &folder.join(name), &mut files)?;
+    }
+    if let Some(dotenv) = &global.dotenv {
+        let text = std::fs::read_to_string(dotenv).map_err(|error| unreadable(dotenv, &error))?;
+        files.retain(|file| &*file.path != ".env");
+        files.push(SourceFile { path: ".env".into(), text: text.into() });
+    }
+    files.sort_by(|a, b| a.path.cmp(&b.path));
+    let env = std::env::vars_os()
+        .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
+        .collect();
+    Ok(ProjectFiles { folder, files, env, gateway: global.gateway.clone() })
+}
+
+fn walk(root: &Path, folder: &Path, files: &mut Vec<SourceFile>) -> CliResult {
+    if !folder.is_dir() {
+        return Ok(());
+    }
+    for entry in std::fs::read_dir(folder).map_err(|error| unreadable(folder, &error))? {
+        let path = entry?.path();
+        let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        if name.starts_with('.') || name == "__pycache__" {
+            continue;
+        }
+        if path.is_dir() {
+            walk(root, &path, files)?;
+        } else if path.extension().is_some_and(|e| EXTENSIONS.iter().any(|known| e == *known)) {
+            files.push(read_file(root, &path)?);
+        }
+    }
+    Ok(())
+}
+
+fn read_file(root: &Path, path: &Path) -> CliResult<SourceFile> {
+    let bytes = std::fs::read(path).map_err(|error| unreadable(path, &error))?;
+    let text = String::from_utf8(bytes).map_err(|_| {
+        let message = format!("`{}` is not UTF-8", path.display());
+        CliError::user("not-utf8", message, "save it as UTF-8")
+    })?;
+    let relative = path.strip_prefix(root).unwrap_or(path);
+    let parts: Vec<_> = relative.components().map(|part| part.as_os_str().to_string_lossy()).collect();
+    Ok(SourceFile { path: parts.join("/").into(), text: text.into() })
+}
+
+fn unreadable(path: &Path, error: &std::io::Error) -> CliError {
+    CliError::user("unreadable-file", format!("`{}` can't be read: {error}", path.display()), "check its permissions")
+}
+
+impl ProjectFiles {
+    /// The files as the core's input.
+    pub(crate) fn input(&self) -> ProjectInput<'_> {
+        ProjectInput { files: &self.files, env: &self.env, gateway: self.gateway.as_deref() }
+    }
+
+    /// The project's settings; mistakes in them are an error.
+    pub(crate) fn settings(&self) -> CliResult<Settings> {
+        let (settings, findings) = load_settings(&self.input());
+        if findings.iter().any(coord_common::diagnostic::Diagnostic::is_error) {
+            return Err(CliError::project(findings));
+        }
+        Ok(settings)
+    }
+
+    /// The files without what a coordinator must not see: connections are reduced to their kind and
+    /// catalogs, and `.env` stays here.
+    pub(crate) fn for_upload(&self) -> CliResult<Vec<SourceFile>> {
+        let mut files = Vec::with_capacity(self.files.len());
+        let env = self.environment();
+        for file in &self.files {
+            let is_config = ["config.yaml", "config.yml", "sqlmesh.yaml", "sqlmesh.yml"].contains(&&*file.path);
+            if &*file.path == ".env" {
+                continue;
+            }
+            if is_config {
+                let text = redact_config(&file.text, &env).map_err(|finding| CliError::project(vec![finding]))?;
+                files.push(SourceFile { path: file.path.clone(), text: text.into() });
+            } else {
+                files.push(file.clone());
+            }
+        }
+        Ok(files)
+    }
+
+    /// The config alone, for commands that need nothing else of the files.
+    pub(crate) fn config_for_upload(&self) -> CliResult<Vec<SourceFile>> {
+        let mut files = self.for_upload()?;
+        files.retain(|file| CONFIGS.contains(&&*file.path));
+        Ok(files)
+    }
+
+    /// The environment variables with those of the `.env` below them.
+    fn environment(&self) -> coord_common::project::Env<'_> {
+        coord_common::project::Env::of(&self.input())
+    }
+
+    /// Environment variables that texts other than the config name, for the upload.
+    pub(crate) fn named_variables(&self) -> BTreeMap<String, String> {
+        let env = self.environment();
+        let mut named = BTreeMap::new();
+        for file in self.files.iter().filter(|file| file.path.ends_with(".sql")) {
+            for piece in file.text.split("env_var(").skip(1) {
+                let name: String = piece
+                    .trim_start_matches([' ', '\'', '"'])
+                    .chars()
+                    .take_while(|c| c.is_alphanumeric() || *c == '_')
+                    .collect();
+                if let Some(value) = env.get(&name) {
+                    named.insert(name, value.to_owned());
+                }
+            }
+        }
+        named
+    }
+}
