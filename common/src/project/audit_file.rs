@@ -166,7 +166,12 @@ pub(crate) fn read(
                     audit.dialect = dialect;
                 }
             }
-            key if AUDIT_PROPERTIES.contains(&key) => {}
+            "description" | "formatting" => {}
+            key if AUDIT_PROPERTIES.contains(&key) => {
+                let message = format!("property `{key}` of an audit has no effect yet");
+                let finding = Diagnostic::warning("property-without-effect", property.location(), message);
+                fields.findings.push(finding.hint("nothing else to do"));
+            }
             key => {
                 let message = format!("AUDIT has no property `{key}`");
                 let finding = Diagnostic::error("unknown-property", property.location(), message);

@@ -71,7 +71,7 @@ pub struct Settings {
     pub ignore_patterns: Vec<String>,
     /// The project's name, where several share a state.
     pub project: String,
-    /// Settings without effect, by dotted path. Secrets among them are those of notifications.
+    /// Settings without effect, by dotted path; secrets among them are blanked.
     pub other: BTreeMap<String, Value>,
 }
 

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use serde_yaml_ng::{Mapping, Value as Yaml};
 
 use crate::diagnostic::{Diagnostic, Location};
+use crate::project::cron::check_cron;
 use crate::project::render::Value;
 use crate::project::suggest::did_you_mean;
 use crate::project::{ProjectInput, SourceFile};
@@ -14,7 +15,7 @@ use crate::sql::Dialect;
 
 use super::connection::Connection;
 use super::schema::{self, Effect};
-use super::text::{read, with_dotenv};
+use super::text::{blank_secrets, read, with_dotenv};
 use super::yaml::{locate, scalar, to_sql, to_value};
 use super::{
     Categorize, Gateway, ModelDefaults, Settings, SuffixTarget, TableNaming, VirtualEnvironmentMode,
@@ -125,7 +126,9 @@ impl Reader<'_> {
                         Diagnostic::warning("setting-without-effect", self.at(&key), message)
                             .hint("it is kept; nothing else to do"),
                     );
-                    other.insert(dotted, to_value(value));
+                    let mut printable = value.clone();
+                    blank_secrets(&mut printable);
+                    other.insert(dotted, to_value(&printable));
                 }
                 None => {
                     let message = format!("unknown setting `{}`", self.dotted(&key));
@@ -389,6 +392,13 @@ impl Reader<'_> {
                 self.model_defaults("model_defaults", value, std::mem::take(&mut out.model_defaults));
             self.keys.clear();
         }
+        if let Some(name) = out.model_defaults.gateway.clone().filter(|name| out.gateway(name).is_none()) {
+            let names: Vec<&str> = out.gateways.iter().map(|gateway| gateway.name.as_str()).collect();
+            self.keys.push("model_defaults".to_owned());
+            let hint = did_you_mean(&name, &names);
+            self.error("unknown-gateway", "gateway", format!("there is no gateway `{name}`"), hint);
+            self.keys.clear();
+        }
         out.default_gateway = wanted;
         let has_dialect = |value: Option<&Yaml>| value.is_some_and(|value| value.get("dialect").is_some());
         if !has_dialect(mapping.get("model_defaults")) && out.model_defaults.dialect == Dialect::Generic {
@@ -402,7 +412,12 @@ impl Reader<'_> {
         self.inside(key, value, schema::MODEL_DEFAULTS, &mut other, |reader, key, value| match key {
             "kind" => out.kind = reader.kind(key, value),
             "dialect" => reader.parsed(key, value, &mut out.dialect),
-            "cron" => out.cron = reader.scalar(key, value),
+            "cron" => {
+                out.cron = reader.scalar(key, value);
+                if let Some(cron) = &out.cron {
+                    check_cron(cron, reader.at(key), reader.findings);
+                }
+            }
             "cron_tz" => out.cron_tz = reader.scalar(key, value),
             "owner" => out.owner = reader.scalar(key, value),
             "start" => out.start = reader.scalar(key, value),

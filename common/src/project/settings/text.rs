@@ -213,7 +213,8 @@ fn catalog_names(catalogs: &Yaml) -> Yaml {
     Yaml::Mapping(names.collect())
 }
 
-fn blank_secrets(value: &mut Yaml) {
+/// Replaces passwords, tokens and addresses with secrets in them by `***`.
+pub(crate) fn blank_secrets(value: &mut Yaml) {
     match value {
         Yaml::Mapping(map) => {
             for (key, value) in map.iter_mut() {

@@ -144,6 +144,10 @@ fn mistakes_in_audits_have_a_place() {
         &[("audits/a.sql", "AUDIT (name a); SET x = 1; SELECT 1")],
         &["audits/a.sql:1:17 audit-statements"],
     );
+    check(
+        &[("audits/a.sql", "AUDIT (name a, owner x); SELECT 1")],
+        &["audits/a.sql:1:16 property-without-effect"],
+    );
     let two = "AUDIT (name a); SELECT 1;\nAUDIT (name A); SELECT 2";
     check(&[("audits/a.sql", two)], &["audits/a.sql:2:1 duplicate-audit"]);
 }
@@ -185,6 +189,8 @@ fn mistakes_in_settings_have_a_place() {
         ("model_defaults: {dialect: duckdb}\nenvironment_suffix_target: shema", "2:1 invalid-setting"),
         ("model_defaults: {dialect: duckdb}\nrun: {environment_check_interval: 0}", "2:7 invalid-setting"),
         ("model_defaults: {dialect: duckdb}\nphysical_schema_mapping: {'a(': b}", "2:28 invalid-setting"),
+        ("model_defaults: {dialect: duckdb, cron: daily}", "1:35 invalid-cron"),
+        ("model_defaults:\n  dialect: duckdb\n  gateway: g", "3:3 unknown-gateway"),
         ("project: x", "1:1 missing-setting"),
         (
             "model_defaults: {dialect: duckdb}\ngateways:\n  a:\n    connection:\n      database: x",
