@@ -3,7 +3,8 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use coord_common::project::{ProjectInput, Settings, SourceFile, load_settings, redact_config};
+use coord_common::project::settings::{self, redact_config};
+use coord_common::project::{ProjectInput, Settings, SourceFile, load_settings};
 
 use crate::args::Global;
 use crate::error::{CliError, CliResult};
@@ -151,8 +152,8 @@ impl ProjectFiles {
     }
 
     /// The environment variables with those of the `.env` below them.
-    fn environment(&self) -> coord_common::project::Env<'_> {
-        coord_common::project::Env::of(&self.input())
+    fn environment(&self) -> settings::Env {
+        settings::environment(&self.input())
     }
 
     /// Environment variables that texts other than the config name, for the upload.
@@ -167,7 +168,7 @@ impl ProjectFiles {
                     .take_while(|c| c.is_alphanumeric() || *c == '_')
                     .collect();
                 if let Some(value) = env.get(&name) {
-                    named.insert(name, value.to_owned());
+                    named.insert(name, value.clone());
                 }
             }
         }

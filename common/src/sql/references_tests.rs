@@ -77,10 +77,7 @@ fn renaming_changes_names_only() {
             "SELECT 'é', db.t.a, t.b, db.t.* FROM db.t",
             "SELECT 'é', t.a, t.b, t.* FROM phys.t__1 AS t",
         ),
-<<<<<<< HEAD
-=======
         (Dialect::DuckDb, "SELECT db.t.a[1].b FROM db.t", "SELECT t.a[1].b FROM phys.t__1 AS t"),
->>>>>>> wt-sql
         (Dialect::DuckDb, "SELECT x.a FROM db.t x", "SELECT x.a FROM phys.t__1 x"),
         (
             Dialect::DuckDb,

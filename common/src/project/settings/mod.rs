@@ -17,7 +17,7 @@ use super::render::Value;
 pub use connection::{Attach, Connection, DuckDb, Postgres, Secrets};
 pub(crate) use read::load;
 pub use secret::Secret;
-pub use text::{Env, redact_config};
+pub use text::{Env, environment, redact_config};
 pub(crate) use text::{invalid_yaml, render};
 
 /// A project's settings, with SQLMesh's defaults where the config is silent.

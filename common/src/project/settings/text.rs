@@ -8,11 +8,18 @@ use minijinja::{Environment, Value as Jinja};
 use serde_yaml_ng::{Mapping, Value as Yaml};
 
 use crate::diagnostic::{Diagnostic, Location};
+use crate::project::ProjectInput;
 
 use super::connection::catalog_of_path;
 
 /// Environment variables by name.
 pub type Env = BTreeMap<String, String>;
+
+/// The environment that a project sees: the process's, under its `.env` file's.
+pub fn environment(input: &ProjectInput<'_>) -> Env {
+    let dotenv = input.files.iter().find(|file| &*file.path == ".env");
+    with_dotenv(input.env, dotenv.map(|file| &*file.text))
+}
 
 /// The environment with the values of a `.env` file, which win as they do in SQLMesh.
 pub(crate) fn with_dotenv(env: &Env, dotenv: Option<&str>) -> Env {

@@ -1,0 +1,149 @@
+//! The one place of `coordctl` that speaks the wire: calls of the control service, and documents
+//! put together from their pieces.
+
+use std::collections::BTreeMap;
+
+use coord_common::plan::{Plan, PlanOptions};
+use coord_common::project::SourceFile;
+use coord_proto::wire;
+use coord_proto::wire::control_client::ControlClient;
+use coordinator::control::PlanView;
+use serde::Deserialize;
+use serde::de::DeserializeOwned;
+use tokio_stream::StreamExt;
+use tonic::Streaming;
+use tonic::transport::Channel;
+
+use crate::error::{CliError, CliResult};
+
+/// Size of a file's pieces, in bytes.
+const PIECE: usize = 1024 * 1024;
+/// Largest message, in bytes.
+const MAX_MESSAGE: usize = 64 * 1024 * 1024;
+
+/// A connection to a coordinator.
+#[derive(Clone)]
+pub(crate) struct Client(ControlClient<Channel>);
+
+/// A plan as the coordinator answers it.
+#[derive(Debug, Deserialize)]
+pub(crate) struct PlanAnswer {
+    pub(crate) plan: Plan,
+    pub(crate) findings: Vec<coord_common::diagnostic::Diagnostic>,
+    pub(crate) definitions: BTreeMap<String, [Option<String>; 2]>,
+}
+
+/// What is sent for a plan.
+pub(crate) struct PlanUpload {
+    pub(crate) options: PlanOptions,
+    pub(crate) files: Vec<SourceFile>,
+    pub(crate) env: BTreeMap<String, String>,
+    pub(crate) gateway: Option<String>,
+    pub(crate) run: bool,
+}
+
+impl Client {
+    /// A client over a channel.
+    pub(crate) fn new(channel: Channel) -> Self {
+        Self(
+            ControlClient::new(channel)
+                .max_decoding_message_size(MAX_MESSAGE)
+                .max_encoding_message_size(MAX_MESSAGE),
+        )
+    }
+
+    /// Plans.
+    pub(crate) async fn plan(&mut self, upload: PlanUpload) -> CliResult<PlanAnswer> {
+        let options_json = serde_json::to_vec(&upload.options).map_err(|error| unreadable(&error))?;
+        let options = wire::PlanOptions {
+            environment: upload.options.environment.to_string(),
+            options_json,
+            env: upload.env.into_iter().collect(),
+            gateway: upload.gateway,
+            run: upload.run,
+        };
+        let mut messages = vec![wire::PlanRequest { part: Some(wire::plan_request::Part::Options(options)) }];
+        for file in upload.files {
+            messages.extend(pieces(&file));
+        }
+        let answer = self.0.plan(tokio_stream::iter(messages)).await?;
+        document(answer.into_inner()).await
+    }
+
+    /// A stored plan.
+    pub(crate) async fn show_plan(&mut self, plan: &str) -> CliResult<Plan> {
+        let answer = self.0.show_plan(wire::ShowPlanRequest { plan_id: plan.to_owned() }).await?;
+        document(answer.into_inner()).await
+    }
+
+    /// Starts or resumes a plan; how it was before: `started`, `resumed`, `running` or `finished`.
+    pub(crate) async fn apply(&mut self, plan: &str, by: String) -> CliResult<String> {
+        let request = wire::ApplyRequest { plan_id: plan.to_owned(), by };
+        Ok(self.0.apply(request).await?.into_inner().state)
+    }
+
+    /// Follows a plan, view by view, until it has ended or `see` has seen enough.
+    pub(crate) async fn watch(&mut self, plan: &str, mut see: impl FnMut(&PlanView)) -> CliResult<PlanView> {
+        let mut last = None;
+        let mut stream = self.0.watch(wire::WatchRequest { plan_id: plan.to_owned() }).await?.into_inner();
+        while let Some(piece) = stream.next().await {
+            let view: PlanView = serde_json::from_slice(&piece?.data).map_err(|error| unreadable(&error))?;
+            see(&view);
+            last = Some(view);
+        }
+        match last {
+            Some(view) if view.ended => Ok(view),
+            _ => Err(CliError::ours("watch-ended", "the coordinator went away while the plan ran; `coordctl watch` follows it again")),
+        }
+    }
+
+    /// Stops a plan.
+    pub(crate) async fn cancel(&mut self, plan: &str) -> CliResult<String> {
+        Ok(self.0.cancel(wire::CancelRequest { plan_id: plan.to_owned() }).await?.into_inner().state)
+    }
+
+    /// A list, as a JSON document.
+    pub(crate) async fn list(&mut self, what: &str, environment: &str) -> CliResult<serde_json::Value> {
+        let request = wire::ListRequest { what: what.to_owned(), environment: environment.to_owned() };
+        document(self.0.list(request).await?.into_inner()).await
+    }
+
+    /// Why models need a backfill, and what they read.
+    pub(crate) async fn explain(&mut self, environment: &str, model: &str, plan: &str) -> CliResult<serde_json::Value> {
+        let request = wire::ExplainRequest {
+            environment: environment.to_owned(),
+            model: model.to_owned(),
+            plan_id: plan.to_owned(),
+        };
+        document(self.0.explain(request).await?.into_inner()).await
+    }
+
+    /// Who the coordinator is.
+    pub(crate) async fn info(&mut self) -> CliResult<wire::InfoReply> {
+        Ok(self.0.info(wire::InfoRequest {}).await?.into_inner())
+    }
+}
+
+fn pieces(file: &SourceFile) -> Vec<wire::PlanRequest> {
+    let bytes = file.text.as_bytes();
+    let count = bytes.len().div_ceil(PIECE).max(1);
+    (0..count)
+        .map(|n| {
+            let data = bytes[n * PIECE..((n + 1) * PIECE).min(bytes.len())].to_vec();
+            let file = wire::SourceFile { path: file.path.to_string(), data, last: n + 1 == count };
+            wire::PlanRequest { part: Some(wire::plan_request::Part::File(file)) }
+        })
+        .collect()
+}
+
+async fn document<T: DeserializeOwned>(mut stream: Streaming<wire::Chunk>) -> CliResult<T> {
+    let mut body = Vec::new();
+    while let Some(piece) = stream.next().await {
+        body.extend_from_slice(&piece?.data);
+    }
+    serde_json::from_slice(&body).map_err(|error| unreadable(&error))
+}
+
+fn unreadable(error: &serde_json::Error) -> CliError {
+    CliError::ours("document", format!("a document of the coordinator can't be read: {error}"))
+}
