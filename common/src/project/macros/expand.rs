@@ -321,8 +321,20 @@ impl<'a> Expander<'a> {
 
     /// Nothing can't stand where SQL wants something.
     fn refuse_hole(&self, name: &str, word: &str, place: usize) -> Result<(), RenderError> {
-        const WANT_MORE: [&str; 12] =
-            ["where", "and", "or", "not", "having", "on", "by", "union", "except", "intersect", "between", "all"];
+        const WANT_MORE: [&str; 12] = [
+            "where",
+            "and",
+            "or",
+            "not",
+            "having",
+            "on",
+            "by",
+            "union",
+            "except",
+            "intersect",
+            "between",
+            "all",
+        ];
         if !WANT_MORE.iter().any(|w| word.eq_ignore_ascii_case(w)) {
             return Ok(());
         }
