@@ -251,12 +251,11 @@ WHERE @REDUCE(@EACH(@columns, c -> rank_@c > 1), (l, r) -> @l OR @r)",
         name: "z_score",
         defaults: &[],
         query: "\
-WITH scored AS (
-  SELECT
-    @column AS value,
-    (@column - AVG(@column) OVER ()) / NULLIF(STDDEV(@column) OVER (), 0) AS z_score
-  FROM @this_model
-  WHERE @condition
+WITH stats AS (
+  SELECT AVG(@column) AS mean, STDDEV(@column) AS deviation FROM @this_model WHERE @condition
+), scored AS (
+  SELECT @column AS value, (@column - mean) / NULLIF(deviation, 0) AS z_score
+  FROM @this_model CROSS JOIN stats
 )
 SELECT * FROM scored WHERE ABS(z_score) > @threshold",
     },

@@ -321,8 +321,20 @@ impl<'a> Expander<'a> {
 
     /// Nothing can't stand where SQL wants something.
     fn refuse_hole(&self, name: &str, word: &str, place: usize) -> Result<(), RenderError> {
-        const WANT_MORE: [&str; 11] =
-            ["where", "and", "or", "not", "having", "on", "by", "union", "except", "intersect", "between"];
+        const WANT_MORE: [&str; 12] = [
+            "where",
+            "and",
+            "or",
+            "not",
+            "having",
+            "on",
+            "by",
+            "union",
+            "except",
+            "intersect",
+            "between",
+            "all",
+        ];
         if !WANT_MORE.iter().any(|w| word.eq_ignore_ascii_case(w)) {
             return Ok(());
         }
@@ -348,8 +360,8 @@ impl<'a> Expander<'a> {
             }
         }
         let name = self.template(&text[at..end], self.place(text, at), true)?;
-        if name.starts_with('@') {
-            return Err(self.undefined(&name[1..], self.place(text, at)));
+        if let Some(unknown) = name.strip_prefix('@') {
+            return Err(self.undefined(unknown, self.place(text, at)));
         }
         if name == text[at..end] || bytes.get(end) == Some(&b'(') {
             out.push(&name);
@@ -420,10 +432,8 @@ fn vanish(text: &str, close: usize, dialect: Dialect, out: &mut Out) -> usize {
     let bytes = text.as_bytes();
     let mut end = close;
     let next = lex::skip_blank(text, close, dialect);
-    if text
-        .get(next..next + 3)
-        .is_some_and(|w| w[..2].eq_ignore_ascii_case("as") && w.ends_with(char::is_whitespace))
-    {
+    let is_as = bytes.get(next..next + 2).is_some_and(|word| word.eq_ignore_ascii_case(b"as"));
+    if is_as && bytes.get(next + 2).is_some_and(u8::is_ascii_whitespace) {
         let alias = lex::skip_blank(text, next + 3, dialect);
         end = match bytes.get(alias) {
             Some(b) if lex::is_word_start(*b) => lex::word_end(bytes, alias),

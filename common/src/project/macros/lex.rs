@@ -278,7 +278,7 @@ pub(crate) fn string_literal(text: &str, dialect: Dialect) -> Option<String> {
         return None;
     }
     let (_, end) = opaque(text, 0, dialect)?;
-    if end != text.len() || end < 2 {
+    if end != text.len() || end < 2 || text.as_bytes()[end - 1] != quote {
         return None;
     }
     let quote = char::from(quote);
@@ -300,7 +300,7 @@ pub(crate) fn single_name(text: &str, dialect: Dialect) -> Option<String> {
     }
     match opaque(text, 0, dialect) {
         Some((Opaque::QuotedName, end)) if end == text.len() && end >= 2 => {
-            let close = text.chars().next_back()?;
+            let close = text.chars().next_back().filter(|c| matches!(c, '"' | '`' | ']'))?;
             Some(text[1..end - 1].replace(&format!("{close}{close}"), &close.to_string()))
         }
         _ => None,

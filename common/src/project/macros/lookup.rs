@@ -238,10 +238,10 @@ impl Expander<'_> {
             let name = &after[name_at..name_at + length];
             let end = name_at + length + usize::from(braced);
             let is_name =
-                lex::is_plain_name(name) && (!braced || after[..end.min(after.len())].ends_with('}'));
-            if after.starts_with('@') {
+                lex::is_plain_name(name) && (!braced || after.as_bytes().get(end - 1) == Some(&b'}'));
+            if let Some(after) = after.strip_prefix('@') {
                 out.push('@');
-                rest = &after[1..];
+                rest = after;
                 continue;
             }
             let held = if is_name { self.lookup(&name.to_ascii_lowercase(), at)? } else { None };

@@ -22,6 +22,12 @@ pub fn render_audit(
     for (name, sql) in audit.defaults.iter().chain(args) {
         locals.insert(name.to_lowercase(), Expander::new(context, sql, audit.query.line).expand(sql)?);
     }
+    if context.dialect == Dialect::TSql
+        && let Some(condition) = locals.get_mut("condition").filter(|sql| sql.eq_ignore_ascii_case("true"))
+    {
+        // SQL Server has no truth values.
+        "1 = 1".clone_into(condition);
+    }
     let dialect = if audit.dialect == Dialect::Generic { context.dialect } else { audit.dialect };
     render(&audit.query, &RenderContext { locals: &locals, dialect, ..context.clone() }).map_err(
         |mut error| {

@@ -323,3 +323,66 @@ fn every_builtin_audit_parses_in_duckdb_and_postgres() {
     assert!(!twin.blocking && twin.name == "not_null_non_blocking");
     assert!(crate::project::audits_builtin::builtin_audit("nope").is_none());
 }
+
+const PIECES: [&str; 40] = [
+    "@",
+    "@{",
+    "}",
+    "@n",
+    "@t",
+    "@{t}",
+    "'",
+    "\"",
+    "`",
+    "[",
+    "]",
+    "(",
+    ")",
+    ",",
+    " ",
+    "\n",
+    "é",
+    "--",
+    "/*",
+    "*/",
+    "$$",
+    "@IF(",
+    "@EACH(",
+    "x -> ",
+    "@AND(",
+    "@WHERE(",
+    "@SQL(",
+    "@'",
+    "@DEF(",
+    "@VAR('n')",
+    "@start_ds",
+    " AS ",
+    "a",
+    ".",
+    "1",
+    "{{ ",
+    " }}",
+    "{% if ",
+    "\\",
+    ":=",
+];
+
+proptest::proptest! {
+    #![proptest_config(proptest::prelude::ProptestConfig::with_cases(3000))]
+
+    #[test]
+    fn any_text_renders_or_fails_with_a_place(
+        pieces in proptest::collection::vec(proptest::sample::select(PIECES.to_vec()), 0..25),
+        dialect in proptest::sample::select(vec![Dialect::DuckDb, Dialect::BigQuery, Dialect::TSql]),
+        time in proptest::sample::select(vec![BATCH, TimeVars::Symbolic]),
+    ) {
+        let text = pieces.concat();
+        macro_use(&sql(&text));
+        macro_use(&jinja(&text));
+        for code in [sql(&text), jinja(&text)] {
+            if let Err(error) = with(dialect, time, |context| render_statement(&code, context)) {
+                assert!(error.line >= 1 && error.column >= 1 && !error.message.is_empty());
+            }
+        }
+    }
+}

@@ -232,7 +232,7 @@ impl Moment {
         let nanos = self.nanos_of_second();
         // Writing to a String can't fail.
         let _ = write!(text, " {:02}:{:02}:{:02}", time.hour(), time.minute(), time.second());
-        if nanos % 1000 != 0 {
+        if !nanos.is_multiple_of(1000) {
             let _ = write!(text, ".{nanos:09}");
         } else if nanos != 0 {
             let _ = write!(text, ".{:06}", nanos / 1000);

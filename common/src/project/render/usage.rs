@@ -61,7 +61,7 @@ pub fn macro_use(code: &Code) -> MacroUse {
         for word in jinja::segments(&code.text).flat_map(|segment| jinja::words(segment.content)) {
             match (word.is_call, word.first_text) {
                 (true, Some(variable)) if matches!(word.name, "var" | "blueprint_var") => {
-                    found.name(variable)
+                    found.name(variable);
                 }
                 (true, _) => {
                     found.functions.insert(word.name.to_lowercase());
