@@ -227,7 +227,7 @@ pub(crate) struct RenderArgs {
 
 #[derive(Debug, Args)]
 pub(crate) struct DagArgs {
-    /// A file to write: .html for a page, .dot for Graphviz.
+    /// A file to write, in Graphviz's language.
     pub(crate) file: Option<PathBuf>,
 }
 

@@ -93,7 +93,10 @@ impl Client {
         }
         match last {
             Some(view) if view.ended => Ok(view),
-            _ => Err(CliError::ours("watch-ended", "the coordinator went away while the plan ran; `coordctl watch` follows it again")),
+            _ => Err(CliError::ours(
+                "watch-ended",
+                "the coordinator went away while the plan ran; `coordctl watch` follows it again",
+            )),
         }
     }
 
@@ -109,7 +112,12 @@ impl Client {
     }
 
     /// Why models need a backfill, and what they read.
-    pub(crate) async fn explain(&mut self, environment: &str, model: &str, plan: &str) -> CliResult<serde_json::Value> {
+    pub(crate) async fn explain(
+        &mut self,
+        environment: &str,
+        model: &str,
+        plan: &str,
+    ) -> CliResult<serde_json::Value> {
         let request = wire::ExplainRequest {
             environment: environment.to_owned(),
             model: model.to_owned(),

@@ -39,11 +39,14 @@ impl Embedded {
             CliError::user("bad-state", error.to_string(), "give a folder, sqlite:FILE or etcd://host:port")
         })?;
         let store = store::open(&url).await.map_err(|error| state_error(&error))?;
-        let server = Server::new(store, state_name(&url), ControlConfig::default(), clock)
-            .await
-            .map_err(|error| match error {
-                coordinator::ServeError::Store(error) => state_error(&error),
-                coordinator::ServeError::Transport(error) => CliError::ours("transport", error.to_string()),
+        let server =
+            Server::new(store, state_name(&url), ControlConfig::default(), clock).await.map_err(|error| {
+                match error {
+                    coordinator::ServeError::Store(error) => state_error(&error),
+                    coordinator::ServeError::Transport(error) => {
+                        CliError::ours("transport", error.to_string())
+                    }
+                }
             })?;
         let (connections, incoming) = mpsc::unbounded_channel::<Result<DuplexStream, std::io::Error>>();
         let stop = CancellationToken::new();
@@ -53,7 +56,9 @@ impl Embedded {
                 let connections = connections.clone();
                 async move {
                     let (near, far) = tokio::io::duplex(PIPE);
-                    connections.send(Ok(far)).map_err(|_| std::io::Error::other("the coordinator has ended"))?;
+                    connections
+                        .send(Ok(far))
+                        .map_err(|_| std::io::Error::other("the coordinator has ended"))?;
                     Ok::<_, std::io::Error>(TokioIo::new(near))
                 }
             },

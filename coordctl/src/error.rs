@@ -65,7 +65,8 @@ impl CliError {
 
     /// The error's document for programs.
     pub(crate) fn document(&self) -> serde_json::Value {
-        let at = self.findings.iter().find(|finding| finding.is_error()).map(|finding| finding.at.to_string());
+        let at =
+            self.findings.iter().find(|finding| finding.is_error()).map(|finding| finding.at.to_string());
         let mut error = json!({ "code": self.code, "message": self.full_message(), "at": at });
         if let Some(hint) = &self.hint {
             error["hint"] = json!(hint);
@@ -102,7 +103,10 @@ impl From<tonic::Status> for CliError {
             }
             tonic::Code::Unavailable => Self {
                 hint: Some("check that the coordinator runs and that --server is right".to_owned()),
-                ..Self::ours("coordinator-unavailable", format!("the coordinator is not to be had: {}", status.message()))
+                ..Self::ours(
+                    "coordinator-unavailable",
+                    format!("the coordinator is not to be had: {}", status.message()),
+                )
             },
             code => Self::ours("coordinator-failed", format!("{code:?}: {}", status.message())),
         }

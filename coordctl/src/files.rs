@@ -18,7 +18,8 @@ const FOLDERS: [&str; 8] =
 /// Files that are read, by extension.
 const EXTENSIONS: [&str; 5] = ["sql", "py", "csv", "yaml", "yml"];
 /// Single files that matter beside the configs.
-const SINGLE: [&str; 5] = ["external_models.yaml", "external_models.yml", "schema.yaml", "dbt_project.yml", ".env"];
+const SINGLE: [&str; 5] =
+    ["external_models.yaml", "external_models.yml", "schema.yaml", "dbt_project.yml", ".env"];
 
 /// A project's files, as read.
 pub(crate) struct ProjectFiles {
@@ -38,7 +39,11 @@ pub(crate) fn find(global: &Global) -> CliResult<PathBuf> {
             return Ok(std::path::absolute(folder)?);
         }
         let message = format!("`{}` is not a SQLMesh project: it has no config.yaml", folder.display());
-        return Err(CliError::user("no-project", message, "give the project's folder with --project, or make one with `coordctl init`"));
+        return Err(CliError::user(
+            "no-project",
+            message,
+            "give the project's folder with --project, or make one with `coordctl init`",
+        ));
     }
     let here = std::env::current_dir()?;
     here.ancestors().find(|folder| is_project(folder)).map(Path::to_owned).ok_or_else(|| {
@@ -106,7 +111,11 @@ fn read_file(root: &Path, path: &Path) -> CliResult<SourceFile> {
 }
 
 fn unreadable(path: &Path, error: &std::io::Error) -> CliError {
-    CliError::user("unreadable-file", format!("`{}` can't be read: {error}", path.display()), "check its permissions")
+    CliError::user(
+        "unreadable-file",
+        format!("`{}` can't be read: {error}", path.display()),
+        "check its permissions",
+    )
 }
 
 impl ProjectFiles {
@@ -130,12 +139,14 @@ impl ProjectFiles {
         let mut files = Vec::with_capacity(self.files.len());
         let env = self.environment();
         for file in &self.files {
-            let is_config = ["config.yaml", "config.yml", "sqlmesh.yaml", "sqlmesh.yml"].contains(&&*file.path);
+            let is_config =
+                ["config.yaml", "config.yml", "sqlmesh.yaml", "sqlmesh.yml"].contains(&&*file.path);
             if &*file.path == ".env" {
                 continue;
             }
             if is_config {
-                let text = redact_config(&file.text, &env).map_err(|finding| CliError::project(vec![finding]))?;
+                let text =
+                    redact_config(&file.text, &env).map_err(|finding| CliError::project(vec![finding]))?;
                 files.push(SourceFile { path: file.path.clone(), text: text.into() });
             } else {
                 files.push(file.clone());

@@ -1,1 +1,62 @@
-fn main() {}
+//! `coordctl`: reads files, asks, prints. Without a server it runs coordinator and worker in its
+//! own process.
+
+mod args;
+mod client;
+mod command;
+mod embedded;
+mod error;
+mod files;
+mod output;
+mod session;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+use tracing_subscriber::EnvFilter;
+
+use args::{Cli, Format};
+use session::Session;
+
+fn main() -> ExitCode {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(usage) => {
+            let _ = usage.print();
+            return if usage.use_stderr() { ExitCode::from(1) } else { ExitCode::SUCCESS };
+        }
+    };
+    log(cli.global.debug);
+    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            output::error_line(&format!("the runtime could not start: {error}"));
+            return ExitCode::from(2);
+        }
+    };
+    let format = cli.global.format;
+    let outcome = runtime.block_on(async {
+        let mut session = Session::new(cli.global);
+        let outcome = command::run(&mut session, cli.command).await;
+        session.close().await;
+        outcome
+    });
+    runtime.shutdown_timeout(std::time::Duration::from_millis(200));
+    match outcome {
+        Ok(code) => code,
+        Err(error) => {
+            match format {
+                Format::Json => output::error_line(&error.document().to_string()),
+                Format::Text | Format::Csv => output::error(&error),
+            }
+            ExitCode::from(error.exit_code())
+        }
+    }
+}
+
+/// Logs go to standard error; quiet unless asked for, as results are what people came for.
+fn log(debug: bool) {
+    let default = if debug { "info,coordinator=debug,worker=debug,coordctl=debug" } else { "error" };
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(default));
+    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
+}

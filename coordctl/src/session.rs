@@ -38,7 +38,11 @@ impl Session {
     pub(crate) fn clock() -> CliResult<Clock> {
         let Ok(text) = std::env::var(NOW) else { return Ok(Arc::new(wall)) };
         let at = parse_time(&text, wall()).map_err(|error| {
-            CliError::user("bad-time", format!("{NOW}: {error}"), "write a date and time, such as 2024-01-31 12:00:00")
+            CliError::user(
+                "bad-time",
+                format!("{NOW}: {error}"),
+                "write a date and time, such as 2024-01-31 12:00:00",
+            )
         })?;
         Ok(Arc::new(move || at.at))
     }
@@ -57,7 +61,10 @@ impl Session {
             let endpoint = endpoint.connect_timeout(Duration::from_secs(5)).tcp_nodelay(true);
             let channel = endpoint.connect().await.map_err(|error| {
                 let message = format!("there is no coordinator at {server}: {}", chain(&error));
-                CliError { hint: Some("start one, or leave --server out to work embedded".to_owned()), ..CliError::ours("coordinator-unavailable", message) }
+                CliError {
+                    hint: Some("start one, or leave --server out to work embedded".to_owned()),
+                    ..CliError::ours("coordinator-unavailable", message)
+                }
             })?;
             return Ok(Client::new(channel));
         }
@@ -80,7 +87,12 @@ impl Session {
     }
 
     /// Starts the embedded worker with the gateways that are needed; a fleet has its own.
-    pub(crate) fn start_worker(&mut self, settings: &Settings, folder: PathBuf, needed: &[String]) -> CliResult {
+    pub(crate) fn start_worker(
+        &mut self,
+        settings: &Settings,
+        folder: PathBuf,
+        needed: &[String],
+    ) -> CliResult {
         match &mut self.embedded {
             Some(embedded) => embedded.start_worker(settings, &folder, needed),
             None => Ok(()),

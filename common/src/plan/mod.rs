@@ -79,6 +79,8 @@ pub struct Layout {
     pub concurrent_tasks: BTreeMap<String, u32>,
     /// The gateway of models that name none.
     pub default_gateway: String,
+    /// The gateways that the plan's work runs on.
+    pub gateways: BTreeSet<String>,
 }
 
 /// What a plan says of one model.
@@ -210,7 +212,7 @@ pub fn plan(input: &PlanInput<'_>) -> Result<Planned, PlanError> {
         new_snapshots: new_records.iter().map(|record| record.id()).collect(),
         has_changes,
         empty_backfill: input.options.empty_backfill,
-        layout: layout(input.settings),
+        layout: layout(input.settings, records.values()),
     };
     if input.purpose == Purpose::Change {
         environment::refuse_empty_new(input, &plan)?;
@@ -230,6 +232,11 @@ impl Plan {
         self.empty_backfill
     }
 
+    /// The gateways that the plan's work runs on.
+    pub fn gateways(&self) -> BTreeSet<String> {
+        self.layout.gateways.clone()
+    }
+
     /// Whether applying would do nothing at all.
     pub fn is_empty(&self) -> bool {
         !self.has_changes && !self.requires_backfill() && !self.models.iter().any(|model| model.create)
@@ -241,11 +248,14 @@ fn identity(plan: &Plan) -> PlanId {
     PlanId(Hasher::new("plan/v1").field("plan", text).finish())
 }
 
-fn layout(settings: &Settings) -> Layout {
-    Layout {
-        concurrent_tasks: settings.concurrent_tasks(),
-        default_gateway: settings.default_gateway.clone(),
-    }
+fn layout<'a>(settings: &Settings, records: impl Iterator<Item = &'a Arc<SnapshotRecord>>) -> Layout {
+    let default_gateway = settings.default_gateway.clone();
+    let gateways = records
+        .filter(|record| !record.snapshot.model.kind.is_symbolic())
+        .map(|record| record.snapshot.model.gateway.clone().unwrap_or_else(|| default_gateway.clone()))
+        .chain([default_gateway.clone()])
+        .collect();
+    Layout { concurrent_tasks: settings.concurrent_tasks(), default_gateway, gateways }
 }
 
 fn removed(name: &ModelName, base: Option<&Environment>) -> PlannedModel {

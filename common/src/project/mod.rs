@@ -78,3 +78,12 @@ pub struct UnsupportedPython {
 
 #[cfg(test)]
 mod tests;
+
+/// The model whose name is nearest to a misspelt one, if one is near enough to be meant.
+pub fn suggest_model<'a>(
+    name: &crate::id::ModelName,
+    names: impl Iterator<Item = &'a crate::id::ModelName>,
+) -> Option<String> {
+    let all: Vec<&str> = names.map(crate::id::ModelName::as_str).collect();
+    suggest::nearest(name.as_str(), &all).map(str::to_owned)
+}

@@ -113,10 +113,4 @@ impl Handle {
         self.sender.send(command(reply)).await.map_err(|_| NotReady)?;
         answer.await.map_err(|_| NotReady)
     }
-
-    /// Says something that has no answer.
-    pub(crate) async fn tell(&self, command: Command) {
-        // A loop that is gone needs no telling.
-        let _ = self.sender.send(command).await;
-    }
 }

@@ -33,7 +33,7 @@ impl Control {
             Command::Book { reply } => drop(reply.send(self.book.clone())),
             Command::StorePlan { planned, reply } => {
                 let state = self.store_plan(*planned).await?;
-                drop(reply.send(state));
+                let _ = reply.send(state);
             }
             Command::PlanBody { plan, reply } => {
                 let body = match self.book.plans.get(&plan) {

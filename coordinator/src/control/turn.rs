@@ -25,7 +25,9 @@ impl Control {
                 self.workers.register(worker.clone(), gateways, slots, &held);
                 // The leases that it still works on are alive: their deadlines start anew.
                 self.scheduler.on(now, Event::Heartbeat { worker, tokens: held }, out);
-                answers.push(Box::new(move || drop(reply.send(()))));
+                answers.push(Box::new(move || {
+                    let _ = reply.send(());
+                }));
             }
             Command::Poll { worker, free, nonce, reply } => {
                 if let Polled::Waits(gateways) = self.workers.poll(&worker, nonce, reply) {
@@ -60,7 +62,9 @@ impl Control {
             Command::Drain { worker, reply } => {
                 self.workers.drain(&worker);
                 self.scheduler.on(now, Event::Drain { worker }, out);
-                answers.push(Box::new(move || drop(reply.send(()))));
+                answers.push(Box::new(move || {
+                    let _ = reply.send(());
+                }));
             }
             other => return Some(other),
         }

@@ -199,6 +199,7 @@ fn shown(book: &Book, model: &EnvironmentModel) -> Value {
         "table": model.table.as_ref().map(ToString::to_string),
         "dev": model.table.as_ref().is_some_and(|table| table.dev),
         "promoted": model.view.is_some(),
+        "view": model.view.as_ref().map(ToString::to_string),
     })
 }
 

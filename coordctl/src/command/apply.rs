@@ -1,0 +1,138 @@
+//! `apply`, `watch` and `cancel`: start or resume a plan, and follow it to its end.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use coord_common::plan::{Executed, Plan, document};
+use coord_common::project::Settings;
+use coordinator::control::{ExecutedBatch, PlanView};
+
+use crate::args::{ApplyArgs, Format};
+use crate::client::Client;
+use crate::error::{CliError, CliResult, Fault};
+use crate::output::{self, Progress};
+use crate::session::Session;
+
+/// `coordctl apply`.
+pub(crate) async fn apply(session: &mut Session, args: ApplyArgs) -> CliResult<ExitCode> {
+    let mut client = session.client().await?;
+    let plan = client.show_plan(&args.plan).await?;
+    if args.detach {
+        let state = client.apply(&plan.id.to_string(), who()).await?;
+        output::line(&format!(
+            "{state}; follow it with: coordctl watch {}",
+            output::short(&plan.id.to_string())
+        ));
+        return Ok(ExitCode::SUCCESS);
+    }
+    let files = session.files()?;
+    let settings = files.settings()?;
+    carry_out(session, &settings, files.folder.clone(), &plan).await
+}
+
+/// Applies a stored plan and follows it.
+pub(super) async fn carry_out(
+    session: &mut Session,
+    settings: &Settings,
+    folder: PathBuf,
+    plan: &Plan,
+) -> CliResult<ExitCode> {
+    let mut client = session.client().await?;
+    let id = plan.id.to_string();
+    let needed: Vec<String> = plan.gateways().into_iter().collect();
+    session.start_worker(settings, folder, &needed)?;
+    let state = client.apply(&id, who()).await?;
+    if session.format() == Format::Text {
+        match state.as_str() {
+            "finished" => {
+                output::line("This plan is finished already; there is nothing to do.");
+                return Ok(ExitCode::SUCCESS);
+            }
+            "resumed" => output::line("Resuming: what is committed is not computed again."),
+            "running" => output::line("This plan is being applied already; following it."),
+            _ => {}
+        }
+    }
+    follow(session, &mut client, plan).await
+}
+
+/// `coordctl watch`.
+pub(crate) async fn watch(session: &mut Session, plan: &str) -> CliResult<ExitCode> {
+    let mut client = session.client().await?;
+    let plan = client.show_plan(plan).await?;
+    follow(session, &mut client, &plan).await
+}
+
+/// `coordctl cancel`.
+pub(crate) async fn cancel(session: &mut Session, plan: &str) -> CliResult {
+    let state = session.client().await?.cancel(plan).await?;
+    output::line(&state);
+    Ok(())
+}
+
+async fn follow(session: &Session, client: &mut Client, plan: &Plan) -> CliResult<ExitCode> {
+    let mut executed: Vec<ExecutedBatch> = Vec::new();
+    let mut progress = Progress::new(session.format());
+    let view = client
+        .watch(&plan.id.to_string(), |view| {
+            progress.see(view);
+            executed.extend(view.executed.iter().cloned());
+        })
+        .await?;
+    progress.done(&view);
+    if session.format() == Format::Json {
+        output::json(&document(plan, Some(executed.iter().map(row).collect())))?;
+    }
+    match view.state.as_str() {
+        "finished" => {
+            if session.format() == Format::Text {
+                output::summary(plan, &executed);
+            }
+            Ok(ExitCode::SUCCESS)
+        }
+        "cancelled" => Err(CliError::user("cancelled", "the plan was cancelled", "apply it again to resume")),
+        _ => Err(failed(plan, &view)),
+    }
+}
+
+fn row(batch: &ExecutedBatch) -> Executed {
+    (
+        batch.model.clone(),
+        batch.interval.start.to_string(),
+        batch.interval.end.to_string(),
+        batch.status.clone(),
+    )
+}
+
+fn failed(plan: &Plan, view: &PlanView) -> CliError {
+    let mut message = format!("plan {} failed", output::short(&plan.id.to_string()));
+    for failure in &view.failures {
+        message += &format!("\n  {} {}: {}", failure.model, output::range(failure.interval), failure.failure);
+        if let Some(hint) = &failure.failure.hint {
+            message += &format!("\n    hint: {hint}");
+        }
+    }
+    let skipped = view.models.iter().filter(|model| model.done < model.total && model.failed == 0).count();
+    if skipped > 0 {
+        message += &format!("\n  {skipped} models below were skipped");
+    }
+    let hint = format!(
+        "mend the cause and apply it again ({}): what is committed is not computed again; the environment shows what it showed before",
+        output::short(&plan.id.to_string())
+    );
+    CliError {
+        fault: Fault::User,
+        code: "plan-failed".to_owned(),
+        message,
+        hint: Some(hint),
+        findings: Vec::new(),
+    }
+}
+
+/// Who applies, for the evidence.
+fn who() -> String {
+    let user =
+        std::env::var("USER").or_else(|_| std::env::var("LOGNAME")).unwrap_or_else(|_| "unknown".to_owned());
+    let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+    format!("{user}@{}", host.trim())
+}

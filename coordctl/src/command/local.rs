@@ -1,0 +1,154 @@
+//! Commands that read the project and nothing else: `render`, `dag`, `lint`.
+
+use std::collections::BTreeMap;
+
+use coord_common::diagnostic::Diagnostic;
+use coord_common::interval::{Timestamp, parse_time};
+use coord_common::project::render::{RenderContext, Stage, TimeVars, render as expand};
+use coord_common::project::{self, suggest_model};
+use coord_common::snapshot::{self, Snapshots};
+use serde_json::json;
+
+use super::plan::model;
+use crate::args::{DagArgs, Format, RenderArgs};
+use crate::error::{CliError, CliResult};
+use crate::output;
+use crate::session::Session;
+
+fn load(session: &Session) -> CliResult<(Snapshots, Vec<Diagnostic>)> {
+    let files = session.files()?;
+    let (project, mut findings) = project::load(&files.input());
+    let (snapshots, more) = snapshot::build(&project);
+    findings.extend(more);
+    Ok((snapshots, findings))
+}
+
+/// `coordctl render`.
+pub(crate) fn render(session: &Session, args: &RenderArgs) -> CliResult {
+    let (snapshots, findings) = load(session)?;
+    let name = model(&args.model)?;
+    let Some(found) = snapshots.by_name.get(&name) else {
+        let errors: Vec<_> = findings.into_iter().filter(Diagnostic::is_error).collect();
+        if !errors.is_empty() {
+            return Err(CliError::project(errors));
+        }
+        let near = suggest_model(&name, snapshots.by_name.keys());
+        let hint = near.map_or_else(
+            || "`coordctl dag` lists the models".to_owned(),
+            |near| format!("did you mean `{near}`?"),
+        );
+        return Err(CliError::user("unknown-model", format!("there is no model `{name}`"), hint));
+    };
+    let now = (Session::clock()?)();
+    let point = |text: &Option<String>, default: Timestamp, end: bool| -> CliResult<Timestamp> {
+        let Some(text) = text else { return Ok(default) };
+        let point = parse_time(text, now).map_err(|error| {
+            CliError::user("bad-time", error.to_string(), "write a date, such as 2024-01-31")
+        })?;
+        Ok(if end { point.exclusive() } else { point.at })
+    };
+    let execution = point(&args.execution_time, now, false)?;
+    let unit = found.interval_unit();
+    let start = point(&args.start, unit.prev(unit.floor(execution)), false)?;
+    let end = point(&args.end, unit.next(start), true)?;
+    if start >= end {
+        return Err(CliError::user(
+            "times-turned-round",
+            format!("the start {start} is not before the end {end}"),
+            "give a --start that is before --end",
+        ));
+    }
+    let Some(code) = found.model.query() else {
+        return Err(CliError::user(
+            "no-query",
+            format!("`{name}` is a {} model: it has no query", found.model.kind.name()),
+            "render a model with a query",
+        ));
+    };
+    let time = if found.model.kind.only_execution_time() {
+        TimeVars::ExecutionOnly { execution }
+    } else {
+        TimeVars::Batch { start, end, execution }
+    };
+    let context = RenderContext {
+        blueprint: &found.model.blueprint,
+        model_kind_name: found.model.kind.name(),
+        definitions: &found.model.pre_statements,
+        ..RenderContext::new(&found.env, found.model.dialect, time, Stage::Evaluating)
+    };
+    let text = expand(code, &context).map_err(|error| {
+        CliError::user(
+            error.code,
+            format!("{}:{error}", found.model.location.path),
+            error.hint.unwrap_or_default(),
+        )
+    })?;
+    match session.format() {
+        Format::Json => output::json(&json!({ "model": name, "sql": text })),
+        Format::Text | Format::Csv => {
+            output::line(text.trim());
+            Ok(())
+        }
+    }
+}
+
+/// `coordctl dag`.
+pub(crate) fn dag(session: &Session, args: &DagArgs) -> CliResult {
+    let (snapshots, findings) = load(session)?;
+    output::findings(&findings, session.format());
+    let edges: BTreeMap<String, Vec<String>> = snapshots
+        .by_name
+        .iter()
+        .map(|(name, snapshot)| (name.to_string(), snapshot.upstream().map(ToString::to_string).collect()))
+        .collect();
+    if let Some(file) = &args.file {
+        std::fs::write(file, dot(&edges))?;
+        output::line(&format!("wrote {}", file.display()));
+        return Ok(());
+    }
+    if session.format() == Format::Json {
+        let models: Vec<_> = snapshots
+            .order
+            .iter()
+            .filter_map(|name| snapshots.by_name.get(name))
+            .map(|snapshot| {
+                let parents: Vec<_> = snapshot.upstream().collect();
+                json!({ "model": snapshot.name(), "kind": snapshot.model.kind.name(), "upstream": parents })
+            })
+            .collect();
+        return output::json(&json!({ "models": models }));
+    }
+    for name in &snapshots.order {
+        let upstream = edges.get(name.as_str()).map(|parents| parents.join(", ")).unwrap_or_default();
+        output::line(&if upstream.is_empty() { name.to_string() } else { format!("{name} <- {upstream}") });
+    }
+    Ok(())
+}
+
+fn dot(edges: &BTreeMap<String, Vec<String>>) -> String {
+    let mut text = "digraph models {\n  rankdir=LR;\n".to_owned();
+    for (name, parents) in edges {
+        text += &format!("  {name:?};\n");
+        for parent in parents {
+            text += &format!("  {parent:?} -> {name:?};\n");
+        }
+    }
+    text + "}\n"
+}
+
+/// `coordctl lint`: everything that is wrong or doubtful, without a plan.
+pub(crate) fn lint(session: &Session) -> CliResult {
+    let (snapshots, findings) = load(session)?;
+    if session.format() == Format::Json {
+        output::json(&json!({ "models": snapshots.order.len(), "findings": findings }))?;
+    } else {
+        output::findings(&findings, session.format());
+    }
+    if findings.iter().any(Diagnostic::is_error) {
+        return Err(CliError { findings: Vec::new(), ..CliError::project(findings) });
+    }
+    if session.format() != Format::Json {
+        output::line(&format!("{} models, no errors.", snapshots.order.len()));
+    }
+    Ok(())
+}

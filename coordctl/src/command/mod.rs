@@ -1,0 +1,41 @@
+//! One file per verb.
+
+mod apply;
+mod driver;
+mod fetch;
+mod init;
+mod inspect;
+mod local;
+mod plan;
+
+use std::process::ExitCode;
+
+use crate::args::Command;
+use crate::error::CliResult;
+use crate::session::Session;
+
+/// Does what was asked; the exit code tells programs.
+pub(crate) async fn run(session: &mut Session, command: Command) -> CliResult<ExitCode> {
+    match command {
+        Command::Init(args) => init::init(session, &args)?,
+        Command::Plan(args) => return plan::plan(session, args).await,
+        Command::Apply(args) => return apply::apply(session, args).await,
+        Command::Run(args) => return plan::run(session, args).await,
+        Command::Render(args) => local::render(session, &args)?,
+        Command::Dag(args) => local::dag(session, &args)?,
+        Command::Lint => local::lint(session)?,
+        Command::Environments => inspect::environments(session).await?,
+        Command::Plans => inspect::plans(session).await?,
+        Command::Intervals(args) => inspect::intervals(session, args.environment).await?,
+        Command::Explain(args) => inspect::explain(session, args).await?,
+        Command::Status => inspect::status(session).await?,
+        Command::Watch(args) => return apply::watch(session, &args.plan).await,
+        Command::Cancel(args) => apply::cancel(session, &args.plan).await?,
+        Command::Fetch(args) => fetch::fetch(session, &args.sql).await?,
+        Command::Info(args) => inspect::info(session, &args).await?,
+        Command::State(args) => fetch::state(session, &args).await?,
+        Command::Driver(args) => driver::driver(session, args)?,
+        Command::Doctor => return inspect::doctor(session).await,
+    }
+    Ok(ExitCode::SUCCESS)
+}

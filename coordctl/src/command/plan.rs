@@ -1,0 +1,178 @@
+//! `plan` and `run`: upload, show, and perhaps apply.
+
+use std::process::ExitCode;
+
+use coord_common::id::{EnvironmentName, ModelName};
+use coord_common::plan::{Choice, PlanOptions};
+use coord_common::project::Settings;
+
+use super::apply;
+use crate::args::{Format, PlanArgs, RunArgs};
+use crate::client::{PlanAnswer, PlanUpload};
+use crate::error::{CliError, CliResult};
+use crate::output;
+use crate::session::Session;
+
+/// `coordctl plan`.
+pub(crate) async fn plan(session: &mut Session, args: PlanArgs) -> CliResult<ExitCode> {
+    refuse_unsupported(&args)?;
+    let files = session.files()?;
+    let settings = files.settings()?;
+    let options = plan_options(&args, &settings)?;
+    let mut client = session.client().await?;
+    let answer = client
+        .plan(PlanUpload {
+            options,
+            files: files.for_upload()?,
+            env: files.named_variables(),
+            gateway: session.global.gateway.clone(),
+            run: false,
+        })
+        .await?;
+    output::findings(&answer.findings, session.format());
+    let apply = decide(session, &args, &answer);
+    if session.format() == Format::Text {
+        output::plan(&answer, args.no_diff || settings.plan.no_diff);
+    }
+    let apply = match apply {
+        Decision::Apply => true,
+        Decision::Leave => false,
+        Decision::Ask => output::ask("Apply - Backfill Tables [y/n]")?,
+    };
+    if answer.plan.is_empty() || !apply {
+        return finish(session, &answer);
+    }
+    apply::carry_out(session, &settings, files.folder.clone(), &answer.plan).await
+}
+
+/// `coordctl run`.
+pub(crate) async fn run(session: &mut Session, args: RunArgs) -> CliResult<ExitCode> {
+    let files = session.files()?;
+    let settings = files.settings()?;
+    let mut options = PlanOptions::new(environment(args.environment.as_deref(), &settings)?);
+    options.start = args.start;
+    options.end = args.end;
+    options.execution_time = args.execution_time;
+    options.ignore_cron = args.ignore_cron;
+    options.run = true;
+    options.backfill_models = models(&args.select_model)?;
+    let mut client = session.client().await?;
+    let answer = client
+        .plan(PlanUpload {
+            options,
+            files: files.config_for_upload()?,
+            env: files.named_variables(),
+            gateway: session.global.gateway.clone(),
+            run: true,
+        })
+        .await?;
+    if answer.plan.is_empty() {
+        if session.format() == Format::Text {
+            output::line("Nothing to do: no interval is due.");
+        }
+        return finish(session, &answer);
+    }
+    apply::carry_out(session, &settings, files.folder.clone(), &answer.plan).await
+}
+
+enum Decision {
+    Apply,
+    Leave,
+    Ask,
+}
+
+fn decide(session: &Session, args: &PlanArgs, answer: &PlanAnswer) -> Decision {
+    if args.auto_apply {
+        return Decision::Apply;
+    }
+    if args.no_prompts || answer.plan.is_empty() || session.format() != Format::Text || !output::is_terminal()
+    {
+        return Decision::Leave;
+    }
+    Decision::Ask
+}
+
+/// A plan that isn't applied: printed for programs, with the next step for people.
+fn finish(session: &Session, answer: &PlanAnswer) -> CliResult<ExitCode> {
+    match session.format() {
+        Format::Json => output::json(&coord_common::plan::document(&answer.plan, None))?,
+        Format::Text | Format::Csv if answer.plan.is_empty() => {}
+        Format::Text | Format::Csv => {
+            output::line(&format!(
+                "\nTo apply it: coordctl apply {}",
+                output::short(&answer.plan.id.to_string())
+            ));
+        }
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// The environment that a command is about.
+pub(super) fn environment(given: Option<&str>, settings: &Settings) -> CliResult<EnvironmentName> {
+    given.unwrap_or(&settings.default_target_environment).parse().map_err(|error| {
+        CliError::user("bad-environment", format!("{error}"), "use letters, digits, `_` and `-`")
+    })
+}
+
+fn plan_options(args: &PlanArgs, settings: &Settings) -> CliResult<PlanOptions> {
+    let mut options = PlanOptions::new(environment(args.environment.as_deref(), settings)?);
+    options.start.clone_from(&args.start);
+    options.end.clone_from(&args.end);
+    options.execution_time.clone_from(&args.execution_time);
+    options.create_from =
+        args.create_from.as_deref().map(|name| environment(Some(name), settings)).transpose()?;
+    options.include_unmodified = args.include_unmodified || settings.plan.include_unmodified;
+    options.skip_backfill = args.skip_backfill;
+    options.empty_backfill = args.empty_backfill;
+    options.forward_only = args.forward_only || settings.plan.forward_only;
+    options.run = args.run;
+    options.ignore_cron = args.ignore_cron;
+    options.backfill_models = models(&args.backfill_model)?;
+    for choice in &args.categorize {
+        let (name, category) = category(choice)?;
+        options.categorize.insert(name, category);
+    }
+    Ok(options)
+}
+
+fn models(names: &[String]) -> CliResult<Vec<ModelName>> {
+    names.iter().map(|name| model(name)).collect()
+}
+
+/// A model's name as written on the command line.
+pub(super) fn model(name: &str) -> CliResult<ModelName> {
+    name.replace(['"', '`'], "")
+        .parse()
+        .map_err(|error| CliError::user("bad-model", format!("{error}"), "write schema.model"))
+}
+
+fn category(text: &str) -> CliResult<(ModelName, Choice)> {
+    let bad = || {
+        let hint = "write MODEL=breaking or MODEL=non-breaking";
+        CliError::user("bad-category", format!("--categorize {text} can't be understood"), hint)
+    };
+    let (name, category) = text.split_once('=').ok_or_else(bad)?;
+    let choice = match category {
+        "breaking" => Choice::Breaking,
+        "non-breaking" | "non_breaking" => Choice::NonBreaking,
+        _ => return Err(bad()),
+    };
+    Ok((model(name)?, choice))
+}
+
+/// What SQLMesh can and we can't yet is refused, never dropped in silence.
+fn refuse_unsupported(args: &PlanArgs) -> CliResult {
+    let given = [
+        ("--restate-model", !args.restate_model.is_empty()),
+        ("--select-model", !args.select_model.is_empty()),
+        ("--effective-from", args.effective_from.is_some()),
+        ("--min-intervals", args.min_intervals.is_some()),
+        ("--no-gaps", args.no_gaps),
+    ];
+    match given.iter().find(|(_, given)| *given) {
+        Some((flag, _)) => {
+            Err(CliError::user("unsupported", format!("{flag} is not supported yet"), "leave it out"))
+        }
+        None => Ok(()),
+    }
+}

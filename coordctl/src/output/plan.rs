@@ -1,0 +1,141 @@
+//! A plan for people: what changes, what it means, what must be computed.
+
+use coord_common::interval::batches;
+use coord_common::plan::{Change, Plan, PlannedModel};
+use coordinator::control::ExecutedBatch;
+
+use super::{Color, line, paint, range};
+use crate::client::PlanAnswer;
+
+/// Prints a plan.
+pub(crate) fn plan(answer: &PlanAnswer, no_diff: bool) {
+    let plan = &answer.plan;
+    if plan.is_empty() {
+        line(&format!("No changes to plan: `{}` is up to date.", plan.environment));
+        return;
+    }
+    line(&format!("Plan {} for environment `{}`", super::short(&plan.id.to_string()), plan.environment));
+    let sections = [
+        ("Added", Change::Added, '+', Color::Green),
+        ("Directly modified", Change::DirectlyModified, '~', Color::Yellow),
+        ("Indirectly modified", Change::IndirectlyModified, '~', Color::Dim),
+        ("Metadata updated", Change::MetadataUpdated, '=', Color::Dim),
+        ("Removed", Change::Removed, '-', Color::Red),
+    ];
+    for (title, change, sign, color) in sections {
+        let models: Vec<&PlannedModel> = plan.models.iter().filter(|model| model.change == change).collect();
+        if models.is_empty() {
+            continue;
+        }
+        line(&format!("\n{title}:"));
+        for model in models {
+            let category = match (change, model.category) {
+                (Change::Added | Change::Removed, _) | (_, None) => String::new(),
+                (_, Some(category)) => format!(" ({})", category.name().replace('_', "-")),
+            };
+            line(&paint(&format!("  {sign} {}{category}", model.name), color));
+            if !no_diff && matches!(change, Change::DirectlyModified | Change::MetadataUpdated) {
+                diff(answer, model);
+            }
+        }
+    }
+    backfill(plan);
+}
+
+fn backfill(plan: &Plan) {
+    let missing: Vec<&PlannedModel> = plan.models.iter().filter(|model| !model.missing.is_empty()).collect();
+    if missing.is_empty() {
+        line("\nNothing must be computed: only tables and views are made or switched.");
+        return;
+    }
+    line("\nModels needing backfill:");
+    let mut count = 0;
+    for model in &missing {
+        let ranges: Vec<String> =
+            model.missing.ranges().iter().take(3).map(|interval| format!("[{}]", range(*interval))).collect();
+        let more = model.missing.ranges().len().saturating_sub(3);
+        let more = if more > 0 { format!(" and {more} more") } else { String::new() };
+        let number = batches(&model.missing, model.batches.unit, model.batches.size).count();
+        count += number;
+        let preview = if model.table.as_ref().is_some_and(|table| table.dev) { " (preview)" } else { "" };
+        let batches = if number > 1 { format!("  {number} batches") } else { String::new() };
+        line(&format!("  {}: {}{more}{batches}{preview}", model.name, ranges.join(" ")));
+    }
+    line(&format!("\n{count} batches in {} models.", missing.len()));
+}
+
+/// The lines that differ between the definitions before and after.
+fn diff(answer: &PlanAnswer, model: &PlannedModel) {
+    let Some([Some(before), Some(after)]) = answer.definitions.get(model.name.as_str()) else { return };
+    if before == after {
+        return;
+    }
+    for (sign, text) in line_diff(before, after) {
+        let color = if sign == '+' { Color::Green } else { Color::Red };
+        line(&paint(&format!("      {sign} {text}"), color));
+    }
+}
+
+/// A line diff by the longest common subsequence; only the lines that differ.
+fn line_diff<'a>(before: &'a str, after: &'a str) -> Vec<(char, &'a str)> {
+    let (old, new): (Vec<&str>, Vec<&str>) = (before.lines().collect(), after.lines().collect());
+    if old.len() * new.len() > 4_000_000 {
+        return vec![('~', "(too long to compare)")];
+    }
+    let mut common = vec![vec![0u32; new.len() + 1]; old.len() + 1];
+    for i in (0..old.len()).rev() {
+        for j in (0..new.len()).rev() {
+            common[i][j] = if old[i] == new[j] {
+                common[i + 1][j + 1] + 1
+            } else {
+                common[i + 1][j].max(common[i][j + 1])
+            };
+        }
+    }
+    let (mut i, mut j, mut found) = (0, 0, Vec::new());
+    while i < old.len() || j < new.len() {
+        if i < old.len() && j < new.len() && old[i] == new[j] {
+            (i, j) = (i + 1, j + 1);
+        } else if j == new.len() || (i < old.len() && common[i + 1][j] >= common[i][j + 1]) {
+            found.push(('-', old[i]));
+            i += 1;
+        } else {
+            found.push(('+', new[j]));
+            j += 1;
+        }
+    }
+    found
+}
+
+/// What applying did, in a few lines.
+pub(crate) fn summary(plan: &Plan, executed: &[ExecutedBatch]) {
+    let rows: u64 = executed.iter().map(|batch| batch.rows).sum();
+    for batch in executed {
+        for (audit, bad) in &batch.warnings {
+            super::error_line(&paint(
+                &format!(
+                    "warning: audit {audit} found {bad} bad rows in {} {}",
+                    batch.model,
+                    range(batch.interval)
+                ),
+                Color::Yellow,
+            ));
+        }
+    }
+    line(&paint(
+        &format!("\u{2714} `{}` is up to date: {} batches, {rows} rows.", plan.environment, executed.len()),
+        Color::Green,
+    ));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::line_diff;
+
+    #[test]
+    fn only_lines_that_differ_are_shown() {
+        assert_eq!(line_diff("a\nb\nc", "a\nx\nc"), [('-', "b"), ('+', "x")]);
+        assert!(line_diff("a", "a").is_empty());
+        assert_eq!(line_diff("", "a"), [('+', "a")]);
+    }
+}
