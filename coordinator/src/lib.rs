@@ -8,6 +8,7 @@ mod rpc;
 pub mod schedule;
 mod serve;
 pub mod store;
+pub mod telemetry;
 
 pub use control::{Clock, ControlConfig, PlanState};
 pub use planning::Refusal;

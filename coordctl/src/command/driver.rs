@@ -12,13 +12,11 @@ use crate::error::{CliError, CliResult};
 use crate::output;
 use crate::session::Session;
 
-/// DuckDB's release that this build was tested with.
-const DUCKDB: &str = "1.5.6";
-/// The npm package's release that holds it.
-const DUCKDB_PACKAGE: &str = "1.5.6-r.1";
-
 /// A prebuilt library: where it is and what it must hash to (SHA-256 of the library file).
 struct Prebuilt {
+    /// DuckDB's release.
+    version: &'static str,
+    /// The npm package that holds it, with its release.
     package: &'static str,
     library: &'static str,
     sha256: &'static str,
@@ -28,14 +26,16 @@ struct Prebuilt {
 fn duckdb() -> Option<Prebuilt> {
     match (std::env::consts::OS, std::env::consts::ARCH) {
         ("linux", "x86_64") => Some(Prebuilt {
-            package: "@duckdb/node-bindings-linux-x64",
+            version: "1.5.6",
+            package: "@duckdb/node-bindings-linux-x64@1.5.6-r.1",
             library: "libduckdb.so",
             sha256: "3f4962cdd266eab2b479a5b5a4a6d063d279b2954ae814ed00385d553b747633",
         }),
         ("linux", "aarch64") => Some(Prebuilt {
-            package: "@duckdb/node-bindings-linux-arm64",
+            version: "1.5.5",
+            package: "@duckdb/node-bindings-linux-arm64@1.5.5-r.5",
             library: "libduckdb.so",
-            sha256: "@SHA_ARM64@",
+            sha256: "d00d007f3f7ca1f2896a5e4b89c2ce141bf0508506a9d6d56f9598b8e59d074e",
         }),
         _ => None,
     }
@@ -61,7 +61,12 @@ pub(crate) fn folder() -> CliResult<PathBuf> {
 }
 
 fn target() -> CliResult<PathBuf> {
-    Ok(folder()?.join(format!("duckdb-{DUCKDB}")).join("libduckdb.so"))
+    Ok(folder()?.join(format!("duckdb-{}", version())).join("libduckdb.so"))
+}
+
+/// DuckDB's release that this build fetches.
+fn version() -> &'static str {
+    duckdb().map_or("custom", |prebuilt| prebuilt.version)
 }
 
 fn add() -> CliResult {
@@ -73,13 +78,12 @@ fn add() -> CliResult {
     };
     let target = target()?;
     if target.is_file() && hash(&target)? == prebuilt.sha256 {
-        output::line(&format!("DuckDB {DUCKDB} is already here: {}", target.display()));
+        output::line(&format!("DuckDB {} is already here: {}", version(), target.display()));
         return Ok(());
     }
     let work = tempfile::tempdir()?;
-    let spec = format!("{}@{DUCKDB_PACKAGE}", prebuilt.package);
-    output::line(&format!("fetching {spec}"));
-    run(Command::new("npm").args(["pack", "--silent", &spec]).current_dir(work.path()), "npm")?;
+    output::line(&format!("fetching {}", prebuilt.package));
+    run(Command::new("npm").args(["pack", "--silent", prebuilt.package]).current_dir(work.path()), "npm")?;
     let archive = std::fs::read_dir(work.path())?
         .filter_map(Result::ok)
         .map(|entry| entry.path())
@@ -122,7 +126,7 @@ fn install(file: &Path, expected: Option<&str>) -> CliResult {
     let part = target.with_extension(format!("part-{}", std::process::id()));
     std::fs::copy(file, &part)?;
     std::fs::rename(&part, &target)?;
-    output::line(&format!("DuckDB {DUCKDB}: {}\nsha256 {found}", target.display()));
+    output::line(&format!("DuckDB {}: {}\nsha256 {found}", version(), target.display()));
     Ok(())
 }
 
@@ -142,11 +146,11 @@ fn list(format: Format) -> CliResult {
     let here = target.is_file();
     if format == Format::Json {
         return output::json(
-            &json!({ "drivers": [{ "name": "duckdb", "version": DUCKDB, "path": target, "installed": here }] }),
+            &json!({ "drivers": [{ "name": "duckdb", "version": version(), "path": target, "installed": here }] }),
         );
     }
     let state = if here { "installed" } else { "missing: coordctl driver add duckdb" };
-    output::line(&format!("duckdb {DUCKDB}  {state}  {}", target.display()));
+    output::line(&format!("duckdb {}  {state}  {}", version(), target.display()));
     Ok(())
 }
 

@@ -1,0 +1,101 @@
+//! The coordinator's process: configure, start, signal, drain.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context;
+use clap::Parser;
+use coord_common::interval::Timestamp;
+use coordinator::store::{self, StoreUrl};
+use coordinator::{Clock, ControlConfig, Server, telemetry};
+use tokio::net::TcpListener;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio_stream::wrappers::TcpListenerStream;
+use tokio_util::sync::CancellationToken;
+use tracing::info;
+
+/// Plans, leases interval batches to workers, records completions, moves environments' pointers.
+#[derive(Debug, Parser)]
+#[command(name = "coordinator", version)]
+struct Args {
+    /// Where to listen.
+    #[arg(long, default_value = "127.0.0.1:7070", env = "COORDINATOR_LISTEN")]
+    listen: SocketAddr,
+    /// Listen beyond loopback although nothing is authenticated.
+    #[arg(long)]
+    insecure: bool,
+    /// Where the state is: etcd://host:port,…/prefix, sqlite:FILE or a folder.
+    #[arg(long, env = "COORDCTL_STATE")]
+    state: String,
+    /// How long a batch's lease holds without a heartbeat, in milliseconds.
+    #[arg(long, default_value_t = 30_000, value_parser = clap::value_parser!(u64).range(300..))]
+    lease_ttl_millis: u64,
+    /// How long leadership outlives this process, in milliseconds.
+    #[arg(long, default_value_t = 10_000, value_parser = clap::value_parser!(u64).range(1_000..))]
+    election_ttl_millis: u64,
+    /// First pause before a failed batch is tried again, in milliseconds.
+    #[arg(long, default_value_t = 2_000)]
+    retry_base_millis: u64,
+}
+
+#[tokio::main]
+async fn main() -> anyhow::Result<()> {
+    let args = Args::parse();
+    let telemetry = telemetry::start("coordinator")?;
+    anyhow::ensure!(
+        args.insecure || args.listen.ip().is_loopback(),
+        "{} is not a loopback address and nothing is authenticated yet: give --insecure to listen there all the same",
+        args.listen
+    );
+    let url = StoreUrl::parse(&args.state).context("--state")?;
+    let store = store::open(&url).await?;
+    let listener = TcpListener::bind(args.listen)
+        .await
+        .with_context(|| format!("failed to listen on {}", args.listen))?;
+    let config = ControlConfig {
+        identity: format!("{}/{}", args.listen, std::process::id()),
+        lease_ttl: Duration::from_millis(args.lease_ttl_millis),
+        election_ttl: Duration::from_millis(args.election_ttl_millis),
+        retry_base: Duration::from_millis(args.retry_base_millis),
+    };
+    let place = match &url {
+        StoreUrl::Etcd(_) => "etcd".to_owned(),
+        StoreUrl::Sqlite(path) => path.display().to_string(),
+    };
+    let server = Server::new(store, place, config, clock()?).await?;
+    let stop = CancellationToken::new();
+    stop_on_signals(stop.clone())?;
+    info!(listen = %listener.local_addr()?, "serving");
+    server.serve(TcpListenerStream::new(listener), stop).await?;
+    telemetry.end();
+    Ok(())
+}
+
+/// The system's clock, unless COORDCTL_NOW sets one for tests.
+fn clock() -> anyhow::Result<Clock> {
+    let wall = || {
+        let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
+        Timestamp(since.as_millis() as i64)
+    };
+    match std::env::var("COORDCTL_NOW") {
+        Ok(text) => {
+            let at = coord_common::interval::parse_time(&text, wall()).context("COORDCTL_NOW")?.at;
+            Ok(Arc::new(move || at))
+        }
+        Err(_) => Ok(Arc::new(wall)),
+    }
+}
+
+fn stop_on_signals(stop: CancellationToken) -> anyhow::Result<()> {
+    let (mut term, mut int) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+    tokio::spawn(async move {
+        tokio::select! {
+            _ = term.recv() => {}
+            _ = int.recv() => {}
+        }
+        info!("stopping");
+        stop.cancel();
+    });
+    Ok(())
+}

@@ -1,0 +1,118 @@
+//! The worker's process: configure, start, signal, drain.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context;
+use clap::Parser;
+use coord_common::id::WorkerId;
+use coord_common::project::{ProjectInput, Settings, SourceFile, load_settings};
+use tokio::signal::unix::{SignalKind, signal};
+use tokio_util::sync::CancellationToken;
+use tonic::transport::Endpoint;
+use tracing::info;
+use tracing_subscriber::EnvFilter;
+use worker::agent::{Agent, AgentConfig, SnapshotSource};
+use worker::config::open_engines;
+use worker::execute::Executor;
+
+/// Takes leases from a coordinator and runs their SQL in the warehouse.
+#[derive(Debug, Parser)]
+#[command(name = "worker", version)]
+struct Args {
+    /// The coordinator.
+    #[arg(long, default_value = "http://127.0.0.1:7070", env = "COORDCTL_SERVER")]
+    coordinator: String,
+    /// A folder with the config.yaml whose gateways this worker reaches; nothing else of it is read.
+    #[arg(long, short = 'p', default_value = ".")]
+    project: PathBuf,
+    /// Gateways to serve, by name [default: the config's default gateway].
+    #[arg(long)]
+    gateway: Vec<String>,
+    /// How many leases to hold at once [default: the gateways' concurrent_tasks].
+    #[arg(long)]
+    slots: Option<u32>,
+    /// How long a drain may take, in seconds.
+    #[arg(long, default_value_t = 25)]
+    grace: u64,
+    /// The session's name; a process id and a time are added.
+    #[arg(long, default_value = "worker")]
+    name: String,
+}
+
+#[tokio::main]
+async fn main() -> anyhow::Result<()> {
+    let args = Args::parse();
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
+    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
+    let settings = settings(&args.project)?;
+    let gateways =
+        if args.gateway.is_empty() { vec![settings.default_gateway.clone()] } else { args.gateway.clone() };
+    let engines = open_engines(&settings, &args.project, &gateways)?;
+    for (gateway, engine) in &engines {
+        let version = engine.ping().await.with_context(|| format!("gateway `{gateway}` is not to be had"))?;
+        info!(gateway, version, "connected");
+    }
+    let slots =
+        args.slots.unwrap_or_else(|| engines.values().map(|engine| engine.concurrency() as u32).sum());
+    let endpoint = Endpoint::from_shared(args.coordinator.clone())
+        .context("--coordinator")?
+        .tcp_nodelay(true)
+        .http2_keep_alive_interval(Duration::from_secs(10))
+        .keep_alive_timeout(Duration::from_secs(5));
+    let channel = endpoint.connect_lazy();
+    let config = AgentConfig {
+        worker: session(&args.name)?,
+        gateways: engines.keys().cloned().collect(),
+        slots: slots.max(1),
+        grace: Duration::from_secs(args.grace),
+    };
+    let stop = CancellationToken::new();
+    stop_on_signals(stop.clone())?;
+    info!(worker = %config.worker, slots, coordinator = args.coordinator, "starting");
+    let executor = Arc::new(Executor::new(engines, SnapshotSource::new(channel.clone())));
+    Agent::new(config, channel, executor).run(stop).await;
+    info!("stopped");
+    Ok(())
+}
+
+/// The settings of a config, the only file that a worker reads.
+fn settings(folder: &Path) -> anyhow::Result<Settings> {
+    let mut files = Vec::new();
+    for name in ["config.yaml", "config.yml", "sqlmesh.yaml", "sqlmesh.yml", ".env"] {
+        let path = folder.join(name);
+        if path.is_file() {
+            let text = std::fs::read_to_string(&path).with_context(|| path.display().to_string())?;
+            files.push(SourceFile { path: name.into(), text: text.into() });
+        }
+    }
+    let env: BTreeMap<String, String> = std::env::vars_os()
+        .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
+        .collect();
+    let (settings, findings) = load_settings(&ProjectInput { files: &files, env: &env, gateway: None });
+    let errors: Vec<String> =
+        findings.iter().filter(|finding| finding.is_error()).map(ToString::to_string).collect();
+    anyhow::ensure!(errors.is_empty(), "{}", errors.join("\n"));
+    Ok(settings)
+}
+
+/// A name that no other process ever had.
+fn session(name: &str) -> anyhow::Result<WorkerId> {
+    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
+    Ok(format!("{name}-{}-{:x}", std::process::id(), since.as_millis()).parse()?)
+}
+
+fn stop_on_signals(stop: CancellationToken) -> anyhow::Result<()> {
+    let (mut term, mut int) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+    tokio::spawn(async move {
+        tokio::select! {
+            _ = term.recv() => {}
+            _ = int.recv() => {}
+        }
+        info!("draining");
+        stop.cancel();
+    });
+    Ok(())
+}
