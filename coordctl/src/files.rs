@@ -13,10 +13,10 @@ use crate::error::{CliError, CliResult};
 const CONFIGS: [&str; 6] =
     ["config.yaml", "config.yml", "sqlmesh.yaml", "sqlmesh.yml", "config.py", "sqlmesh.py"];
 /// Folders whose files matter.
-const FOLDERS: [&str; 8] =
-    ["models", "audits", "seeds", "macros", "signals", "external_models", "materializations", "metrics"];
+const FOLDERS: [&str; 7] =
+    ["models", "audits", "macros", "signals", "external_models", "materializations", "metrics"];
 /// Files that are read, by extension.
-const EXTENSIONS: [&str; 5] = ["sql", "py", "csv", "yaml", "yml"];
+const EXTENSIONS: [&str; 4] = ["sql", "py", "yaml", "yml"];
 /// Single files that matter beside the configs.
 const SINGLE: [&str; 5] =
     ["external_models.yaml", "external_models.yml", "schema.yaml", "dbt_project.yml", ".env"];
@@ -68,6 +68,7 @@ pub(crate) fn read(global: &Global) -> CliResult<ProjectFiles> {
     for name in FOLDERS {
         walk(&folder, &folder.join(name), &mut files)?;
     }
+    seeds(&folder, &mut files)?;
     if let Some(dotenv) = &global.dotenv {
         let text = std::fs::read_to_string(dotenv).map_err(|error| unreadable(dotenv, &error))?;
         files.retain(|file| &*file.path != ".env");
@@ -97,6 +98,47 @@ fn walk(root: &Path, folder: &Path, files: &mut Vec<SourceFile>) -> CliResult {
         }
     }
     Ok(())
+}
+
+/// Reads the CSV files that seed models name, wherever in the project they are.
+fn seeds(root: &Path, files: &mut Vec<SourceFile>) -> CliResult {
+    let mut found = std::collections::BTreeSet::new();
+    for file in files.iter().filter(|file| file.path.ends_with(".sql")) {
+        let is_seed = file.text.to_ascii_lowercase().contains("seed");
+        let folder = Path::new(&*file.path).parent().unwrap_or_else(|| Path::new(""));
+        for text in file.text.split(['\'', '"']).filter(|text| is_seed && text.ends_with(".csv")) {
+            found.insert(match text.strip_prefix("$root/") {
+                Some(below) => PathBuf::from(below),
+                None => folder.join(text),
+            });
+        }
+    }
+    for path in found {
+        let Some(path) = within(&path) else { continue };
+        // A file that isn't there is a finding of the loader, which knows the place that names it.
+        if root.join(&path).is_file() && !files.iter().any(|file| Path::new(&*file.path) == path) {
+            files.push(read_file(root, &root.join(&path))?);
+        }
+    }
+    Ok(())
+}
+
+/// A relative path without `.` and `..`; nothing where it leaves the project.
+fn within(path: &Path) -> Option<PathBuf> {
+    let mut clean = PathBuf::new();
+    for part in path.components() {
+        match part {
+            std::path::Component::Normal(name) => clean.push(name),
+            std::path::Component::CurDir => {}
+            std::path::Component::ParentDir => {
+                if !clean.pop() {
+                    return None;
+                }
+            }
+            std::path::Component::RootDir | std::path::Component::Prefix(_) => return None,
+        }
+    }
+    Some(clean)
 }
 
 fn read_file(root: &Path, path: &Path) -> CliResult<SourceFile> {
