@@ -17,8 +17,13 @@ there() {
 has_pip() {
   python3 -m pip --version
 }
-has_npm_or_pip() {
-  there npm || has_pip
+has_npm_or_duckdb() { # npm fetches DuckDB's library, once
+  there npm && return
+  if [ -n "${COORDCTL_DUCKDB_LIB:-}" ]; then return 0; fi
+  for library in "${HOME:-}"/.cache/coordctl/drivers/duckdb-*/libduckdb.so; do
+    if [ -f "$library" ]; then return 0; fi
+  done
+  return 1
 }
 has_postgresql() { # its programs are not on the PATH
   for initdb in /usr/lib/postgresql/*/bin/initdb; do
@@ -31,8 +36,8 @@ build() {
   need build-essential there cc
   need protobuf-compiler there protoc
 }
-driver() { # npm or pip fetches DuckDB's library
-  need npm has_npm_or_pip
+driver() {
+  need npm has_npm_or_duckdb
 }
 servers() {
   need etcd-server there etcd
