@@ -1,7 +1,7 @@
 #!/bin/sh
 # Makes sure that what a task needs is on this machine: scripts/need.sh build|driver|demo|test|fleet …
-# Installs missing Debian packages where it may (as root, or with sudo without a password); says
-# what to install where it may not. Does nothing where nothing is missing.
+# Installs missing Debian packages where it may (as root, or with sudo); says what to install
+# where it may not. Does nothing where nothing is missing.
 set -eu
 
 missing=
@@ -13,6 +13,15 @@ need() { # need PACKAGE COMMAND…: the package, unless the command succeeds
 }
 there() {
   command -v "$1"
+}
+has_protoc() { # with the types that etcd's protocol imports, which Debian packages apart
+  folder=$(mktemp -d) || return 1
+  for name in descriptor struct; do echo "import \"google/protobuf/$name.proto\";"; done |
+    { echo 'syntax = "proto3";'; cat; } >"$folder/probe.proto"
+  status=0
+  "${PROTOC:-protoc}" -I "$folder" --descriptor_set_out="$folder/out" "$folder/probe.proto" || status=1
+  rm -r "$folder"
+  return $status
 }
 has_pip() {
   python3 -m pip --version
@@ -34,7 +43,8 @@ has_postgresql() { # its programs are not on the PATH
 
 build() {
   need build-essential there cc
-  need protobuf-compiler there protoc
+  need protobuf-compiler has_protoc
+  need libprotobuf-dev has_protoc
 }
 driver() {
   need npm has_npm_or_duckdb
