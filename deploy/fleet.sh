@@ -108,13 +108,13 @@ fi
 
 say "a coordinator on port $port, and $workers workers with $slots slots each"
 start coordinator "$bin/coordinator" --listen "127.0.0.1:$port" --state "etcd://127.0.0.1:$etcd_port/fleet"
-ready 'the coordinator' "$bin/coordctl" --server "$server" info
+ctl() { "$bin/coordctl" --server "$server" --project "$project" --gateway postgres "$@"; }
+ready 'the coordinator' ctl info --skip-connection
 for ((n = 1; n <= workers; n++)); do
   start "worker-$n" "$bin/worker" --coordinator "$server" --project "$project" --gateway postgres \
-    --slots "$slots"
+    --slots "$slots" --name "worker-$n"
 done
 
-ctl() { "$bin/coordctl" --server "$server" --project "$project" --gateway postgres "$@"; }
 say 'planning and applying'
 from=$SECONDS
 ctl plan --no-prompts --auto-apply
