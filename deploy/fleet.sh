@@ -26,7 +26,7 @@ finish() {
   trap '' INT TERM
   if ((status != 0)); then
     for log in "$work"/*.log; do
-      [[ -s $log ]] && { printf '\n--- the end of %s\n' "${log##*/}"; tail -n 15 "$log"; }
+      if [[ -s $log ]]; then printf '\n--- the end of %s\n' "${log##*/}" && tail -n 6 "$log"; fi
     done >&2
   fi
   # Last started, first ended: workers drain while their coordinator is there.
@@ -51,7 +51,7 @@ trap 'exit 143' TERM
 start() { # start NAME COMMAND…: in the background, output to NAME.log
   local log=$work/$1.log
   shift
-  "$@" >"$log" 2>&1 </dev/null &
+  NO_COLOR=1 "$@" >"$log" 2>&1 </dev/null &
   started+=($!)
 }
 ready() { # ready NAME COMMAND…: waits until the command succeeds
