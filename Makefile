@@ -1,0 +1,54 @@
+# `make` lists the targets. Everything is built below CARGO_TARGET_DIR, ./target if it isn't set.
+
+target := $(abspath $(or $(CARGO_TARGET_DIR),target))
+release := $(target)/release
+debug := $(target)/debug
+binaries := -p coordctl -p coordinator -p worker --bins
+
+.DEFAULT_GOAL := help
+.PHONY: help deps build driver demo test lint fleet bench clean
+
+help: ## List the targets
+	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /|/' | \
+	  while IFS='|' read -r name text; do printf '  make %-8s %s\n' "$$name" "$$text"; done
+
+deps: ## Install the Debian packages that building needs, if any is missing
+	@scripts/need.sh build
+
+build: deps ## Build coordctl, coordinator and worker
+	cargo build --locked --release $(binaries)
+
+driver: build ## Fetch DuckDB's library into ~/.cache/coordctl, once
+	@scripts/need.sh driver
+	$(release)/coordctl driver add duckdb
+
+demo: ## Build, then plan, change and promote an example project (a few minutes the first time)
+	@echo 'This builds coordctl (3 to 6 minutes on 2 cores, seconds if it is built), fetches'
+	@echo "DuckDB's library (25 MB, once) and tells the story of examples/campaign on a temporary"
+	@echo 'copy (less than a minute). Nothing is left behind but the build and the library.'
+	@scripts/need.sh demo
+	@$(MAKE) --no-print-directory driver
+	@COORDCTL=$(release)/coordctl examples/campaign/story.sh
+
+test: deps ## Run all tests, with a real etcd, PostgreSQL and DuckDB
+	@scripts/need.sh test
+	cargo build --locked --workspace --bins --tests
+	$(debug)/coordctl driver add duckdb
+	cargo test --locked --workspace
+
+lint: deps ## Check the format, and clippy without a warning
+	cargo fmt --all --check
+	cargo clippy --locked --workspace --all-targets -- -D warnings
+
+fleet: build ## A year of flights on etcd, PostgreSQL, a coordinator and four workers, checked
+	@scripts/need.sh fleet
+	@BIN=$(release) deploy/fleet.sh
+
+bench: build ## Measure the pure core, then the whole system
+	@scripts/need.sh test
+	$(release)/coordctl driver add duckdb
+	cargo bench --locked -p coord-common
+	cargo run --locked --release -p coord-tests --bin bench
+
+clean: ## Remove what was built
+	cargo clean
