@@ -63,8 +63,8 @@ impl From<plan::PlanError> for Refusal {
 pub(crate) struct Answer {
     pub(crate) planned: Planned,
     pub(crate) findings: Vec<Diagnostic>,
-    /// Records of the environment before, for showing differences.
-    pub(crate) before: BTreeMap<SnapshotId, Arc<SnapshotRecord>>,
+    /// Records that the state holds of models that differ, for showing how.
+    pub(crate) known: BTreeMap<SnapshotId, Arc<SnapshotRecord>>,
 }
 
 /// Plans a request against what is known.
@@ -79,13 +79,12 @@ pub(crate) fn plan(request: &PlanRequest, book: &Book, now: Timestamp) -> Result
     };
     let settings = &project.settings;
     let planned = plan_snapshots(&proposed, settings, request, book, now, purpose)?;
-    let before = planned
-        .plan
-        .models
-        .iter()
-        .filter_map(|model| book.snapshots.get(&model.before?).map(|record| (record.id(), record.clone())))
+    let changed = planned.plan.models.iter().filter(|model| model.before.is_some());
+    let known = changed
+        .flat_map(|model| [model.before, model.snapshot])
+        .filter_map(|id| book.snapshots.get(&id?).map(|record| (record.id(), record.clone())))
         .collect();
-    Ok(Answer { planned, findings, before })
+    Ok(Answer { planned, findings, known })
 }
 
 /// The project's own snapshots, unless something in it is wrong.

@@ -58,6 +58,13 @@ pub(crate) fn check_base(plan: &Plan, book: &Book) -> Result<(), StalePlan> {
     Err(StalePlan { environment: plan.environment.to_string(), what })
 }
 
+/// Whether workers can run a model's kind yet. What has nothing to run is no hindrance.
+pub(crate) fn is_run(model: &PlannedModel) -> bool {
+    let idle = model.missing.is_empty() && !model.create;
+    let kinds = ["INCREMENTAL_UNMANAGED", "SCD_TYPE_2_BY_TIME", "SCD_TYPE_2_BY_COLUMN", "MANAGED", "CUSTOM"];
+    idle || !kinds.contains(&model.kind.as_str())
+}
+
 /// What a plan has still to do, table by table, given what is recorded now.
 pub(crate) fn todos(plan: &Plan, book: &Book) -> BTreeMap<TableId, Todo> {
     let mut todos = BTreeMap::new();

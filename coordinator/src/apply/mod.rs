@@ -6,5 +6,5 @@
 mod admit;
 mod keep;
 
-pub(crate) use admit::{check_base, todos, work};
+pub(crate) use admit::{check_base, is_run, todos, work};
 pub(crate) use keep::{Group, LeaseRecord, LeasedWork, Setback, groups, token_of};

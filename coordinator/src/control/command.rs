@@ -37,6 +37,14 @@ pub(crate) enum ApplyError {
         /// The environment.
         environment: String,
     },
+    /// A model's kind isn't run yet.
+    #[error("`{model}` is of kind {kind}, which is planned but not run yet")]
+    Unsupported {
+        /// The model.
+        model: String,
+        /// Its kind.
+        kind: String,
+    },
     /// The plan can't be stopped in its state.
     #[error("plan `{plan}` is {state}")]
     NotRunning {

@@ -76,6 +76,9 @@ pub enum ControlError {
 /// Something to tell once a turn's records are durable.
 pub(crate) type Answer = Box<dyn FnOnce() + Send>;
 
+/// How long what is asked waits for a campaign to be won.
+const STANDBY_PATIENCE: Duration = Duration::from_secs(2);
+
 /// Most commands taken in one turn: what they record fits a few transactions.
 const TURN: usize = 256;
 
@@ -101,11 +104,30 @@ pub(crate) async fn lead(
     changed: watch::Sender<u64>,
     stop: &CancellationToken,
 ) -> Result<(), ControlError> {
-    let Some(lead) = Lead::campaign(store.clone(), &config, stop).await? else { return Ok(()) };
+    let campaign = standing_by(Lead::campaign(store.clone(), &config, stop), inbox);
+    let Some(lead) = campaign.await? else { return Ok(()) };
     let mut control = Control::rebuild(store, config, clock, lead, changed).await?;
     let result = control.serve(inbox, stop).await;
     control.lead.resign().await;
     result
+}
+
+/// Waits for a campaign. What is asked meanwhile waits a moment, as the campaign may be won at once;
+/// then it is turned away, so that callers look for the leader.
+async fn standing_by<T>(campaign: impl Future<Output = T>, inbox: &mut mpsc::Receiver<Command>) -> T {
+    let patience = sleep_until(Moment::now() + STANDBY_PATIENCE);
+    tokio::pin!(campaign, patience);
+    tokio::select! {
+        outcome = &mut campaign => return outcome,
+        () = &mut patience => {}
+    }
+    loop {
+        tokio::select! {
+            outcome = &mut campaign => return outcome,
+            // Dropping a command drops the way back, which its caller sees as "not ready".
+            Some(turned_away) = inbox.recv() => drop(turned_away),
+        }
+    }
 }
 
 impl Control {

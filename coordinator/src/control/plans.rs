@@ -132,6 +132,15 @@ impl Control {
             return Ok(Err(ApplyError::Busy { other: *other, environment }));
         }
         let body: PlanBody = read_blob(&*self.store, record.body).await?;
+        if let Some(model) = body.plan.models.iter().find(|model| !apply::is_run(model)) {
+            return Ok(Err(ApplyError::Unsupported {
+                model: model.name.to_string(),
+                kind: model.kind.clone(),
+            }));
+        }
+        if self.is_flipped(id, &record.environment) {
+            return self.promote_again(id, record, by).await.map(Ok);
+        }
         if let Err(stale) = apply::check_base(&body.plan, &self.book) {
             return Ok(Err(ApplyError::Stale(stale.to_string())));
         }
@@ -152,6 +161,39 @@ impl Control {
         info!(plan = %id, environment = %body.plan.environment, what, "applying");
         self.carry_out(&body, left).await?;
         Ok(Ok(what))
+    }
+
+    /// Whether a plan's environment shows it already, as far as the pointer goes.
+    fn is_flipped(&self, id: PlanId, environment: &EnvironmentName) -> bool {
+        self.book.environments.get(environment).is_some_and(|(environment, _)| environment.plan == id)
+    }
+
+    /// The pointer moved but the views could not follow: only they are left to do.
+    async fn promote_again(
+        &mut self,
+        id: PlanId,
+        mut record: PlanRecord,
+        by: String,
+    ) -> Result<&'static str, ControlError> {
+        let environment = record.environment.clone();
+        record.state = PlanState::Promoting;
+        record.failures.clear();
+        record.history.push(HistoryEntry {
+            at: (self.clock)(),
+            what: "switching views again".to_owned(),
+            by: Some(by),
+        });
+        let claim = keys::applying(&environment);
+        let txn = Txn::new()
+            .require(Compare::Absent(claim.clone()))
+            .require(self.environment_unchanged(&environment))
+            .put(claim, encode_json(&id)?);
+        self.put_plan(id, record, txn).await?;
+        self.logs.start(id);
+        let mut out = Output::default();
+        self.promote(id, &environment, &mut out).await?;
+        Box::pin(self.settle(out, Vec::new())).await?;
+        Ok("resumed")
     }
 
     /// What has to hold of an environment's pointer so that nobody else moved it.
@@ -327,7 +369,9 @@ impl Control {
         };
         let bytes = serde_json::to_vec(&environment).map_err(|e| StoreError::Invalid(e.to_string()))?;
         let set = blob::put_blob(&*self.store, &bytes).await?;
-        let previous = self.pointer(&plan.environment).await?.map(|pointer| pointer.set);
+        // What the views show: a set that they never came to show is left out.
+        let shown = |pointer: Pointer| if pointer.views_done { Some(pointer.set) } else { pointer.previous };
+        let previous = self.pointer(&plan.environment).await?.and_then(shown);
         let pointer = Pointer { seq: environment.seq, plan: id, set, previous, views_done: false };
         record.state = PlanState::Promoting;
         let what = format!("flipped {} to revision {}", plan.environment, environment.seq);

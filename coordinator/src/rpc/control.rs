@@ -51,6 +51,9 @@ fn apply_refusal(error: &ApplyError) -> Status {
         ApplyError::Busy { .. } => {
             ("environment-busy", "wait for it to end (`coordctl watch`), or cancel it")
         }
+        ApplyError::Unsupported { .. } => {
+            ("unsupported-kind", "leave the model out with `enabled false`, or write it as another kind")
+        }
         ApplyError::NotRunning { .. } => ("not-running", "`coordctl status` shows what runs"),
     };
     refusal(Refusal::new(code, error.to_string(), hint))

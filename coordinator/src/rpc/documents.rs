@@ -32,8 +32,8 @@ pub(super) fn planned(answer: &Answer) -> serde_json::Result<Vec<u8>> {
     let new: BTreeMap<_, _> = answer.planned.new_records.iter().map(|record| (record.id(), record)).collect();
     let mut definitions = BTreeMap::new();
     for model in &plan.models {
-        let Some(before) = model.before.and_then(|id| answer.before.get(&id)) else { continue };
-        let after = model.snapshot.and_then(|id| new.get(&id));
+        let Some(before) = model.before.and_then(|id| answer.known.get(&id)) else { continue };
+        let after = model.snapshot.and_then(|id| new.get(&id).copied().or_else(|| answer.known.get(&id)));
         definitions.insert(&model.name, [Some(definition(before)), after.map(|record| definition(record))]);
     }
     serde_json::to_vec(&PlannedDocument { plan, findings: &answer.findings, definitions })

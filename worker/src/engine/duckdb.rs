@@ -139,8 +139,11 @@ fn find_library() -> Option<PathBuf> {
     if let Some(path) = std::env::var_os(LIBRARY_VARIABLE).filter(|path| !path.is_empty()) {
         return Some(path.into());
     }
-    let folder = PathBuf::from(std::env::var_os("HOME")?).join(".cache/coordctl/drivers");
-    let entries = std::fs::read_dir(folder).ok()?;
+    let cache = std::env::var_os("XDG_CACHE_HOME")
+        .filter(|path| !path.is_empty())
+        .map(PathBuf::from)
+        .or_else(|| Some(PathBuf::from(std::env::var_os("HOME")?).join(".cache")))?;
+    let entries = std::fs::read_dir(cache.join("coordctl/drivers")).ok()?;
     let candidates = entries.flatten().filter_map(|entry| {
         let name = entry.file_name();
         let version = version_order(name.to_str()?.strip_prefix("duckdb-")?);

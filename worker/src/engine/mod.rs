@@ -60,9 +60,14 @@ pub struct AuditQuery {
     pub name: String,
     /// The query, one statement.
     pub sql: String,
+    /// The query that the name [`AUDITED`] stands for in `sql`, where it isn't the whole table.
+    pub audited: Option<String>,
     /// Whether bad rows undo the batch.
     pub blocking: bool,
 }
+
+/// What an audit that looks at a part of its table calls that part, unquoted.
+pub const AUDITED: &str = "_audited";
 
 /// One batch to write.
 #[derive(Debug, Clone)]

@@ -4,7 +4,7 @@ use coord_common::project::model::ColumnDef;
 
 use super::error::EngineError;
 use super::profile::{FullReplace, Profile};
-use super::{BatchWrite, Relation, Write};
+use super::{AUDITED, AuditQuery, BatchWrite, Relation, Write};
 
 /// The name of the temporary table that upserts go through; it lives in one transaction.
 const STAGE: &str = "__coordctl_stage";
@@ -25,8 +25,12 @@ fn sub(query: &str, alias: &str) -> String {
 }
 
 /// The statement that counts an audit's bad rows.
-pub(crate) fn count(query: &str) -> String {
-    format!("SELECT COUNT(*) FROM {}", sub(query, "_audit"))
+pub(crate) fn count(audit: &AuditQuery) -> String {
+    let counted = format!("SELECT COUNT(*) FROM {}", sub(&audit.sql, "_audit"));
+    match &audit.audited {
+        Some(rows) => format!("WITH {AUDITED} AS (\n{}\n)\n{counted}", clean(rows)),
+        None => counted,
+    }
 }
 
 /// What is known about the target and the query when the statements are made.

@@ -16,7 +16,7 @@ use coord_common::task::{
     Binding, Evaluate, Failure, FailureClass, Lease, Mode, Promote, Relation, TableTask, View,
 };
 
-use crate::engine::{AuditQuery, BatchWrite, Fence, Write};
+use crate::engine::{AUDITED, AuditQuery, BatchWrite, Fence, Write};
 
 type Embedded = BTreeMap<ModelName, Arc<Snapshot>>;
 
@@ -300,9 +300,9 @@ impl Scene<'_> {
             if audit.skip {
                 continue;
             }
-            let this = self.audited(target)?;
+            let audited = self.audited(target)?;
             let context = RenderContext {
-                this_model: Some(&this),
+                this_model: Some(if audited.is_some() { AUDITED } else { target }),
                 ..context(self.snapshot, self.times(), Stage::Auditing)
             };
             let text =
@@ -310,19 +310,18 @@ impl Scene<'_> {
             found.push(AuditQuery {
                 name: audit.name.clone(),
                 sql: self.rewrite(&text)?,
+                audited,
                 blocking: blocking(call, audit.blocking),
             });
         }
         Ok(found)
     }
 
-    /// What an audit looks at: for time ranges only the batch's rows.
-    fn audited(&self, target: &str) -> Result<String, Failure> {
-        let ModelKind::IncrementalByTimeRange(kind) = &self.model().kind else {
-            return Ok(target.to_owned());
-        };
+    /// What an audit looks at, where it isn't the whole table: for time ranges the batch's rows.
+    fn audited(&self, target: &str) -> Result<Option<String>, Failure> {
+        let ModelKind::IncrementalByTimeRange(kind) = &self.model().kind else { return Ok(None) };
         let Write::TimeRange { low, high, .. } = self.time_range(kind, String::new())? else {
-            return Ok(target.to_owned());
+            return Ok(None);
         };
         let column = self.dialect.quote(&kind.time_column);
         let columns = self.snapshot.columns.iter().flatten();
@@ -331,7 +330,8 @@ impl Scene<'_> {
             declared.map(|known| known.data_type.as_str()).filter(|data_type| !data_type.is_empty());
         let bound =
             |text: &str| data_type.map_or_else(|| text.to_owned(), |t| format!("CAST({text} AS {t})"));
-        Ok(format!("(SELECT * FROM {target} WHERE {column} BETWEEN {} AND {})", bound(&low), bound(&high)))
+        let (low, high) = (bound(&low), bound(&high));
+        Ok(Some(format!("SELECT * FROM {target} WHERE {column} BETWEEN {low} AND {high}")))
     }
 }
 

@@ -100,7 +100,7 @@ pub(crate) fn day(day: u32, n: u32) -> Write {
 }
 
 pub(crate) fn audit(name: &str, sql: &str, blocking: bool) -> AuditQuery {
-    AuditQuery { name: name.to_owned(), sql: sql.to_owned(), blocking }
+    AuditQuery { name: name.to_owned(), sql: sql.to_owned(), audited: None, blocking }
 }
 
 pub(crate) fn column(name: &str, data_type: &str) -> ColumnDef {
