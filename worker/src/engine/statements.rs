@@ -24,11 +24,16 @@ fn sub(query: &str, alias: &str) -> String {
     format!("({}\n) AS {alias}", clean(query))
 }
 
+fn sub_select(query: &str) -> String {
+    format!("SELECT bad FROM {}", sub(query, "_count"))
+}
+
 /// The statement that counts an audit's bad rows.
 pub(crate) fn count(audit: &AuditQuery) -> String {
-    let counted = format!("SELECT COUNT(*) FROM {}", sub(&audit.sql, "_audit"));
+    let counted = format!("SELECT COUNT(*) AS bad FROM {}", sub(&audit.sql, "_audit"));
     match &audit.audited {
-        Some(rows) => format!("WITH {AUDITED} AS (\n{}\n)\n{counted}", clean(rows)),
+        // Wrapped once more: sessions tell statements that answer with rows by their first word.
+        Some(rows) => sub_select(&format!("WITH {AUDITED} AS (\n{}\n)\n{counted}", clean(rows))),
         None => counted,
     }
 }
