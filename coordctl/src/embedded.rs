@@ -39,15 +39,17 @@ impl Embedded {
             CliError::user("bad-state", error.to_string(), "give a folder, sqlite:FILE or etcd://host:port")
         })?;
         let store = store::open(&url).await.map_err(|error| state_error(&error))?;
-        let server =
-            Server::new(store, state_name(&url), ControlConfig::default(), clock).await.map_err(|error| {
-                match error {
-                    coordinator::ServeError::Store(error) => state_error(&error),
-                    coordinator::ServeError::Transport(error) => {
-                        CliError::ours("transport", error.to_string())
-                    }
-                }
-            })?;
+        let server = Server::new(
+            store,
+            state_name(&url),
+            ControlConfig { lone: true, ..ControlConfig::default() },
+            clock,
+        )
+        .await
+        .map_err(|error| match error {
+            coordinator::ServeError::Store(error) => state_error(&error),
+            coordinator::ServeError::Transport(error) => CliError::ours("transport", error.to_string()),
+        })?;
         let (connections, incoming) = mpsc::unbounded_channel::<Result<DuplexStream, std::io::Error>>();
         let stop = CancellationToken::new();
         let serving = tokio::spawn(server.serve(UnboundedReceiverStream::new(incoming), stop.clone()));

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
+use coord_common::diagnostic::Diagnostic;
 use coord_common::project::settings::{self, redact_config};
 use coord_common::project::{ProjectInput, Settings, SourceFile, load_settings};
 
@@ -169,10 +170,21 @@ impl ProjectFiles {
     /// The project's settings; mistakes in them are an error.
     pub(crate) fn settings(&self) -> CliResult<Settings> {
         let (settings, findings) = load_settings(&self.input());
-        if findings.iter().any(coord_common::diagnostic::Diagnostic::is_error) {
+        if findings.iter().any(Diagnostic::is_error) {
             return Err(CliError::project(findings));
         }
         Ok(settings)
+    }
+
+    /// What was found about the settings, at the places of the files as they are here.
+    pub(crate) fn settings_findings(&self) -> Vec<Diagnostic> {
+        load_settings(&self.input()).1
+    }
+
+    /// Whether a finding is about the settings; a coordinator reads a redacted copy, so its places
+    /// are not those of the user's file.
+    pub(crate) fn is_about_settings(finding: &Diagnostic) -> bool {
+        CONFIGS.contains(&&*finding.at.path)
     }
 
     /// The files without what a coordinator must not see: connections are reduced to their kind and

@@ -73,12 +73,15 @@ pub(crate) async fn cancel(session: &mut Session, plan: &str) -> CliResult {
 async fn follow(session: &Session, client: &mut Client, plan: &Plan) -> CliResult<ExitCode> {
     let mut executed: Vec<ExecutedBatch> = Vec::new();
     let mut progress = Progress::new(session.format());
-    let view = client
-        .watch(&plan.id.to_string(), |view| {
-            progress.see(view);
-            executed.extend(view.executed.iter().cloned());
-        })
-        .await?;
+    let id = plan.id.to_string();
+    let watch = client.watch(&id, |view| {
+        progress.see(view);
+        executed.extend(view.executed.iter().cloned());
+    });
+    let view = tokio::select! {
+        view = watch => view?,
+        _ = tokio::signal::ctrl_c() => return Err(interrupted(session, &id)),
+    };
     progress.done(&view);
     if session.format() == Format::Json {
         output::json(&document(plan, Some(executed.iter().map(row).collect())))?;
@@ -93,6 +96,20 @@ async fn follow(session: &Session, client: &mut Client, plan: &Plan) -> CliResul
         "cancelled" => Err(CliError::user("cancelled", "the plan was cancelled", "apply it again to resume")),
         _ => Err(failed(plan, &view)),
     }
+}
+
+/// What an interrupt leaves: embedded, nothing runs on; on a fleet, all does.
+fn interrupted(session: &Session, plan: &str) -> CliError {
+    let plan = output::short(plan);
+    let (message, hint) = if session.global.server.is_some() {
+        (
+            "detached: the fleet goes on",
+            format!("follow it with `coordctl watch {plan}`, or stop it with `coordctl cancel {plan}`"),
+        )
+    } else {
+        ("interrupted: what is committed stays", format!("resume it with `coordctl apply {plan}`"))
+    };
+    CliError::user("interrupted", message, hint)
 }
 
 fn row(batch: &ExecutedBatch) -> Executed {

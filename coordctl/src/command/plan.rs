@@ -10,6 +10,7 @@ use super::apply;
 use crate::args::{Format, PlanArgs, RunArgs};
 use crate::client::{PlanAnswer, PlanUpload};
 use crate::error::{CliError, CliResult};
+use crate::files::ProjectFiles;
 use crate::output;
 use crate::session::Session;
 
@@ -29,7 +30,10 @@ pub(crate) async fn plan(session: &mut Session, args: PlanArgs) -> CliResult<Exi
             run: false,
         })
         .await?;
-    output::findings(&answer.findings, session.format());
+    let mut findings = files.settings_findings();
+    let others = answer.findings.iter().filter(|finding| !ProjectFiles::is_about_settings(finding));
+    findings.extend(others.cloned());
+    output::findings(&findings, session.format());
     let apply = decide(session, &args, &answer);
     if session.format() == Format::Text {
         output::plan(&answer, args.no_diff || settings.plan.no_diff);

@@ -49,6 +49,9 @@ pub struct ControlConfig {
     pub election_ttl: Duration,
     /// First pause before a failed batch is tried again.
     pub retry_base: Duration,
+    /// Whether no worker outlives the coordinator, as when both are one process: leases that are on
+    /// record at the start are lost then, and needn't expire.
+    pub lone: bool,
 }
 
 impl Default for ControlConfig {
@@ -58,6 +61,7 @@ impl Default for ControlConfig {
             lease_ttl: Duration::from_secs(30),
             election_ttl: Duration::from_secs(10),
             retry_base: Duration::from_secs(2),
+            lone: false,
         }
     }
 }

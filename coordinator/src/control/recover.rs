@@ -9,12 +9,16 @@ use super::book::{PlanBody, PlanState, decode, name, read_blob};
 use super::{Control, ControlError};
 use crate::apply::{self, LeaseRecord, LeasedWork, Setback, token_of};
 use crate::schedule::{Event, Output, Recovered};
+use crate::store::record::encode_json;
 use crate::store::{Txn, keys};
 
 impl Control {
     /// Resumes every plan that was under way, with its leases, retries and failures.
     pub(super) async fn recover(&mut self) -> Result<(), ControlError> {
-        let leases = self.leases().await?;
+        let mut leases = self.leases().await?;
+        if self.config.lone {
+            self.give_up(std::mem::take(&mut leases)).await?;
+        }
         let under_way: Vec<(PlanId, PlanState, EnvironmentName)> = self
             .book
             .plans
@@ -57,6 +61,19 @@ impl Control {
             info!(plans = under_way.len(), "resuming what was under way");
         }
         self.settle(out, Vec::new()).await
+    }
+
+    /// Takes leases for lost whose workers can't be alive.
+    async fn give_up(&mut self, leases: BTreeMap<String, LeaseRecord>) -> Result<(), ControlError> {
+        for (key, lease) in leases {
+            let mut txn = Txn::new().delete(key);
+            if let LeasedWork::Batch { batch, .. } = lease.work {
+                txn = txn.put(keys::lost(&batch), encode_json(&true)?);
+                self.book.lost.push(batch);
+            }
+            self.commit(txn).await?;
+        }
+        Ok(())
     }
 
     /// Admits one plan with what is on record of it.

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use coord_common::interval::Timestamp;
 use coord_common::plan::PlanOptions;
 use coord_common::project::SourceFile;
 use coord_proto::convert::parse;
@@ -77,7 +78,8 @@ impl Control for ControlService {
     async fn plan(&self, request: Request<Streaming<wire::PlanRequest>>) -> Result<Response<Pieces>, Status> {
         let request = receive(request.into_inner()).await?;
         let book = self.handle.ask(|reply| Command::Book { reply }).await?;
-        let now = (self.handle.clock)();
+        // Cut to the minute, as SQLMesh does: planning again at once gives the same plan.
+        let now = Timestamp((self.handle.clock)().0.div_euclid(60_000) * 60_000);
         let planned = tokio::task::spawn_blocking(move || planning::plan(&request, &book, now))
             .await
             .map_err(|error| Status::internal(format!("planning ended early: {error}")))?;
