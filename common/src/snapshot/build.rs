@@ -206,8 +206,8 @@ fn properties(model: &Model) -> impl Iterator<Item = &str> {
 
 fn finish(model: &Model, analysis: Analysis, names: &BTreeSet<&ModelName>, known: &ByName) -> Snapshot {
     let settings = fingerprint::settings(model, &analysis.env);
-    let parents: Vec<ModelName> =
-        analysis.parents.into_iter().filter(|parent| names.contains(parent)).collect();
+    let (parents, foreign): (Vec<ModelName>, Vec<ModelName>) =
+        analysis.parents.into_iter().partition(|parent| names.contains(parent));
     let upstream: Vec<(&ModelName, Fingerprint)> =
         parents.iter().filter_map(|parent| Some((parent, known.get(parent)?.fingerprint))).collect();
     let data = upstream.iter().map(|(name, parent)| (*name, parent.to_version().to_string()));
@@ -225,6 +225,7 @@ fn finish(model: &Model, analysis: Analysis, names: &BTreeSet<&ModelName>, known
         model: Arc::new(model.clone()),
         env: analysis.env,
         parents,
+        foreign,
         columns: analysis.columns,
         fingerprint,
         settings,

@@ -39,6 +39,9 @@ pub struct Snapshot {
     pub env: RenderEnv,
     /// Models of the project that it reads, sorted.
     pub parents: Vec<ModelName>,
+    /// Tables that it reads and that are no models of the project, sorted.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub foreign: Vec<ModelName>,
     /// Output columns in order, where they are known; types may be empty where they aren't.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub columns: Option<Vec<ColumnDef>>,

@@ -113,6 +113,9 @@ impl Scenario {
         if matches!(class.as_str(), "DESTRUCTIVE_CHANGE" | "ADDITIVE_CHANGE" | "UNCATEGORIZED" | "SELECTOR_EMPTY") {
             return Err(class);
         }
+        if self.files.values().any(|text| text.contains("auto_restatement_cron")) {
+            return Err("auto_restatement_cron".to_owned());
+        }
         let planned = self.plan(&options, now, run);
         let says = |planned: &Result<(Planned, Settings), String>| match planned {
             Ok(_) => "succeeds".to_owned(),
@@ -126,7 +129,7 @@ impl Scenario {
         }
         let expected = &step["expected"];
         if expected["plan"].is_object() {
-            self.compare_plan(&planned, &expected["plan"]);
+            self.compare_plan(&planned, &expected["plan"], &options);
         }
         if run {
             self.compare_executed(&planned.plan, &expected["executed"]);
@@ -212,10 +215,12 @@ impl Scenario {
         }
     }
 
-    fn compare_plan(&mut self, planned: &Planned, expected: &Value) {
+    fn compare_plan(&mut self, planned: &Planned, expected: &Value, options: &PlanOptions) {
         let plan = &planned.plan;
         self.equal("has_changes", "", &expected["has_changes"], &plan.has_changes.into());
-        self.equal("backfill", "", &expected["requires_backfill"], &plan.requires_backfill().into());
+        if !options.skip_backfill && !options.empty_backfill {
+            self.equal("backfill", "", &expected["requires_backfill"], &plan.requires_backfill().into());
+        }
         let ours: BTreeMap<String, &plan::PlannedModel> =
             plan.models.iter().map(|model| (model.name.to_string(), model)).collect();
         let models: Vec<&Value> = expected["models"].as_array().into_iter().flatten().collect();
@@ -231,11 +236,17 @@ impl Scenario {
                 self.check("models", name, plain, || ("planned".into(), "absent".into()));
                 continue;
             };
-            self.compare_model(name, model, theirs);
+            self.compare_model(name, model, theirs, options);
         }
     }
 
-    fn compare_model(&mut self, name: &str, model: &plan::PlannedModel, theirs: &Value) {
+    fn compare_model(
+        &mut self,
+        name: &str,
+        model: &plan::PlannedModel,
+        theirs: &Value,
+        options: &PlanOptions,
+    ) {
         let change = serde_json::to_value(model.change).expect("a change as JSON");
         self.equal("change", name, &theirs["change"], &change);
         let category = model.category.map_or(Value::Null, |category| category.name().into());
@@ -244,6 +255,10 @@ impl Scenario {
             self.equal("category", name, &theirs["category"], &category);
         } else {
             self.check("category", name, true, || (String::new(), String::new()));
+        }
+        if options.skip_backfill {
+            // Ours lists what applying would compute, which is nothing.
+            return;
         }
         let missing: IntervalSet = ranges(&theirs["missing_intervals"]).into_iter().collect();
         let same = missing == model.missing;
