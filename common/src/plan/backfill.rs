@@ -93,6 +93,9 @@ fn missing_of(
     let model = &snapshot.model;
     let start = scope.starts[snapshot.name()];
     let nothing = IntervalSet::new();
+    if table.dev && record.forward_only && !has_previews(input) {
+        return nothing;
+    }
     let known = input.tables.get(table).filter(|_| table.dev || !is_stale_view(input, record));
     let mut end = times.end_or_now();
     if times.capped_by_prod {
@@ -124,6 +127,11 @@ fn missing_of(
     })
 }
 
+/// Whether forward-only changes are computed in development, into throwaway tables.
+pub(super) fn has_previews(input: &PlanInput<'_>) -> bool {
+    input.options.forward_only || input.settings.plan.enable_preview.unwrap_or(true)
+}
+
 /// A view over physical tables that keeps its name although tables below it are others now: it is
 /// made again when production moves to it.
 fn is_stale_view(input: &PlanInput<'_>, record: &SnapshotRecord) -> bool {
@@ -139,9 +147,8 @@ fn is_stale_view(input: &PlanInput<'_>, record: &SnapshotRecord) -> bool {
 pub(super) fn backfilled(input: &PlanInput<'_>, diff: &Diff) -> Option<BTreeSet<ModelName>> {
     let options = input.options;
     let mut open: Vec<&ModelName> = options.backfill_models.iter().collect();
-    let differing = !options.environment.is_prod()
-        && !options.include_unmodified
-        && input.purpose == Purpose::Change;
+    let differing =
+        !options.environment.is_prod() && !options.include_unmodified && input.purpose == Purpose::Change;
     if open.is_empty() && differing {
         open.extend(input.proposed.values().filter(|snapshot| diff.touches(snapshot)).map(|s| s.name()));
     }

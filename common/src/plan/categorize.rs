@@ -179,7 +179,8 @@ fn direct(rules: &Rules<'_>, new: &Snapshot, old: &Snapshot) -> Category {
             Choice::NonBreaking => Category::NonBreaking,
         };
     }
-    let unlike = old.model.kind.name() != new.model.kind.name() || old.model.lookback() != new.model.lookback();
+    let unlike =
+        old.model.kind.name() != new.model.kind.name() || old.model.lookback() != new.model.lookback();
     if unlike || rules.unknown.contains(new.name()) {
         return Category::Breaking;
     }
@@ -195,9 +196,18 @@ fn query(old: &Snapshot, new: &Snapshot) -> Category {
         return Category::Breaking;
     };
     match compare(&was, &is) {
+        QueryChange::Equal if !keeps_columns(old, new) => Category::Breaking,
         QueryChange::Equal | QueryChange::Additive => Category::NonBreaking,
         QueryChange::Other => Category::Breaking,
     }
+}
+
+/// Whether the old columns are still there in their order, as far as both are known: the same text
+/// selects others when a star stands for others.
+fn keeps_columns(old: &Snapshot, new: &Snapshot) -> bool {
+    let (Some(was), Some(is)) = (&old.columns, &new.columns) else { return true };
+    let mut left = is.iter();
+    was.iter().all(|column| left.any(|other| other.name == column.name))
 }
 
 /// A seed's change is harmless when all old columns keep their values.
@@ -236,12 +246,7 @@ fn reaching_unknown_columns(input: &PlanInput<'_>, order: &[ModelName], diff: &D
 }
 
 /// What an upstream change means for a model that didn't change itself.
-fn indirect(
-    rules: &Rules<'_>,
-    new: &Snapshot,
-    old: &SnapshotRecord,
-    forward_only: bool,
-) -> (Category, bool) {
+fn indirect(rules: &Rules<'_>, new: &Snapshot, old: &SnapshotRecord, forward_only: bool) -> (Category, bool) {
     if matches!(new.model.kind, ModelKind::View { materialized: true }) && !forward_only {
         // A materialized view takes long to fill: a new one is made aside and switched to.
         return (Category::IndirectBreaking, false);

@@ -78,7 +78,8 @@ pub(super) fn target(
     diff: &Diff,
 ) -> BTreeMap<ModelName, EnvironmentModel> {
     let options = input.options;
-    let all = options.environment.is_prod() || (options.include_unmodified && options.backfill_models.is_empty());
+    let all =
+        options.environment.is_prod() || (options.include_unmodified && options.backfill_models.is_empty());
     let promoted_before: BTreeSet<&ModelName> = match input.current {
         Some(current) => {
             current.models.iter().filter(|(_, m)| m.view.is_some()).map(|(name, _)| name).collect()
@@ -89,10 +90,11 @@ pub(super) fn target(
         .iter()
         .map(|(name, record)| {
             let model = &record.snapshot.model;
-            let differs = input.purpose == Purpose::Change && match options.backfill_models.as_slice() {
-                [] => diff.touches(&record.snapshot),
-                selected => selected.contains(name),
-            };
+            let differs = input.purpose == Purpose::Change
+                && match options.backfill_models.as_slice() {
+                    [] => diff.touches(&record.snapshot),
+                    selected => selected.contains(name),
+                };
             let promoted = all || differs || promoted_before.contains(name);
             let table = tables.get(name).cloned();
             let relation = table.as_ref().map(|table| record.relation(table.dev));

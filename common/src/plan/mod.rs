@@ -176,6 +176,11 @@ pub struct Planned {
 /// [`PlanError`] when options contradict each other or the state, or the target is a development
 /// environment and nothing differs.
 pub fn plan(input: &PlanInput<'_>) -> Result<Planned, PlanError> {
+    let options = match input.purpose {
+        Purpose::Change => input.options.with_defaults(input.settings),
+        Purpose::Run => input.options.clone(),
+    };
+    let input = &PlanInput { options: &options, ..*input };
     let order = proposed_order(input)?;
     let base = environment::baseline(input)?;
     let diff = change::diff(input.proposed, base, input.records);

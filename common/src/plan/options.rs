@@ -10,6 +10,7 @@ use super::change::Diff;
 use super::{PlanError, PlanInput, Purpose};
 use crate::id::{EnvironmentName, ModelName};
 use crate::interval::{IntervalUnit, Timestamp, parse_time};
+use crate::project::Settings;
 use crate::snapshot::Snapshot;
 
 /// A user's own choice of what a change means.
@@ -67,6 +68,14 @@ pub struct PlanOptions {
 }
 
 impl PlanOptions {
+    /// These options, with what the project's settings say where they are silent.
+    pub(super) fn with_defaults(&self, settings: &Settings) -> Self {
+        let mut options = self.clone();
+        options.forward_only |= settings.plan.forward_only;
+        options.include_unmodified |= settings.plan.include_unmodified;
+        options
+    }
+
     /// Nothing but the environment.
     pub fn new(environment: EnvironmentName) -> Self {
         Self {
@@ -161,9 +170,8 @@ pub(super) fn resolve_times(
         || input.purpose == Purpose::Run
         || end_point.is_some()
         || options.execution_time.is_some();
-    let end = end_point.or_else(|| {
-        if unbounded { None } else { prod_end(input, backfilled).map(|end| end.min(execution)) }
-    });
+    let end = end_point
+        .or_else(|| if unbounded { None } else { prod_end(input, backfilled).map(|end| end.min(execution)) });
     let start = start.map(|point| point.at).or_else(|| preview_start(input, diff, backfilled, execution));
     let dev_run = input.purpose == Purpose::Run && !options.environment.is_prod();
     let covered_from = start.or_else(|| input.current.filter(|_| dev_run).map(|current| current.start));
@@ -183,7 +191,7 @@ fn preview_start(
         return None;
     }
     let touched = || input.proposed.values().filter(|snapshot| diff.touches(snapshot));
-    let previews = input.settings.plan.enable_preview.unwrap_or(true)
+    let previews = super::backfill::has_previews(input)
         && touched().any(|snapshot| is_forward_only(&snapshot.model.kind));
     if !options.forward_only && !previews {
         return None;

@@ -60,13 +60,12 @@ pub fn build(project: &Project) -> (Snapshots, Vec<Diagnostic>) {
     let mut snapshots = Snapshots { by_name: BTreeMap::new(), order: Vec::with_capacity(order.len()) };
     for name in order {
         let Some((model, mut analysis)) = known.remove(&name) else { continue };
-        if analysis.needs_schemas
-            && let Err(mistakes) = resolve_columns(model, &mut analysis, &snapshots.by_name)
-        {
+        let from_above = analysis.needs_schemas;
+        if from_above && let Err(mistakes) = resolve_columns(model, &mut analysis, &snapshots.by_name) {
             findings.extend(mistakes);
             continue;
         }
-        let snapshot = finish(model, analysis, &names, &snapshots.by_name);
+        let snapshot = finish(model, analysis, from_above, &names, &snapshots.by_name);
         snapshots.by_name.insert(name.clone(), Arc::new(snapshot));
         snapshots.order.push(name);
     }
@@ -204,20 +203,33 @@ fn properties(model: &Model) -> impl Iterator<Item = &str> {
         .map(String::as_str)
 }
 
-fn finish(model: &Model, analysis: Analysis, names: &BTreeSet<&ModelName>, known: &ByName) -> Snapshot {
+/// `from_above`: what it selects depends on the columns of what it reads.
+fn finish(
+    model: &Model,
+    mut analysis: Analysis,
+    from_above: bool,
+    names: &BTreeSet<&ModelName>,
+    known: &ByName,
+) -> Snapshot {
     let settings = fingerprint::settings(model, &analysis.env);
+    let mut data = fingerprint::data(model, settings);
+    if from_above {
+        // Other columns above are another query here, though its text is the same.
+        analysis.canonical = fingerprint::expanded(analysis.canonical, analysis.columns.as_deref());
+        data = fingerprint::combine_two("expanded-data/v1", data, analysis.canonical);
+    }
     let (parents, foreign): (Vec<ModelName>, Vec<ModelName>) =
         analysis.parents.into_iter().partition(|parent| names.contains(parent));
     let upstream: Vec<(&ModelName, Fingerprint)> =
         parents.iter().filter_map(|parent| Some((parent, known.get(parent)?.fingerprint))).collect();
-    let data = upstream.iter().map(|(name, parent)| (*name, parent.to_version().to_string()));
+    let versions = upstream.iter().map(|(name, parent)| (*name, parent.to_version().to_string()));
     let metadata = upstream
         .iter()
         .map(|(name, parent)| (*name, format!("{}{}", parent.metadata, parent.parent_metadata)));
     let fingerprint = Fingerprint {
-        data: fingerprint::data(model, settings),
+        data,
         metadata: fingerprint::metadata(model, &analysis.env),
-        parent_data: fingerprint::combine("parents/v1", data),
+        parent_data: fingerprint::combine("parents/v1", versions),
         parent_metadata: fingerprint::combine("parent-metadata/v1", metadata),
     };
     Snapshot {

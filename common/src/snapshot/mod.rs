@@ -64,12 +64,12 @@ impl Snapshot {
     /// The text was checked when the project was loaded; one that this build can't parse (written
     /// by another one) falls back to days, which only ever delays work.
     pub fn cadence(&self) -> Cadence {
-        Cadence::parse(&self.model.cron, self.model.cron_tz.as_deref()).unwrap_or_else(|_| Cadence::daily())
+        cadence(&self.model)
     }
 
     /// The granularity in which its intervals are counted.
     pub fn interval_unit(&self) -> IntervalUnit {
-        self.model.interval_unit.unwrap_or_else(|| self.cadence().unit())
+        unit(&self.model)
     }
 
     /// Whether its query names itself.
@@ -87,6 +87,14 @@ impl Snapshot {
     pub fn upstream(&self) -> impl Iterator<Item = &ModelName> {
         self.parents.iter().filter(|parent| **parent != self.model.name)
     }
+}
+
+fn cadence(model: &Model) -> Cadence {
+    Cadence::parse(&model.cron, model.cron_tz.as_deref()).unwrap_or_else(|_| Cadence::daily())
+}
+
+fn unit(model: &Model) -> IntervalUnit {
+    model.interval_unit.unwrap_or_else(|| cadence(model).unit())
 }
 
 /// Snapshots by name.

@@ -39,7 +39,6 @@ impl Category {
             Self::Metadata => "metadata",
         }
     }
-
 }
 
 /// A snapshot as an earlier plan left it.

@@ -103,14 +103,16 @@ impl Scenario {
         };
         let options = options(action, &step["clock"])?;
         let error = &step["expected"]["error"];
-        let refused = error["type"].is_string()
-            && matches!(error["stage"].as_str(), Some("load" | "plan"))
+        let refused = error["type"].is_string() && matches!(error["stage"].as_str(), Some("load" | "plan"))
             || (run && error["class"] == "ENV_NOT_FOUND");
         if refused && step["expected"]["plan"].is_object() {
             return Err("policy of schema changes".to_owned());
         }
         let class = error["class"].as_str().unwrap_or_default().to_owned();
-        if matches!(class.as_str(), "DESTRUCTIVE_CHANGE" | "ADDITIVE_CHANGE" | "UNCATEGORIZED" | "SELECTOR_EMPTY") {
+        if matches!(
+            class.as_str(),
+            "DESTRUCTIVE_CHANGE" | "ADDITIVE_CHANGE" | "UNCATEGORIZED" | "SELECTOR_EMPTY"
+        ) {
             return Err(class);
         }
         if self.files.values().any(|text| text.contains("auto_restatement_cron")) {
@@ -154,7 +156,8 @@ impl Scenario {
             .map(|(path, text)| SourceFile { path: path.as_str().into(), text: text.as_str().into() })
             .collect();
         let env = BTreeMap::new();
-        let (project, mut findings) = project::load(&ProjectInput { files: &files, env: &env, gateway: None });
+        let (project, mut findings) =
+            project::load(&ProjectInput { files: &files, env: &env, gateway: None });
         let (proposed, purpose) = if run {
             (self.held(&options.environment)?, Purpose::Run)
         } else {
@@ -264,8 +267,7 @@ impl Scenario {
         let same = missing == model.missing;
         self.check("missing", name, same, || (show(missing.ranges()), show(model.missing.ranges())));
         let expected = ranges(&theirs["batches"]);
-        let actual: Vec<Interval> =
-            batches(&model.missing, model.batches.unit, model.batches.size).collect();
+        let actual: Vec<Interval> = batches(&model.missing, model.batches.unit, model.batches.size).collect();
         // Nothing is executed with an empty backfill, or when it is skipped.
         if !expected.is_empty() || missing.is_empty() {
             self.check("batches", name, expected == actual, || (show(&expected), show(&actual)));
@@ -289,7 +291,9 @@ impl Scenario {
 
     fn compare_state(&mut self, environments: &Value) {
         for (environment, shown) in environments.as_object().into_iter().flatten() {
-            let Some(ours) = environment.parse().ok().and_then(|name: EnvironmentName| self.environments.get(&name)) else {
+            let Some(ours) =
+                environment.parse().ok().and_then(|name: EnvironmentName| self.environments.get(&name))
+            else {
                 self.check("env", environment, false, || ("there".into(), "absent".into()));
                 continue;
             };
