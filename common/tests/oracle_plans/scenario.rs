@@ -30,7 +30,7 @@ const KNOWN: [&str; 13] = [
 ];
 
 /// Where a plan isn't SQLMesh's.
-pub struct Difference {
+pub(crate) struct Difference {
     step: usize,
     class: &'static str,
     subject: String,
@@ -47,18 +47,18 @@ impl fmt::Display for Difference {
 
 /// How following a scenario went.
 #[derive(Default)]
-pub struct Outcome {
+pub(crate) struct Outcome {
     /// By class: how many comparisons agreed, of how many.
-    pub compared: BTreeMap<&'static str, (u32, u32)>,
+    pub(crate) compared: BTreeMap<&'static str, (u32, u32)>,
     /// Those of the first step that has any.
-    pub differences: Vec<Difference>,
+    pub(crate) differences: Vec<Difference>,
     /// Why it wasn't followed further.
-    pub stopped: String,
+    pub(crate) stopped: String,
 }
 
 /// The state that a scenario's steps leave.
 #[derive(Default)]
-pub struct Scenario {
+pub(crate) struct Scenario {
     files: BTreeMap<String, String>,
     records: BTreeMap<SnapshotId, Arc<SnapshotRecord>>,
     tables: BTreeMap<TableId, TableRecord>,
@@ -71,7 +71,7 @@ pub struct Scenario {
 
 impl Scenario {
     /// Follows a case as far as it goes.
-    pub fn follow(mut self, case: &Value) -> Outcome {
+    pub(crate) fn follow(mut self, case: &Value) -> Outcome {
         for (index, step) in case["steps"].as_array().into_iter().flatten().enumerate() {
             self.step = index;
             if let Err(reason) = self.step(step) {
