@@ -3,6 +3,8 @@
 //!
 //! Each size runs in a process of its own, so nothing is warm and the peak of memory is its own.
 
+#![allow(clippy::disallowed_methods, reason = "reads its own peak of memory")]
+
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::process::Command;

@@ -143,14 +143,14 @@ pub(super) fn resolve_times(
     let start = options.start.as_deref().map(|text| time("start", text, execution)).transpose()?;
     let end = options.end.as_deref().map(|text| time("end", text, execution)).transpose()?;
     let end_point = end.map(crate::interval::TimePoint::exclusive);
-    if let (Some(start), Some(end)) = (start, end_point) {
-        if start.at >= end {
-            return Err(PlanError::new(
-                "times-turned-round",
-                format!("the start {} is not before the end {}", start.at, end),
-                "give a --start that is before --end",
-            ));
-        }
+    if let (Some(start), Some(end)) = (start, end_point)
+        && start.at >= end
+    {
+        return Err(PlanError::new(
+            "times-turned-round",
+            format!("the start {} is not before the end {}", start.at, end),
+            "give a --start that is before --end",
+        ));
     }
     if let Some(end) = end.filter(|end| end.at > execution) {
         return Err(PlanError::new(

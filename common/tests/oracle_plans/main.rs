@@ -5,6 +5,8 @@
 //! failed while it ran, or that differs. `ORACLE_CASES=<folder>` measures other cases, and
 //! `ORACLE_SHOW=<n>` prints differences.
 
+#![allow(clippy::disallowed_methods, reason = "reads cases; the core stays without files")]
+
 mod scenario;
 
 use std::collections::BTreeMap;
