@@ -1,19 +1,20 @@
 //! Which intervals each model of a plan misses.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use super::categorize::proposed_order;
+use super::categorize::Records;
+use super::change::Diff;
 use super::options::Times;
-use super::{EnvironmentModel, PlanInput, Tables};
+use super::{EnvironmentModel, PlanInput, Purpose, Tables};
 use crate::id::ModelName;
 use crate::interval::{
     IntervalSet, IntervalUnit, MissingQuery, TimePoint, Timestamp, default_start, missing, parse_time,
 };
 use crate::project::model::ModelKind;
-use crate::snapshot::{Snapshot, SnapshotRecord};
+use crate::snapshot::{Category, Snapshot, SnapshotRecord};
+use crate::task::TableId;
 
 /// What is recorded of a physical table.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -48,20 +49,19 @@ pub(super) struct Windows {
 
 pub(super) fn windows(
     input: &PlanInput<'_>,
-    records: &BTreeMap<ModelName, Arc<SnapshotRecord>>,
+    scope: &Scope<'_>,
+    records: &Records,
     tables: &Tables,
-    times: &Times,
 ) -> Windows {
-    let starts = starts(input, times);
-    let earliest = starts.values().copied().min().unwrap_or_else(|| IntervalUnit::Day.floor(times.execution));
-    let wanted = backfilled(input);
+    let times = scope.times;
+    let earliest =
+        scope.starts.values().copied().min().unwrap_or_else(|| IntervalUnit::Day.floor(times.execution));
     let mut found = BTreeMap::new();
     if !input.options.skip_backfill {
         for (name, record) in records {
-            let selected = wanted.as_ref().is_none_or(|wanted| wanted.contains(name));
+            let selected = scope.backfilled.is_none_or(|wanted| wanted.contains(name));
             if let Some(table) = tables.get(name).filter(|_| selected) {
-                let known = input.tables.get(table);
-                let set = missing_of(input, record, times, starts[name], earliest, known);
+                let set = missing_of(input, scope, record, table, earliest);
                 if !set.is_empty() {
                     found.insert(name.clone(), set);
                 }
@@ -71,17 +71,32 @@ pub(super) fn windows(
     Windows { missing: found, earliest: times.start.unwrap_or(earliest) }
 }
 
+/// What a plan is about.
+pub(super) struct Scope<'a> {
+    /// Its times.
+    pub(super) times: &'a Times,
+    /// Where each model's history starts.
+    pub(super) starts: &'a BTreeMap<ModelName, Timestamp>,
+    /// The models to compute, if not all.
+    pub(super) backfilled: Option<&'a BTreeSet<ModelName>>,
+}
+
 fn missing_of(
     input: &PlanInput<'_>,
+    scope: &Scope<'_>,
     record: &SnapshotRecord,
-    times: &Times,
-    start: Timestamp,
+    table: &TableId,
     earliest: Timestamp,
-    known: Option<&TableRecord>,
 ) -> IntervalSet {
+    let times = scope.times;
     let snapshot = &record.snapshot;
     let model = &snapshot.model;
+    let start = scope.starts[snapshot.name()];
     let nothing = IntervalSet::new();
+    if table.dev && record.forward_only && !has_previews(input) {
+        return nothing;
+    }
+    let known = input.tables.get(table).filter(|_| table.dev || !is_stale_view(input, record));
     let mut end = times.end_or_now();
     if times.capped_by_prod {
         let shown = input.prod.and_then(|prod| prod.models.get(snapshot.name()));
@@ -89,7 +104,8 @@ fn missing_of(
             end = cap;
         }
     }
-    let from = times.start.unwrap_or(earliest).max(start);
+    let asked = if table.dev { times.covered_from } else { times.start };
+    let from = asked.unwrap_or(earliest).max(start);
     if from >= end {
         return nothing;
     }
@@ -111,13 +127,35 @@ fn missing_of(
     })
 }
 
-/// The models that a selection asks for, with what they read; nothing: all.
-fn backfilled(input: &PlanInput<'_>) -> Option<BTreeSet<ModelName>> {
-    if input.options.backfill_models.is_empty() {
+/// Whether forward-only changes are computed in development, into throwaway tables.
+pub(super) fn has_previews(input: &PlanInput<'_>) -> bool {
+    input.options.forward_only || input.settings.plan.enable_preview.unwrap_or(true)
+}
+
+/// A view over physical tables that keeps its name although tables below it are others now: it is
+/// made again when production moves to it.
+fn is_stale_view(input: &PlanInput<'_>, record: &SnapshotRecord) -> bool {
+    let shown = input.prod.and_then(|prod| prod.models.get(record.name()));
+    matches!(record.snapshot.model.kind, ModelKind::View { .. })
+        && record.category == Category::IndirectNonBreaking
+        && !record.forward_only
+        && shown.is_some_and(|shown| shown.snapshot != record.id())
+}
+
+/// The models to compute, with what they read: those asked for; in development those that differ.
+/// Nothing: all.
+pub(super) fn backfilled(input: &PlanInput<'_>, diff: &Diff) -> Option<BTreeSet<ModelName>> {
+    let options = input.options;
+    let mut open: Vec<&ModelName> = options.backfill_models.iter().collect();
+    let differing =
+        !options.environment.is_prod() && !options.include_unmodified && input.purpose == Purpose::Change;
+    if open.is_empty() && differing {
+        open.extend(input.proposed.values().filter(|snapshot| diff.touches(snapshot)).map(|s| s.name()));
+    }
+    if open.is_empty() {
         return None;
     }
     let mut wanted = BTreeSet::new();
-    let mut open: Vec<&ModelName> = input.options.backfill_models.iter().collect();
     while let Some(name) = open.pop() {
         if wanted.insert(name.clone()) {
             open.extend(input.proposed.get(name).into_iter().flat_map(|snapshot| snapshot.upstream()));
@@ -128,20 +166,24 @@ fn backfilled(input: &PlanInput<'_>) -> Option<BTreeSet<ModelName>> {
 
 /// Where the history of each model starts: its own start, else the earliest of its parents', else
 /// one cron tick back.
-fn starts(input: &PlanInput<'_>, times: &Times) -> BTreeMap<ModelName, Timestamp> {
+pub(super) fn starts(
+    input: &PlanInput<'_>,
+    order: &[ModelName],
+    times: &Times,
+) -> BTreeMap<ModelName, Timestamp> {
     let mut starts: BTreeMap<ModelName, Timestamp> = BTreeMap::new();
-    for name in proposed_order(input).unwrap_or_default() {
-        let snapshot = &input.proposed[&name];
+    for name in order {
+        let snapshot = &input.proposed[name];
         let start = own_start(input, snapshot)
             .or_else(|| snapshot.upstream().filter_map(|parent| starts.get(parent).copied()).min())
             .unwrap_or_else(|| default_start(&snapshot.cadence(), times.end_or_now()));
-        starts.insert(name, start);
+        starts.insert(name.clone(), start);
     }
     starts
 }
 
 /// The start that the model's file or the project states.
-pub(super) fn own_start(input: &PlanInput<'_>, snapshot: &Snapshot) -> Option<Timestamp> {
+fn own_start(input: &PlanInput<'_>, snapshot: &Snapshot) -> Option<Timestamp> {
     let text = snapshot.model.start.as_deref()?;
     parse_time(text, input.now).ok().map(|point| point.at)
 }

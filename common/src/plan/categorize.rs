@@ -3,12 +3,12 @@
 //! The rules are SQLMesh's (its categorizer and plan builder, 0.236.4), for its default mode
 //! (`full`): what can't be proven harmless is breaking.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use super::change::Diff;
-use super::{Change, Choice, Environment, PlanError, PlanInput, Purpose, topological};
-use crate::id::{Hasher, ModelName, SnapshotId, Version};
+use super::{Change, Choice, PlanInput};
+use crate::id::{Hasher, ModelName, Version};
 use crate::project::model::{ModelKind, ModelSource};
 use crate::snapshot::{Category, Naming, Previous, Snapshot, SnapshotRecord};
 use crate::sql::{QueryChange, compare};
@@ -17,78 +17,86 @@ use crate::sql::{QueryChange, compare};
 const REMEMBERED: usize = 10;
 
 /// Every proposed model's record, by name; those that the state holds are reused.
-pub(super) struct Categorized {
-    pub(super) records: BTreeMap<ModelName, Arc<SnapshotRecord>>,
-}
+pub(super) type Records = BTreeMap<ModelName, Arc<SnapshotRecord>>;
 
-pub(super) fn categorize(
-    input: &PlanInput<'_>,
-    diff: &Diff,
-    base: Option<&Environment>,
-) -> Result<Categorized, PlanError> {
-    let mut records: BTreeMap<ModelName, Arc<SnapshotRecord>> = BTreeMap::new();
-    for name in proposed_order(input)? {
-        let snapshot = &input.proposed[&name];
+pub(super) fn categorize(input: &PlanInput<'_>, order: &[ModelName], diff: &Diff) -> Records {
+    let unknown = reaching_unknown_columns(input, order, diff);
+    let mut rules = Rules { input, diff, unknown, upstream: BTreeMap::new(), records: BTreeMap::new() };
+    for name in order {
+        let snapshot = &input.proposed[name];
+        rules.note_upstream(snapshot);
         let record = match input.records.get(&snapshot.id) {
             Some(known) => known.clone(),
-            None => Arc::new(new_record(input, diff, base, &records, snapshot)),
+            None => Arc::new(new_record(&rules, snapshot)),
         };
-        records.insert(name, record);
+        rules.records.insert(name.clone(), record);
     }
-    Ok(Categorized { records })
+    rules.records
 }
 
-/// Proposed models, parents first.
-pub(super) fn proposed_order(input: &PlanInput<'_>) -> Result<Vec<ModelName>, PlanError> {
-    let parents = input.proposed.iter().map(|(name, s)| (name, s.parents.iter().collect())).collect();
-    topological(&parents).map_err(|cycle| {
-        let names: Vec<_> = cycle.iter().map(|name| format!("`{name}`")).collect();
-        PlanError::new(
-            "cycle",
-            format!("models read each other in a circle: {}", names.join(", ")),
-            "remove one of the references",
-        )
-    })
+/// What categories follow from.
+struct Rules<'a> {
+    input: &'a PlanInput<'a>,
+    diff: &'a Diff,
+    /// Models that have unknown columns somewhere below: nothing there can be proven safe.
+    unknown: BTreeSet<ModelName>,
+    /// For each model what is new above it, at any distance.
+    upstream: BTreeMap<ModelName, Upstream>,
+    records: Records,
 }
 
-fn new_record(
-    input: &PlanInput<'_>,
-    diff: &Diff,
-    base: Option<&Environment>,
-    records: &BTreeMap<ModelName, Arc<SnapshotRecord>>,
-    snapshot: &Arc<Snapshot>,
-) -> SnapshotRecord {
+/// New snapshots above a model, at any distance.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Upstream {
+    any: bool,
+    all_forward_only: bool,
+    all_metadata: bool,
+}
+
+impl Rules<'_> {
+    fn is_new(&self, record: &SnapshotRecord) -> bool {
+        !self.input.records.contains_key(&record.id())
+    }
+
+    fn note_upstream(&mut self, snapshot: &Snapshot) {
+        let mut above = Upstream { any: false, all_forward_only: true, all_metadata: true };
+        for parent in snapshot.upstream() {
+            let (Some(record), Some(further)) = (self.records.get(parent), self.upstream.get(parent)) else {
+                continue;
+            };
+            above.any |= further.any;
+            above.all_forward_only &= further.all_forward_only;
+            above.all_metadata &= further.all_metadata;
+            if self.is_new(record) {
+                above.any = true;
+                above.all_forward_only &= record.forward_only;
+                above.all_metadata &= record.category == Category::Metadata;
+            }
+        }
+        self.upstream.insert(snapshot.name().clone(), above);
+    }
+}
+
+fn new_record(rules: &Rules<'_>, snapshot: &Arc<Snapshot>) -> SnapshotRecord {
+    let input = rules.input;
     let name = snapshot.name();
-    let old = diff.before.get(name).and_then(|id| input.records.get(id));
-    let category = old.map_or(Category::Breaking, |old| category(input, diff, records, snapshot, old));
+    let old = rules.diff.before.get(name).and_then(|id| input.records.get(id));
+    let (category, forward_only) = match old {
+        Some(old) => category(rules, snapshot, old),
+        None => (Category::Breaking, input.options.forward_only),
+    };
+    let unchanged = matches!(category, Category::IndirectNonBreaking | Category::Metadata);
     let implied = snapshot.fingerprint.to_version();
     let version = match old {
-        _ if snapshot.model.kind.is_symbolic() => implied,
-        Some(old) if category.keeps_version() && !old.snapshot.model.kind.is_symbolic() => old.version,
+        Some(old) if forward_only || unchanged => old.version,
         None if is_forward_only(&snapshot.model.kind) => stable_version(snapshot),
         _ => implied,
     };
+    let is_view = matches!(snapshot.model.kind, ModelKind::View { .. } | ModelKind::Embedded);
     let dev_version = match old {
-        Some(old)
-            if matches!(category, Category::IndirectNonBreaking | Category::Metadata)
-                && !matches!(snapshot.model.kind, ModelKind::View { .. } | ModelKind::Embedded) =>
-        {
-            old.dev_version
-        }
+        Some(old) if unchanged && !is_view => old.dev_version,
         _ => implied,
     };
-    let _ = base;
-    let mut previous = old.map(|old| old.previous.clone()).unwrap_or_default();
-    if let Some(old) = old {
-        previous.push(Previous {
-            id: old.id(),
-            fingerprint: old.snapshot.fingerprint,
-            version: old.version,
-            category: old.category,
-        });
-        let surplus = previous.len().saturating_sub(REMEMBERED);
-        previous.drain(..surplus);
-    }
     let naming = match old {
         // A kept table keeps its name, even when settings changed since.
         Some(old) if old.version == version => old.naming.clone(),
@@ -97,12 +105,25 @@ fn new_record(
     SnapshotRecord {
         snapshot: snapshot.clone(),
         category,
+        forward_only,
         version,
         dev_version,
-        previous,
+        previous: old.map(|old| history(old)).unwrap_or_default(),
         naming,
         created: input.now,
     }
+}
+
+/// The snapshots before one that follows `old`.
+fn history(old: &SnapshotRecord) -> Vec<Previous> {
+    let last = Previous {
+        id: old.id(),
+        fingerprint: old.snapshot.fingerprint,
+        version: old.version,
+        category: old.category,
+    };
+    let surplus = (old.previous.len() + 1).saturating_sub(REMEMBERED);
+    old.previous.iter().skip(surplus).cloned().chain([last]).collect()
 }
 
 /// The kind says that changes keep the table.
@@ -121,25 +142,25 @@ fn stable_version(snapshot: &Snapshot) -> Version {
     )
 }
 
-fn category(
-    input: &PlanInput<'_>,
-    diff: &Diff,
-    records: &BTreeMap<ModelName, Arc<SnapshotRecord>>,
-    new: &Snapshot,
-    old: &SnapshotRecord,
-) -> Category {
-    let breaking_kind = breaking_kind_change(&old.snapshot, new);
-    let own = match diff.changes.get(new.name()) {
-        Some(Change::DirectlyModified) => direct(input, diff, new, &old.snapshot),
-        Some(Change::MetadataUpdated) => Category::Metadata,
-        _ => indirect(diff, records, new),
-    };
-    let forward_only = (input.options.forward_only || is_forward_only(&new.model.kind))
-        && !breaking_kind
-        && !matches!(new.model.source, ModelSource::Seed(_))
-        && input.purpose == Purpose::Change
-        && own != Category::Metadata;
-    if forward_only { Category::ForwardOnly } else { own }
+/// What a change means, and whether it keeps the table all the same.
+fn category(rules: &Rules<'_>, new: &Snapshot, old: &SnapshotRecord) -> (Category, bool) {
+    if breaking_kind_change(&old.snapshot, new) {
+        return (Category::Breaking, false);
+    }
+    let change = rules.diff.changes.get(new.name()).copied();
+    let modified = matches!(change, Some(Change::DirectlyModified | Change::IndirectlyModified));
+    let is_seed = matches!(new.model.source, ModelSource::Seed(_));
+    let asked = rules.input.options.forward_only || (modified && is_forward_only(&new.model.kind));
+    let forward_only = asked && !is_seed;
+    match change {
+        Some(Change::DirectlyModified) => (direct(rules, new, &old.snapshot), forward_only),
+        Some(Change::IndirectlyModified) => {
+            let above = rules.upstream.get(new.name());
+            let inherited = above.is_some_and(|above| above.any && above.all_forward_only);
+            indirect(rules, new, old, forward_only || inherited)
+        }
+        _ => (Category::Metadata, forward_only),
+    }
 }
 
 /// Whether the old table can't serve the new kind.
@@ -151,20 +172,21 @@ fn breaking_kind_change(old: &Snapshot, new: &Snapshot) -> bool {
             && old.model.storage.partitioned_by == new.model.storage.partitioned_by)
 }
 
-fn direct(input: &PlanInput<'_>, diff: &Diff, new: &Snapshot, old: &Snapshot) -> Category {
-    if let Some(choice) = input.options.categorize.get(new.name()) {
+fn direct(rules: &Rules<'_>, new: &Snapshot, old: &Snapshot) -> Category {
+    if let Some(choice) = rules.input.options.categorize.get(new.name()) {
         return match choice {
             Choice::Breaking => Category::Breaking,
             Choice::NonBreaking => Category::NonBreaking,
         };
     }
-    if old.model.kind.name() != new.model.kind.name() || old.model.lookback() != new.model.lookback() {
+    let unlike =
+        old.model.kind.name() != new.model.kind.name() || old.model.lookback() != new.model.lookback();
+    if unlike || rules.unknown.contains(new.name()) {
         return Category::Breaking;
     }
     match (&old.model.source, &new.model.source) {
         (ModelSource::Seed(_), ModelSource::Seed(_)) => seed(old, new),
         (ModelSource::External, ModelSource::External) => external(old, new),
-        _ if downstream_has_unknown_columns(input, diff, new) => Category::Breaking,
         _ => query(old, new),
     }
 }
@@ -174,9 +196,18 @@ fn query(old: &Snapshot, new: &Snapshot) -> Category {
         return Category::Breaking;
     };
     match compare(&was, &is) {
+        QueryChange::Equal if !keeps_columns(old, new) => Category::Breaking,
         QueryChange::Equal | QueryChange::Additive => Category::NonBreaking,
         QueryChange::Other => Category::Breaking,
     }
+}
+
+/// Whether the old columns are still there in their order, as far as both are known: the same text
+/// selects others when a star stands for others.
+fn keeps_columns(old: &Snapshot, new: &Snapshot) -> bool {
+    let (Some(was), Some(is)) = (&old.columns, &new.columns) else { return true };
+    let mut left = is.iter();
+    was.iter().all(|column| left.any(|other| other.name == column.name))
 }
 
 /// A seed's change is harmless when all old columns keep their values.
@@ -197,42 +228,70 @@ fn external(old: &Snapshot, new: &Snapshot) -> Category {
     if kept { Category::NonBreaking } else { Category::Breaking }
 }
 
-/// Whether any model below has columns that aren't known: then nothing below can be proven safe.
-fn downstream_has_unknown_columns(input: &PlanInput<'_>, diff: &Diff, new: &Snapshot) -> bool {
-    let mut below = std::collections::BTreeSet::from([new.name()]);
-    let Ok(order) = proposed_order(input) else { return true };
-    for name in &order {
+/// Models that lack columns themselves, or that change a model further down that lacks them.
+fn reaching_unknown_columns(input: &PlanInput<'_>, order: &[ModelName], diff: &Diff) -> BTreeSet<ModelName> {
+    let mut found = BTreeSet::new();
+    for name in order.iter().rev() {
         let snapshot = &input.proposed[name];
-        if !below.contains(name) && snapshot.parents.iter().any(|parent| below.contains(parent)) {
-            below.insert(snapshot.name());
-            let affected = diff.changes.get(name).is_some_and(|change| *change == Change::IndirectlyModified);
-            if affected && snapshot.columns.is_none() {
-                return true;
-            }
+        let lacks = snapshot.columns.is_none();
+        let indirectly = diff.changes.get(name) == Some(&Change::IndirectlyModified);
+        if (lacks && indirectly) || found.contains(name) {
+            found.extend(snapshot.upstream().cloned());
+        }
+        if lacks {
+            found.insert(name.clone());
         }
     }
-    false
+    found
 }
 
 /// What an upstream change means for a model that didn't change itself.
-fn indirect(diff: &Diff, records: &BTreeMap<ModelName, Arc<SnapshotRecord>>, new: &Snapshot) -> Category {
-    let materialized = matches!(new.model.kind, ModelKind::View { materialized: true });
-    let upstream = || new.upstream().filter_map(|parent| records.get(parent).map(|record| (parent, record)));
-    let changed = upstream().filter(|(parent, record)| {
-        let before: Option<&SnapshotId> = diff.before.get(*parent);
-        before != Some(&record.id())
-    });
-    let categories: Vec<Category> = changed.map(|(_, record)| record.category).collect();
-    let any = |wanted: &[Category]| categories.iter().any(|category| wanted.contains(category));
-    if any(&[Category::Breaking, Category::IndirectBreaking]) {
+fn indirect(rules: &Rules<'_>, new: &Snapshot, old: &SnapshotRecord, forward_only: bool) -> (Category, bool) {
+    if matches!(new.model.kind, ModelKind::View { materialized: true }) && !forward_only {
+        // A materialized view takes long to fill: a new one is made aside and switched to.
+        return (Category::IndirectBreaking, false);
+    }
+    let parents = new.upstream().filter_map(|parent| rules.records.get(parent));
+    let fresh: Vec<Category> =
+        parents.filter(|parent| rules.is_new(parent)).map(|parent| parent.category).collect();
+    let category = if fresh.iter().any(|category| is_breaking(*category)) {
         Category::IndirectBreaking
-    } else if !categories.is_empty() && categories.iter().all(|category| *category == Category::Metadata) {
+    } else if fresh.is_empty() {
+        orphaned(rules, new, old)
+    } else if rules.upstream.get(new.name()).is_some_and(|above| above.all_metadata) {
         Category::Metadata
-    } else if materialized {
-        Category::IndirectBreaking
-    } else if !categories.is_empty() && categories.iter().all(|category| *category == Category::ForwardOnly) {
-        Category::ForwardOnly
     } else {
         Category::IndirectNonBreaking
+    };
+    (category, forward_only)
+}
+
+fn is_breaking(category: Category) -> bool {
+    matches!(category, Category::Breaking | Category::IndirectBreaking)
+}
+
+/// For a model none of whose parents is new, because each changed in a plan of its own: what
+/// happened to them since the model was planned before.
+fn orphaned(rules: &Rules<'_>, new: &Snapshot, old: &SnapshotRecord) -> Category {
+    let mut worst = None;
+    for parent in new.upstream() {
+        let Some(record) = rules.records.get(parent) else { continue };
+        let seen = rules.diff.before.get(parent).filter(|_| old.snapshot.parents.contains(parent));
+        let Some(seen) = seen else { return Category::IndirectBreaking };
+        if *seen == record.id() {
+            continue;
+        }
+        let Some(at) = record.previous.iter().position(|previous| previous.id == *seen) else {
+            return Category::IndirectBreaking;
+        };
+        let since = record.previous[at + 1..].iter().map(|previous| previous.category);
+        for category in since.chain([record.category]) {
+            match category {
+                category if is_breaking(category) => return Category::IndirectBreaking,
+                Category::Metadata => worst = worst.or(Some(Category::Metadata)),
+                _ => worst = Some(Category::IndirectNonBreaking),
+            }
+        }
     }
+    worst.unwrap_or(Category::IndirectBreaking)
 }

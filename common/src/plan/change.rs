@@ -37,6 +37,13 @@ pub(super) struct Diff {
     pub(super) external_before: BTreeSet<ModelName>,
 }
 
+impl Diff {
+    /// Whether the model's identity differs, also where nothing of it is worth showing.
+    pub(super) fn touches(&self, snapshot: &Snapshot) -> bool {
+        self.before.get(snapshot.name()) != Some(&snapshot.id)
+    }
+}
+
 /// Compares what a project says with what an environment shows.
 pub(super) fn diff(
     proposed: &ByName,
@@ -76,8 +83,6 @@ fn between(old: &Snapshot, new: &Snapshot) -> Change {
     let metadata_only = metadata_only(old, new);
     if was.data != is.data && !metadata_only {
         Change::DirectlyModified
-    } else if metadata_only {
-        Change::MetadataUpdated
     } else if was.parent_data != is.parent_data {
         Change::IndirectlyModified
     } else if was.metadata != is.metadata {

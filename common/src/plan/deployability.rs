@@ -4,10 +4,9 @@
 //! Rules as SQLMesh's deployability index (0.236.4).
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Arc;
 
-use super::categorize::{is_forward_only, proposed_order};
-use super::change::Diff;
+use super::categorize::{Records, is_forward_only};
+use super::options::Times;
 use super::{PlanInput, Tables};
 use crate::id::ModelName;
 use crate::interval::Timestamp;
@@ -17,13 +16,16 @@ use crate::snapshot::{Category, SnapshotRecord};
 /// The table of each model that has one.
 pub(super) fn tables(
     input: &PlanInput<'_>,
-    records: &BTreeMap<ModelName, Arc<SnapshotRecord>>,
-    diff: &Diff,
-    is_dev: bool,
-    start: Option<Timestamp>,
+    order: &[ModelName],
+    records: &Records,
+    starts: &BTreeMap<ModelName, Timestamp>,
+    times: &Times,
 ) -> Tables {
-    let _ = diff;
-    let throwaway = if is_dev { throwaways(input, records, start) } else { BTreeSet::new() };
+    let throwaway = if input.options.environment.is_prod() {
+        BTreeSet::new()
+    } else {
+        throwaways(input, order, records, starts, times.covered_from)
+    };
     records
         .iter()
         .filter(|(_, record)| !record.snapshot.model.kind.is_symbolic())
@@ -34,23 +36,25 @@ pub(super) fn tables(
 /// Models whose environment reads a throwaway table.
 fn throwaways(
     input: &PlanInput<'_>,
-    records: &BTreeMap<ModelName, Arc<SnapshotRecord>>,
-    start: Option<Timestamp>,
+    order: &[ModelName],
+    records: &Records,
+    starts: &BTreeMap<ModelName, Timestamp>,
+    from: Option<Timestamp>,
 ) -> BTreeSet<ModelName> {
     let mut throwaway = BTreeSet::new();
-    // What children may be: a model that isn't deployable makes its children not deployable,
-    // unless production reads it already.
-    let mut taints: BTreeSet<ModelName> = BTreeSet::new();
+    // Models that keep those below them from being deployable.
+    let mut taints: BTreeSet<&ModelName> = BTreeSet::new();
     let live: BTreeSet<_> =
         input.prod.into_iter().flat_map(|prod| prod.models.values().map(|model| model.snapshot)).collect();
-    for name in proposed_order(input).unwrap_or_default() {
-        let Some(record) = records.get(&name) else { continue };
+    for name in order {
+        let record = &records[name];
         let snapshot = &record.snapshot;
-        let tainted = snapshot.upstream().any(|parent| taints.contains(parent));
         let kind = &snapshot.model.kind;
-        let keeps_table = matches!(record.category, Category::ForwardOnly | Category::IndirectNonBreaking)
+        let tainted = snapshot.upstream().any(|parent| taints.contains(parent));
+        let keeps_table = (record.forward_only && record.category != Category::Metadata)
+            || record.category == Category::IndirectNonBreaking
             || (is_forward_only(kind) && record.category != Category::Metadata);
-        let valid = valid_start(input, record, start);
+        let valid = valid_start(input, record, starts[name], from);
         let deployable = !tainted && !keeps_table && valid;
         let done = input.tables.get(&record.table(false)).is_some_and(|known| !known.done.is_empty());
         let view = matches!(kind, ModelKind::View { .. } | ModelKind::Embedded);
@@ -60,27 +64,26 @@ fn throwaways(
         if !representative {
             throwaway.insert(name.clone());
         }
-        if !deployable && (!representative || !valid) {
+        if tainted || !representative || !valid {
             taints.insert(name);
         }
     }
     throwaway
 }
 
-/// A table that depends on its own past can only be taken over when it starts at its beginning.
-fn valid_start(input: &PlanInput<'_>, record: &SnapshotRecord, start: Option<Timestamp>) -> bool {
-    let Some(asked) = start else { return true };
+/// A table that depends on its own past can only be taken over when nothing before the start is
+/// left out.
+fn valid_start(
+    input: &PlanInput<'_>,
+    record: &SnapshotRecord,
+    own: Timestamp,
+    from: Option<Timestamp>,
+) -> bool {
     let snapshot = &record.snapshot;
-    if !snapshot.depends_on_past() {
-        return true;
-    }
+    let Some(from) = from.filter(|_| snapshot.depends_on_past()) else { return true };
     let unit = snapshot.interval_unit();
-    let done = input.tables.get(&record.table(false)).and_then(|known| known.done.hull());
-    match done {
-        Some(done) => done.end >= asked,
-        None => match super::backfill::own_start(input, snapshot) {
-            Some(own) => unit.floor(own) >= asked,
-            None => true,
-        },
-    }
+    let first = unit.ceil(own);
+    let done = input.tables.get(&record.table(false)).into_iter().flat_map(|known| known.done.ranges());
+    let missing_from = done.filter(|range| range.start <= first).map(|range| range.end).max();
+    missing_from.unwrap_or(first).max(first) >= unit.floor(from)
 }

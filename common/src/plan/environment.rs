@@ -6,7 +6,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use super::change::Diff;
-use super::{Change, Plan, PlanError, PlanInput};
+use super::{PlanError, PlanInput, Purpose};
 use crate::id::{EnvironmentName, ModelName, PlanId, SnapshotId};
 use crate::interval::Timestamp;
 use crate::project::model::ModelKind;
@@ -76,23 +76,26 @@ pub(super) fn target(
     records: &BTreeMap<ModelName, Arc<SnapshotRecord>>,
     tables: &Tables,
     diff: &Diff,
-    base: Option<&Environment>,
 ) -> BTreeMap<ModelName, EnvironmentModel> {
-    let is_prod = input.options.environment.is_prod();
+    let options = input.options;
+    let all =
+        options.environment.is_prod() || (options.include_unmodified && options.backfill_models.is_empty());
     let promoted_before: BTreeSet<&ModelName> = match input.current {
         Some(current) => {
             current.models.iter().filter(|(_, m)| m.view.is_some()).map(|(name, _)| name).collect()
         }
         None => BTreeSet::new(),
     };
-    let _ = base;
     records
         .iter()
         .map(|(name, record)| {
             let model = &record.snapshot.model;
-            let modified = diff.changes.get(name).is_some_and(|change| *change != Change::Unchanged);
-            let promoted =
-                is_prod || input.options.include_unmodified || modified || promoted_before.contains(name);
+            let differs = input.purpose == Purpose::Change
+                && match options.backfill_models.as_slice() {
+                    [] => diff.touches(&record.snapshot),
+                    selected => selected.contains(name),
+                };
+            let promoted = all || differs || promoted_before.contains(name);
             let table = tables.get(name).cloned();
             let relation = table.as_ref().map(|table| record.relation(table.dev));
             let view = (promoted && table.is_some())
@@ -111,12 +114,13 @@ pub(super) fn target(
 }
 
 /// A new development environment that differs in nothing is a mistake.
-pub(super) fn refuse_empty_new(input: &PlanInput<'_>, plan: &Plan) -> Result<(), PlanError> {
+pub(super) fn refuse_empty_new(input: &PlanInput<'_>, differs: bool) -> Result<(), PlanError> {
     let new = input.current.is_none() && !input.options.environment.is_prod();
-    if new && !plan.has_changes && !input.options.include_unmodified {
+    let asked = input.options.include_unmodified || !input.options.backfill_models.is_empty();
+    if new && !differs && !asked {
         return Err(PlanError::new(
             "no-changes",
-            format!("nothing differs from production, so `{}` would be empty", plan.environment),
+            format!("nothing differs from production, so `{}` would be empty", input.options.environment),
             "change a model first, or give --include-unmodified",
         ));
     }

@@ -178,17 +178,28 @@ pub struct Planned {
 /// [`PlanError`] when options contradict each other or the state, or the target is a development
 /// environment and nothing differs.
 pub fn plan(input: &PlanInput<'_>) -> Result<Planned, PlanError> {
-    let times = options::resolve_times(input)?;
+    let options = match input.purpose {
+        Purpose::Change => input.options.with_defaults(input.settings),
+        Purpose::Run => input.options.clone(),
+    };
+    let input = &PlanInput { options: &options, ..*input };
+    let order = proposed_order(input)?;
     let base = environment::baseline(input)?;
     let diff = change::diff(input.proposed, base, input.records);
     refuse_removed_but_read(input.proposed, &diff)?;
-    let categorized = categorize::categorize(input, &diff, base)?;
-    let records = &categorized.records;
-    let is_dev = !input.options.environment.is_prod();
-    let tables = deployability::tables(input, records, &diff, is_dev, times.start);
-    let target = environment::target(input, records, &tables, &diff, base);
-    let has_changes = diff.changes.values().any(|change| *change != Change::Unchanged);
-    let windows = backfill::windows(input, records, &tables, &times);
+    let differs = diff.changes.values().any(|change| *change == Change::Removed)
+        || input.proposed.values().any(|snapshot| diff.touches(snapshot));
+    if input.purpose == Purpose::Change {
+        environment::refuse_empty_new(input, differs)?;
+    }
+    let backfilled = backfill::backfilled(input, &diff);
+    let times = options::resolve_times(input, &diff, backfilled.as_ref())?;
+    let records = &categorize::categorize(input, &order, &diff);
+    let starts = backfill::starts(input, &order, &times);
+    let tables = deployability::tables(input, &order, records, &starts, &times);
+    let target = environment::target(input, records, &tables, &diff);
+    let scope = backfill::Scope { times: &times, starts: &starts, backfilled: backfilled.as_ref() };
+    let windows = backfill::windows(input, &scope, records, &tables);
     let mut models = Vec::with_capacity(diff.changes.len());
     for (name, change) in &diff.changes {
         let Some(record) = records.get(name) else {
@@ -210,15 +221,25 @@ pub fn plan(input: &PlanInput<'_>) -> Result<Planned, PlanError> {
         models,
         target,
         new_snapshots: new_records.iter().map(|record| record.id()).collect(),
-        has_changes,
+        has_changes: differs || input.current.is_none(),
         empty_backfill: input.options.empty_backfill,
         layout: layout(input.settings, records.values()),
     };
-    if input.purpose == Purpose::Change {
-        environment::refuse_empty_new(input, &plan)?;
-    }
     plan.id = identity(&plan);
     Ok(Planned { plan, new_records })
+}
+
+/// Proposed models, parents first.
+fn proposed_order(input: &PlanInput<'_>) -> Result<Vec<ModelName>, PlanError> {
+    let parents = input.proposed.iter().map(|(name, s)| (name, s.parents.iter().collect())).collect();
+    topological(&parents).map_err(|cycle| {
+        let names: Vec<_> = cycle.iter().map(|name| format!("`{name}`")).collect();
+        PlanError::new(
+            "cycle",
+            format!("models read each other in a circle: {}", names.join(", ")),
+            "remove one of the references",
+        )
+    })
 }
 
 impl Plan {
@@ -298,7 +319,7 @@ fn planned(
         name: name.clone(),
         kind: snapshot.model.kind.name().to_owned(),
         change,
-        category: (change != Change::Unchanged).then_some(record.category),
+        category: (change != Change::Unchanged).then(|| record.shown_category()),
         snapshot: Some(snapshot.id),
         create: table.is_some() && !created,
         batches: BatchRule { unit: snapshot.interval_unit(), size: snapshot.model.batch_size() },
@@ -320,7 +341,7 @@ fn refuse_removed_but_read(proposed: &ByName, diff: &change::Diff) -> Result<(),
         .map(|(name, _)| name)
         .collect();
     for (name, snapshot) in proposed {
-        if let Some(parent) = snapshot.parents.iter().find(|parent| gone.contains(parent)) {
+        if let Some(parent) = snapshot.foreign.iter().find(|parent| gone.contains(parent)) {
             return Err(PlanError::new(
                 "removed-model-in-use",
                 format!("`{parent}` was removed but `{name}` still reads it"),

@@ -1,12 +1,17 @@
 //! What a user may ask of a plan, and the times that it implies.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Environment, PlanError, PlanInput, Purpose};
+use super::categorize::is_forward_only;
+use super::change::Diff;
+use super::{PlanError, PlanInput, Purpose};
 use crate::id::{EnvironmentName, ModelName};
-use crate::interval::{Timestamp, parse_time};
+use crate::interval::{IntervalUnit, Timestamp, parse_time};
+use crate::project::Settings;
+use crate::snapshot::Snapshot;
 
 /// A user's own choice of what a change means.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -63,6 +68,14 @@ pub struct PlanOptions {
 }
 
 impl PlanOptions {
+    /// These options, with what the project's settings say where they are silent.
+    pub(super) fn with_defaults(&self, settings: &Settings) -> Self {
+        let mut options = self.clone();
+        options.forward_only |= settings.plan.forward_only;
+        options.include_unmodified |= settings.plan.include_unmodified;
+        options
+    }
+
     /// Nothing but the environment.
     pub fn new(environment: EnvironmentName) -> Self {
         Self {
@@ -86,8 +99,10 @@ impl PlanOptions {
 /// The times of a plan, as points.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Times {
-    /// The asked start.
+    /// The asked start, or that of previews.
     pub(super) start: Option<Timestamp>,
+    /// Where what a development environment covers starts, unless at the beginning.
+    pub(super) covered_from: Option<Timestamp>,
     /// The asked end (exclusive), or the end of what production has.
     pub(super) end: Option<Timestamp>,
     /// The "now".
@@ -103,8 +118,12 @@ impl Times {
     }
 }
 
-/// Reads the options' times.
-pub(super) fn resolve_times(input: &PlanInput<'_>) -> Result<Times, PlanError> {
+/// Reads the options' times. `backfilled` are the models that will be computed, if not all.
+pub(super) fn resolve_times(
+    input: &PlanInput<'_>,
+    diff: &Diff,
+    backfilled: Option<&BTreeSet<ModelName>>,
+) -> Result<Times, PlanError> {
     let options = input.options;
     let execution = match &options.execution_time {
         Some(text) => time("execution-time", text, input.now)?.at,
@@ -124,14 +143,14 @@ pub(super) fn resolve_times(input: &PlanInput<'_>) -> Result<Times, PlanError> {
     let start = options.start.as_deref().map(|text| time("start", text, execution)).transpose()?;
     let end = options.end.as_deref().map(|text| time("end", text, execution)).transpose()?;
     let end_point = end.map(crate::interval::TimePoint::exclusive);
-    if let (Some(start), Some(end)) = (start, end_point) {
-        if start.at >= end {
-            return Err(PlanError::new(
-                "times-turned-round",
-                format!("the start {} is not before the end {}", start.at, end),
-                "give a --start that is before --end",
-            ));
-        }
+    if let (Some(start), Some(end)) = (start, end_point)
+        && start.at >= end
+    {
+        return Err(PlanError::new(
+            "times-turned-round",
+            format!("the start {} is not before the end {}", start.at, end),
+            "give a --start that is before --end",
+        ));
     }
     if let Some(end) = end.filter(|end| end.at > execution) {
         return Err(PlanError::new(
@@ -151,8 +170,46 @@ pub(super) fn resolve_times(input: &PlanInput<'_>) -> Result<Times, PlanError> {
         || input.purpose == Purpose::Run
         || end_point.is_some()
         || options.execution_time.is_some();
-    let end = end_point.or_else(|| if unbounded { None } else { prod_end(input.prod, input) });
-    Ok(Times { start: start.map(|point| point.at), end, execution, capped_by_prod: !unbounded })
+    let end = end_point
+        .or_else(|| if unbounded { None } else { prod_end(input, backfilled).map(|end| end.min(execution)) });
+    let start = start.map(|point| point.at).or_else(|| preview_start(input, diff, backfilled, execution));
+    let dev_run = input.purpose == Purpose::Run && !options.environment.is_prod();
+    let covered_from = start.or_else(|| input.current.filter(|_| dev_run).map(|current| current.start));
+    Ok(Times { start, covered_from, end, execution, capped_by_prod: !unbounded })
+}
+
+/// Where a development plan with forward-only changes starts unless it is told: such changes are
+/// only previewed, over the last interval that production has.
+fn preview_start(
+    input: &PlanInput<'_>,
+    diff: &Diff,
+    backfilled: Option<&BTreeSet<ModelName>>,
+    execution: Timestamp,
+) -> Option<Timestamp> {
+    let options = input.options;
+    if options.environment.is_prod() || input.purpose == Purpose::Run {
+        return None;
+    }
+    let touched = || input.proposed.values().filter(|snapshot| diff.touches(snapshot));
+    let previews = super::backfill::has_previews(input)
+        && touched().any(|snapshot| is_forward_only(&snapshot.model.kind));
+    if !options.forward_only && !previews {
+        return None;
+    }
+    let yesterday = IntervalUnit::Day.prev(IntervalUnit::Day.floor(execution));
+    let end = if options.run { None } else { prod_end(input, backfilled) };
+    let Some(end) = end else { return Some(yesterday) };
+    let selected = |snapshot: &&Arc<Snapshot>| match options.backfill_models.as_slice() {
+        [] => diff.touches(snapshot),
+        models => models.contains(snapshot.name()),
+    };
+    let last = |snapshot: &Arc<Snapshot>| {
+        let shown = input.prod.and_then(|prod| prod.models.get(snapshot.name()));
+        let own = shown.and_then(|shown| super::backfill::done_end(input, shown));
+        let unit = snapshot.interval_unit();
+        unit.prev(unit.floor(own.unwrap_or_else(|| snapshot.cadence().floor(end))))
+    };
+    input.proposed.values().filter(selected).map(last).min().or(Some(yesterday))
 }
 
 fn time(flag: &str, text: &str, now: Timestamp) -> Result<crate::interval::TimePoint, PlanError> {
@@ -165,8 +222,9 @@ fn time(flag: &str, text: &str, now: Timestamp) -> Result<crate::interval::TimeP
     })
 }
 
-/// The latest point that production has computed, over all its models but seeds.
-fn prod_end(prod: Option<&Environment>, input: &PlanInput<'_>) -> Option<Timestamp> {
-    let models = prod?.models.values().filter(|model| model.kind != "SEED");
-    models.filter_map(|model| super::backfill::done_end(input, model)).max()
+/// The latest point that production has computed, over the models in question but seeds.
+fn prod_end(input: &PlanInput<'_>, backfilled: Option<&BTreeSet<ModelName>>) -> Option<Timestamp> {
+    let asked = |name: &ModelName| backfilled.is_none_or(|wanted| wanted.contains(name));
+    let models = input.prod?.models.iter().filter(|(name, model)| model.kind != "SEED" && asked(name));
+    models.filter_map(|(_, model)| super::backfill::done_end(input, model)).max()
 }

@@ -6,19 +6,17 @@ use petgraph::graph::DiGraph;
 
 use crate::id::ModelName;
 
-/// Names in topological order, parents first; ties in name order, so the order is the same for the
-/// same graph. `Err` holds the names of one cycle, in its order.
+/// Names in topological order, parents first; the same order for the same graph.
 ///
 /// Edges to names that aren't keys, and to oneself, are left out.
 ///
 /// # Errors
-/// The names along one cycle.
+/// The names of the smallest group of models that read each other in a circle, sorted.
 pub fn topological(
     parents: &BTreeMap<&ModelName, Vec<&ModelName>>,
 ) -> Result<Vec<ModelName>, Vec<ModelName>> {
     let mut graph = DiGraph::<&ModelName, ()>::with_capacity(parents.len(), parents.len() * 2);
-    // Added in reverse name order: petgraph's walk is depth-first from the last node, so this keeps
-    // neighbours in name order where the graph leaves a choice.
+    // Nodes and edges are added in name order: the walk, and so the result, depends on that only.
     let index: BTreeMap<&ModelName, _> = parents.keys().map(|name| (*name, graph.add_node(name))).collect();
     for (child, uppers) in parents {
         for upper in uppers {

@@ -11,9 +11,12 @@ pub(crate) fn did_you_mean(word: &str, candidates: &[&str]) -> String {
 /// The candidate nearest to a word, if one is near enough to be meant.
 pub(crate) fn nearest<'a>(word: &str, candidates: &[&'a str]) -> Option<&'a str> {
     let word = word.to_ascii_lowercase();
-    let limit = (word.chars().count() / 3).max(1) + 1;
+    let length = word.chars().count();
+    let limit = (length / 3).max(1) + 1;
     candidates
         .iter()
+        // Cheap to see: a difference in length has to be made up letter by letter.
+        .filter(|candidate| candidate.chars().count().abs_diff(length) <= limit)
         .map(|candidate| (distance(&word, &candidate.to_ascii_lowercase()), *candidate))
         .filter(|(distance, candidate)| *distance <= limit && *distance < candidate.len())
         .min_by_key(|(distance, _)| *distance)

@@ -30,6 +30,10 @@ struct Analysis {
     columns: Option<Vec<ColumnDef>>,
     /// Its macros ask for the columns of other models, or its query has a star.
     needs_schemas: bool,
+    /// Hashes of the model's own.
+    settings: Hash128,
+    data: Hash128,
+    metadata: Hash128,
 }
 
 /// Builds the snapshots of a project, with findings about its SQL. A model that can't be understood
@@ -39,11 +43,12 @@ pub fn build(project: &Project) -> (Snapshots, Vec<Diagnostic>) {
     let analysed: Vec<(&Model, Result<Analysis, Vec<Diagnostic>>)> =
         project.models.par_iter().map(|model| (model, analyse(project, model))).collect();
     let mut findings = Vec::new();
+    let mut unknown = UnknownTables { names: &names, hints: BTreeMap::new() };
     let mut known: BTreeMap<&ModelName, (&Model, Analysis)> = BTreeMap::new();
     for (model, analysis) in analysed {
         match analysis {
             Ok(analysis) => {
-                findings.extend(unknown_parents(model, &analysis, &names));
+                unknown.note(model, &analysis, &mut findings);
                 known.insert(&model.name, (model, analysis));
             }
             Err(mistakes) => findings.extend(mistakes),
@@ -60,13 +65,12 @@ pub fn build(project: &Project) -> (Snapshots, Vec<Diagnostic>) {
     let mut snapshots = Snapshots { by_name: BTreeMap::new(), order: Vec::with_capacity(order.len()) };
     for name in order {
         let Some((model, mut analysis)) = known.remove(&name) else { continue };
-        if analysis.needs_schemas
-            && let Err(mistakes) = resolve_columns(model, &mut analysis, &snapshots.by_name)
-        {
+        let from_above = analysis.needs_schemas;
+        if from_above && let Err(mistakes) = resolve_columns(model, &mut analysis, &snapshots.by_name) {
             findings.extend(mistakes);
             continue;
         }
-        let snapshot = finish(model, analysis, &names, &snapshots.by_name);
+        let snapshot = finish(model, analysis, from_above, &names, &snapshots.by_name);
         snapshots.by_name.insert(name.clone(), Arc::new(snapshot));
         snapshots.order.push(name);
     }
@@ -77,8 +81,17 @@ fn analyse(project: &Project, model: &Model) -> Result<Analysis, Vec<Diagnostic>
     let (env, asks) = environment(project, model);
     let mut parents: BTreeSet<ModelName> = model.depends_on.iter().cloned().collect();
     parents.extend(asks.iter().cloned());
-    let mut analysis =
-        Analysis { env, parents, canonical: Hash128::default(), columns: None, needs_schemas: false };
+    let settings = fingerprint::settings(model, &env);
+    let mut analysis = Analysis {
+        settings,
+        data: fingerprint::data(model, settings),
+        metadata: fingerprint::metadata(model, &env),
+        env,
+        parents,
+        canonical: Hash128::default(),
+        columns: None,
+        needs_schemas: false,
+    };
     if !asks.is_empty() {
         // Rendered once the columns of the models that it asks for are known.
         analysis.needs_schemas = true;
@@ -121,7 +134,7 @@ fn understand(model: &Model, analysis: &mut Analysis) -> Result<(), Vec<Diagnost
 
 /// Columns that need those of parents, and models whose macros ask for them.
 fn resolve_columns(model: &Model, analysis: &mut Analysis, known: &ByName) -> Result<(), Vec<Diagnostic>> {
-    let (_, asks) = (&analysis.env, asked(model, &analysis.env));
+    let asks = asked(model, &analysis.env);
     if !asks.is_empty() {
         for name in asks {
             if let Some(columns) = known.get(&name).and_then(|snapshot| snapshot.columns.clone()) {
@@ -204,20 +217,32 @@ fn properties(model: &Model) -> impl Iterator<Item = &str> {
         .map(String::as_str)
 }
 
-fn finish(model: &Model, analysis: Analysis, names: &BTreeSet<&ModelName>, known: &ByName) -> Snapshot {
-    let settings = fingerprint::settings(model, &analysis.env);
-    let parents: Vec<ModelName> =
-        analysis.parents.into_iter().filter(|parent| names.contains(parent)).collect();
+/// `from_above`: what it selects depends on the columns of what it reads.
+fn finish(
+    model: &Model,
+    mut analysis: Analysis,
+    from_above: bool,
+    names: &BTreeSet<&ModelName>,
+    known: &ByName,
+) -> Snapshot {
+    let mut data = analysis.data;
+    if from_above {
+        // Other columns above are another query here, though its text is the same.
+        analysis.canonical = fingerprint::expanded(analysis.canonical, analysis.columns.as_deref());
+        data = fingerprint::combine_two("expanded-data/v1", data, analysis.canonical);
+    }
+    let (parents, foreign): (Vec<ModelName>, Vec<ModelName>) =
+        analysis.parents.into_iter().partition(|parent| names.contains(parent));
     let upstream: Vec<(&ModelName, Fingerprint)> =
         parents.iter().filter_map(|parent| Some((parent, known.get(parent)?.fingerprint))).collect();
-    let data = upstream.iter().map(|(name, parent)| (*name, parent.to_version().to_string()));
+    let versions = upstream.iter().map(|(name, parent)| (*name, parent.to_version().to_string()));
     let metadata = upstream
         .iter()
         .map(|(name, parent)| (*name, format!("{}{}", parent.metadata, parent.parent_metadata)));
     let fingerprint = Fingerprint {
-        data: fingerprint::data(model, settings),
-        metadata: fingerprint::metadata(model, &analysis.env),
-        parent_data: fingerprint::combine("parents/v1", data),
+        data,
+        metadata: analysis.metadata,
+        parent_data: fingerprint::combine("parents/v1", versions),
         parent_metadata: fingerprint::combine("parent-metadata/v1", metadata),
     };
     Snapshot {
@@ -225,29 +250,49 @@ fn finish(model: &Model, analysis: Analysis, names: &BTreeSet<&ModelName>, known
         model: Arc::new(model.clone()),
         env: analysis.env,
         parents,
+        foreign,
         columns: analysis.columns,
         fingerprint,
-        settings,
+        settings: analysis.settings,
         canonical: analysis.canonical,
     }
 }
 
+/// How many unknown tables are compared with all names for a hint: each costs a look at every model.
+const HINTED: usize = 20;
+
 /// Tables that are neither models nor declared external: taken as external, as SQLMesh does, but a
 /// misspelt name looks just so.
-fn unknown_parents(model: &Model, analysis: &Analysis, names: &BTreeSet<&ModelName>) -> Vec<Diagnostic> {
-    let unknown = analysis.parents.iter().filter(|parent| !names.contains(parent));
-    unknown
-        .map(|parent| {
+struct UnknownTables<'a> {
+    names: &'a BTreeSet<&'a ModelName>,
+    hints: BTreeMap<ModelName, String>,
+}
+
+impl UnknownTables<'_> {
+    fn note(&mut self, model: &Model, analysis: &Analysis, findings: &mut Vec<Diagnostic>) {
+        for parent in analysis.parents.iter().filter(|parent| !self.names.contains(parent)) {
             let message = format!("`{parent}` is not a model: it is taken as an external table");
-            let all: Vec<&str> = names.iter().map(|name| name.as_str()).collect();
-            let near = suggest::nearest(parent.as_str(), &all);
-            let hint = match near {
-                Some(near) => format!("did you mean `{near}`? otherwise declare it in external_models.yaml"),
-                None => "declare it in external_models.yaml, so that its columns are known".to_owned(),
-            };
-            Diagnostic::warning("unknown-table", model.location.clone(), message).hint(hint)
-        })
-        .collect()
+            let finding = Diagnostic::warning("unknown-table", model.location.clone(), message);
+            findings.push(finding.hint(self.hint(parent)));
+        }
+    }
+
+    fn hint(&mut self, unknown: &ModelName) -> String {
+        let plain = "declare it in external_models.yaml, so that its columns are known".to_owned();
+        if let Some(hint) = self.hints.get(unknown) {
+            return hint.clone();
+        }
+        if self.hints.len() >= HINTED {
+            return plain;
+        }
+        let all: Vec<&str> = self.names.iter().map(|name| name.as_str()).collect();
+        let hint = match suggest::nearest(unknown.as_str(), &all) {
+            Some(near) => format!("did you mean `{near}`? otherwise declare it in external_models.yaml"),
+            None => plain,
+        };
+        self.hints.insert(unknown.clone(), hint.clone());
+        hint
+    }
 }
 
 fn cycle_finding(cycle: &[ModelName], known: &BTreeMap<&ModelName, (&Model, Analysis)>) -> Diagnostic {

@@ -5,8 +5,9 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::unit;
 use crate::id::{Hash128, Hasher, ModelName, SnapshotId, Version};
-use crate::project::model::{Audit, Code, Model, ModelKind, ModelSource};
+use crate::project::model::{Audit, Code, ColumnDef, Model, ModelKind, ModelSource};
 use crate::project::render::RenderEnv;
 
 /// The four hashes of a snapshot.
@@ -56,14 +57,14 @@ pub(super) fn settings(model: &Model, env: &RenderEnv) -> Hash128 {
         hash.add("kind_dialect", model.dialect.name());
     }
     hash.add("lookback", model.lookback().to_string());
-    add_json(&mut hash, "partitioned_by", &model.storage.partitioned_by);
+    partitions(&mut hash, model);
     add_json(&mut hash, "clustered_by", &model.storage.clustered_by);
     add_json(&mut hash, "table_format", &model.storage.table_format);
     add_json(&mut hash, "storage_format", &model.storage.storage_format);
     add_json(&mut hash, "physical_properties", &model.storage.physical_properties);
     add_json(&mut hash, "stamp", &model.stamp);
     add_json(&mut hash, "gateway", &model.gateway);
-    add_json(&mut hash, "unit", &model.interval_unit);
+    hash.add("unit", unit(model).name());
     add_json(&mut hash, "optimize_query", &model.optimize_query);
     add_json(&mut hash, "columns", &model.columns);
     add_json(&mut hash, "variables", &env.variables);
@@ -73,6 +74,18 @@ pub(super) fn settings(model: &Model, env: &RenderEnv) -> Hash128 {
         add_json(&mut hash, key, &model.other.get(key));
     }
     hash.finish()
+}
+
+/// A table of time ranges is partitioned by its time column, whether or not it says so.
+fn partitions(hash: &mut Hasher, model: &Model) {
+    let own = &model.storage.partitioned_by;
+    match &model.kind {
+        ModelKind::IncrementalByTimeRange(kind) if matches!(own.as_slice(), [only] if only.eq_ignore_ascii_case(&kind.time_column)) =>
+        {
+            add_json(hash, "partitioned_by", &[""; 0]);
+        }
+        _ => add_json(hash, "partitioned_by", own),
+    }
 }
 
 fn kind_data(hash: &mut Hasher, kind: &ModelKind) {
@@ -173,6 +186,20 @@ fn add_json(hash: &mut Hasher, name: &str, value: &impl Serialize) {
         // Only maps with keys that aren't text fail, and there are none; keep it total.
         Err(error) => hash.add(name, format!("unserialisable: {error}")),
     }
+}
+
+/// Hash of a query together with the columns that its stars and macros stand for.
+pub(super) fn expanded(canonical: Hash128, columns: Option<&[ColumnDef]>) -> Hash128 {
+    let mut hash = Hasher::new("expanded/v1").field("query", canonical.to_string());
+    for column in columns.into_iter().flatten() {
+        hash.add("column", &column.name);
+    }
+    hash.finish()
+}
+
+/// One hash of two.
+pub(super) fn combine_two(domain: &str, one: Hash128, two: Hash128) -> Hash128 {
+    Hasher::new(domain).field("one", one.to_string()).field("two", two.to_string()).finish()
 }
 
 /// Combines the upstream's hashes with their names.

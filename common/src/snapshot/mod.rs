@@ -39,6 +39,9 @@ pub struct Snapshot {
     pub env: RenderEnv,
     /// Models of the project that it reads, sorted.
     pub parents: Vec<ModelName>,
+    /// Tables that it reads and that are no models of the project, sorted.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub foreign: Vec<ModelName>,
     /// Output columns in order, where they are known; types may be empty where they aren't.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub columns: Option<Vec<ColumnDef>>,
@@ -61,12 +64,12 @@ impl Snapshot {
     /// The text was checked when the project was loaded; one that this build can't parse (written
     /// by another one) falls back to days, which only ever delays work.
     pub fn cadence(&self) -> Cadence {
-        Cadence::parse(&self.model.cron, self.model.cron_tz.as_deref()).unwrap_or_else(|_| Cadence::daily())
+        cadence(&self.model)
     }
 
     /// The granularity in which its intervals are counted.
     pub fn interval_unit(&self) -> IntervalUnit {
-        self.model.interval_unit.unwrap_or_else(|| self.cadence().unit())
+        unit(&self.model)
     }
 
     /// Whether its query names itself.
@@ -84,6 +87,14 @@ impl Snapshot {
     pub fn upstream(&self) -> impl Iterator<Item = &ModelName> {
         self.parents.iter().filter(|parent| **parent != self.model.name)
     }
+}
+
+fn cadence(model: &Model) -> Cadence {
+    Cadence::parse(&model.cron, model.cron_tz.as_deref()).unwrap_or_else(|_| Cadence::daily())
+}
+
+fn unit(model: &Model) -> IntervalUnit {
+    model.interval_unit.unwrap_or_else(|| cadence(model).unit())
 }
 
 /// Snapshots by name.

@@ -22,7 +22,7 @@ pub fn reads(
             ModelKind::Embedded => embedded(&parent, upstream, &mut found),
             ModelKind::External => {}
             _ => {
-                found.insert(name.clone(), one(snapshot, query.as_ref(), &parent));
+                found.insert(name.clone(), one(query.as_ref(), &parent));
             }
         }
     }
@@ -68,7 +68,7 @@ fn reads_in_statements(snapshot: &Snapshot) -> bool {
     texts.into_iter().any(|text| names.iter().any(|name| text.contains(&name.to_lowercase())))
 }
 
-fn one(snapshot: &Snapshot, query: Result<&Query, &String>, parent: &Snapshot) -> ReadRange {
+fn one(query: Result<&Query, &String>, parent: &Snapshot) -> ReadRange {
     let ModelKind::IncrementalByTimeRange(kind) = &parent.model.kind else {
         return ReadRange::Whole { why: format!("a {} table has no time ranges", parent.model.kind.name()) };
     };
@@ -82,7 +82,6 @@ fn one(snapshot: &Snapshot, query: Result<&Query, &String>, parent: &Snapshot) -
         column: kind.time_column.clone(),
         kind: time_kind(parent, &kind.time_column, &kind.time_format),
     };
-    let _ = snapshot;
     read_ranges(query, &upstream)
 }
 

@@ -39,11 +39,6 @@ impl Category {
             Self::Metadata => "metadata",
         }
     }
-
-    /// Whether the physical table of the version before is kept.
-    pub fn keeps_version(self) -> bool {
-        matches!(self, Self::ForwardOnly | Self::IndirectNonBreaking | Self::Metadata)
-    }
 }
 
 /// A snapshot as an earlier plan left it.
@@ -66,8 +61,11 @@ pub struct Previous {
 pub struct SnapshotRecord {
     /// The snapshot.
     pub snapshot: Arc<Snapshot>,
-    /// What its change meant when it was first planned.
+    /// What its change meant when it was first planned; never [`Category::ForwardOnly`].
     pub category: Category,
+    /// Whether the change keeps the table whatever it means.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub forward_only: bool,
     /// The version of the table that production reads.
     pub version: Version,
     /// The version of the throwaway table of development environments.
@@ -90,6 +88,15 @@ impl SnapshotRecord {
     /// The model's name.
     pub fn name(&self) -> &ModelName {
         self.snapshot.name()
+    }
+
+    /// The category as people see it: forward-only changes are just that, unless rows stay the same.
+    pub fn shown_category(&self) -> Category {
+        if self.forward_only && self.category != Category::Metadata {
+            Category::ForwardOnly
+        } else {
+            self.category
+        }
     }
 
     /// The table that production reads, or the throwaway one.

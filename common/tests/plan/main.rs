@@ -1,0 +1,5 @@
+//! Plans of small projects, from their files: what changes mean, and which time is computed.
+
+mod changes;
+mod times;
+mod world;
