@@ -38,7 +38,7 @@ impl Embedded {
         let url = StoreUrl::parse(state).map_err(|error| {
             CliError::user("bad-state", error.to_string(), "give a folder, sqlite:FILE or etcd://host:port")
         })?;
-        let store = store::open(&url).await.map_err(|error| state_error(&error))?;
+        let store = open_patiently(&url).await.map_err(|error| state_error(&error))?;
         let server = Server::new(
             store,
             state_name(&url),
@@ -106,6 +106,17 @@ impl Embedded {
         drop(self.channel);
         let _ = tokio::time::timeout(Duration::from_secs(2), self.server).await;
     }
+}
+
+/// Opens a store, with a moment's patience for a process that is just ending.
+async fn open_patiently(url: &StoreUrl) -> Result<Arc<dyn store::Store>, store::StoreError> {
+    for _ in 0..20 {
+        match store::open(url).await {
+            Err(store::StoreError::InUse { .. }) => tokio::time::sleep(Duration::from_millis(100)).await,
+            opened => return opened,
+        }
+    }
+    store::open(url).await
 }
 
 /// The state's place for people, without secrets.
