@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::process::Command;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use coord_common::id::{EnvironmentName, SnapshotId};
 use coord_common::interval::Timestamp;
@@ -62,6 +62,10 @@ fn measure(count: usize, cron: &str) {
     line("plan without change", seconds(started.elapsed()));
     assert!(again.plan.is_empty(), "nothing changed");
 
+    let (edited, below) = state.plan_an_edit(files);
+    line("build + plan, a root edited", seconds(edited));
+    line("  models that this touches", below.to_string());
+
     let plan = serde_json::to_vec(&first.plan).expect("a plan as JSON");
     let records: Vec<usize> = state
         .records
@@ -105,6 +109,19 @@ impl State {
         .expect("a plan")
     }
 
+    /// Adds a column to the first model below the seed; the time until that is planned, and how many
+    /// models differ.
+    fn plan_an_edit(&self, mut files: Vec<SourceFile>) -> (Duration, usize) {
+        let root = files.iter_mut().find(|file| file.path.contains("l00_m0000")).expect("a first model");
+        root.text = root.text.replace("AS v\n", "AS v, 1 AS w\n").into();
+        let env = BTreeMap::new();
+        let (project, _) = project::load(&ProjectInput { files: &files, env: &env, gateway: None });
+        let started = Instant::now();
+        let (snapshots, _) = snapshot::build(&project);
+        let planned = self.plan(&project, &snapshots);
+        (started.elapsed(), planned.new_records.len())
+    }
+
     fn apply(&mut self, planned: &Planned) {
         self.records.extend(planned.new_records.iter().map(|record| (record.id(), record.clone())));
         let plan = &planned.plan;
@@ -125,7 +142,7 @@ impl State {
     }
 }
 
-fn seconds(time: std::time::Duration) -> String {
+fn seconds(time: Duration) -> String {
     format!("{:.3} s", time.as_secs_f64())
 }
 
