@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::process::Command;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use coord_common::id::{EnvironmentName, SnapshotId};
 use coord_common::interval::Timestamp;
@@ -38,7 +38,8 @@ fn main() {
 
 fn measure(count: usize, cron: &str) {
     let files = project_files(count, cron);
-    let line = |what: &str, value: String| println!("{count:>6} models, {cron:<6} {what:<28} {value}");
+    let line = |what: &str, value: String| println!("{count:>6} models, {cron:<6} {what:<30} {value}");
+    let before = cpu_time();
     let started = Instant::now();
     let env = BTreeMap::new();
     let (project, findings) = project::load(&ProjectInput { files: &files, env: &env, gateway: None });
@@ -50,6 +51,7 @@ fn measure(count: usize, cron: &str) {
     let mut state = State::default();
     let first = state.plan(&project, &snapshots);
     let cold = started.elapsed();
+    line("cold, CPU time", seconds(cpu_time() - before));
     line("load", seconds(loaded));
     line("build", seconds(built - loaded));
     line("plan", seconds(cold - built));
@@ -57,10 +59,15 @@ fn measure(count: usize, cron: &str) {
     line("peak memory so far", peak_memory());
 
     state.apply(&first);
-    let started = Instant::now();
+    let (before, started) = (cpu_time(), Instant::now());
     let again = state.plan(&project, &snapshots);
     line("plan without change", seconds(started.elapsed()));
+    line("plan without change, CPU time", seconds(cpu_time() - before));
     assert!(again.plan.is_empty(), "nothing changed");
+
+    let (edited, below) = state.plan_an_edit(files);
+    line("build + plan, a root edited", seconds(edited));
+    line("  models that this touches", below.to_string());
 
     let plan = serde_json::to_vec(&first.plan).expect("a plan as JSON");
     let records: Vec<usize> = state
@@ -105,6 +112,19 @@ impl State {
         .expect("a plan")
     }
 
+    /// Adds a column to the first model below the seed; the time until that is planned, and how many
+    /// models differ.
+    fn plan_an_edit(&self, mut files: Vec<SourceFile>) -> (Duration, usize) {
+        let root = files.iter_mut().find(|file| file.path.contains("l00_m0000")).expect("a first model");
+        root.text = root.text.replace("AS v\n", "AS v, 1 AS w\n").into();
+        let env = BTreeMap::new();
+        let (project, _) = project::load(&ProjectInput { files: &files, env: &env, gateway: None });
+        let started = Instant::now();
+        let (snapshots, _) = snapshot::build(&project);
+        let planned = self.plan(&project, &snapshots);
+        (started.elapsed(), planned.new_records.len())
+    }
+
     fn apply(&mut self, planned: &Planned) {
         self.records.extend(planned.new_records.iter().map(|record| (record.id(), record.clone())));
         let plan = &planned.plan;
@@ -125,12 +145,20 @@ impl State {
     }
 }
 
-fn seconds(time: std::time::Duration) -> String {
+fn seconds(time: Duration) -> String {
     format!("{:.3} s", time.as_secs_f64())
 }
 
 fn megabytes(bytes: usize) -> String {
     format!("{:.2} MB", bytes as f64 / 1e6)
+}
+
+/// Time on a processor of all threads so far: unlike the clock it doesn't tell of other programs.
+fn cpu_time() -> Duration {
+    let tasks = std::fs::read_dir("/proc/self/task").into_iter().flatten().flatten();
+    let stats = tasks.filter_map(|task| std::fs::read_to_string(task.path().join("schedstat")).ok());
+    let nanos = stats.filter_map(|text| text.split(' ').next()?.parse::<u64>().ok());
+    Duration::from_nanos(nanos.sum())
 }
 
 fn peak_memory() -> String {

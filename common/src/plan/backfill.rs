@@ -111,12 +111,13 @@ fn missing_of(
     }
     let point =
         |text: &Option<String>| text.as_deref().and_then(|text| parse_time(text, times.execution).ok());
+    let cadence = snapshot.cadence();
     missing(&MissingQuery {
         start: from,
         end: TimePoint::time(end),
         execution: times.execution,
-        cadence: &snapshot.cadence(),
-        unit: snapshot.interval_unit(),
+        unit: model.interval_unit.unwrap_or_else(|| cadence.unit()),
+        cadence: &cadence,
         done: known.map_or(&nothing, |known| &known.done),
         model_start: Some(start),
         model_end: point(&model.end),
