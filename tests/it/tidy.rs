@@ -47,7 +47,11 @@ fn nowhere(folder: &str, words: &[&str], allowed: &[&str]) {
 
 #[test]
 fn the_scheduler_is_free_of_io() {
-    nowhere("coordinator/src/schedule", &["async ", "tokio", "crate::store", "wire::", "SystemTime"], &["/tests/"]);
+    nowhere(
+        "coordinator/src/schedule",
+        &["async ", "tokio", "crate::store", "wire::", "SystemTime"],
+        &["/tests/"],
+    );
 }
 
 #[test]
@@ -75,7 +79,10 @@ fn no_room_is_called_utils_and_no_file_is_a_hall() {
     for folder in ["common/src", "coordinator/src", "worker/src", "coordctl/src", "proto/src", "tests/src"] {
         for (path, text) in sources(folder) {
             let shown = path.display().to_string();
-            assert!(!shown.contains("util") && !shown.contains("helpers"), "{shown}: name it for what it holds");
+            assert!(
+                !shown.contains("util") && !shown.contains("helpers"),
+                "{shown}: name it for what it holds"
+            );
             let lines = text.lines().count();
             assert!(lines <= 600, "{shown} has {lines} lines: does it hold one thing?");
         }
@@ -86,8 +93,13 @@ fn no_room_is_called_utils_and_no_file_is_a_hall() {
 fn every_file_of_the_rooms_says_what_it_is_for() {
     for folder in ["common/src", "coordinator/src", "worker/src", "coordctl/src", "proto/src"] {
         for (path, text) in sources(folder) {
-            let is_test = path.to_string_lossy().contains("test") || path.to_string_lossy().contains("conformance");
-            assert!(is_test || text.starts_with("//!"), "{} doesn't open with what it is for", path.display());
+            let is_test =
+                path.to_string_lossy().contains("test") || path.to_string_lossy().contains("conformance");
+            assert!(
+                is_test || text.starts_with("//!"),
+                "{} doesn't open with what it is for",
+                path.display()
+            );
         }
     }
 }

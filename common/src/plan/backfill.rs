@@ -13,7 +13,7 @@ use crate::interval::{
     IntervalSet, IntervalUnit, MissingQuery, TimePoint, Timestamp, default_start, missing, parse_time,
 };
 use crate::project::model::ModelKind;
-use crate::snapshot::{Category, Snapshot, SnapshotRecord};
+use crate::snapshot::{Snapshot, SnapshotRecord};
 use crate::task::TableId;
 
 /// What is recorded of a physical table.
@@ -96,7 +96,7 @@ fn missing_of(
     if table.dev && record.forward_only && !has_previews(input) {
         return nothing;
     }
-    let known = input.tables.get(table).filter(|_| table.dev || !is_stale_view(input, record));
+    let known = input.tables.get(table);
     let mut end = times.end_or_now();
     if times.capped_by_prod {
         let shown = input.prod.and_then(|prod| prod.models.get(snapshot.name()));
@@ -131,16 +131,6 @@ fn missing_of(
 /// Whether forward-only changes are computed in development, into throwaway tables.
 pub(super) fn has_previews(input: &PlanInput<'_>) -> bool {
     input.options.forward_only || input.settings.plan.enable_preview.unwrap_or(true)
-}
-
-/// A view over physical tables that keeps its name although tables below it are others now: it is
-/// made again when production moves to it.
-fn is_stale_view(input: &PlanInput<'_>, record: &SnapshotRecord) -> bool {
-    let shown = input.prod.and_then(|prod| prod.models.get(record.name()));
-    matches!(record.snapshot.model.kind, ModelKind::View { .. })
-        && record.category == Category::IndirectNonBreaking
-        && !record.forward_only
-        && shown.is_some_and(|shown| shown.snapshot != record.id())
 }
 
 /// The models to compute, with what they read: those asked for; in development those that differ.

@@ -93,6 +93,13 @@ fn new_record(rules: &Rules<'_>, snapshot: &Arc<Snapshot>) -> SnapshotRecord {
         _ => implied,
     };
     let is_view = matches!(snapshot.model.kind, ModelKind::View { .. } | ModelKind::Embedded);
+    let view = match (&snapshot.model.kind, category) {
+        (ModelKind::View { materialized: false }, Category::IndirectNonBreaking) if !forward_only => {
+            Some(implied)
+        }
+        (ModelKind::View { materialized: false }, _) if version != implied => old.and_then(|old| old.view),
+        _ => None,
+    };
     let dev_version = match old {
         Some(old) if unchanged && !is_view => old.dev_version,
         _ => implied,
@@ -107,6 +114,7 @@ fn new_record(rules: &Rules<'_>, snapshot: &Arc<Snapshot>) -> SnapshotRecord {
         category,
         forward_only,
         version,
+        view,
         dev_version,
         previous: old.map(|old| history(old)).unwrap_or_default(),
         naming,

@@ -8,55 +8,81 @@ use crate::id::ModelName;
 use crate::project::model::ModelKind;
 use crate::sql::{Query, ReadRange, TimeKind, UpstreamTime, read_ranges};
 
+/// How deep EMBEDDED models may lie in each other.
+const MAX_DEPTH: usize = 32;
+
+type Lookup<'a> = &'a dyn Fn(&ModelName) -> Option<Arc<Snapshot>>;
+
 /// The read range of every upstream that has a table of ours, also of those behind EMBEDDED
-/// models. Where nothing can be proven it is the whole of it.
-pub fn reads(
+/// models, whose queries are put in place first. Where nothing can be proven it is the whole of it.
+pub fn reads(snapshot: &Snapshot, upstream: Lookup<'_>) -> BTreeMap<ModelName, ReadRange> {
+    let mut tables = BTreeMap::new();
+    tables_below(snapshot, upstream, 0, &mut tables);
+    let query = symbolic_query(snapshot, upstream);
+    tables.into_iter().map(|(name, parent)| (name, one(query.as_ref(), &parent))).collect()
+}
+
+/// The upstream models with tables of ours, through EMBEDDED ones.
+fn tables_below(
     snapshot: &Snapshot,
-    upstream: &dyn Fn(&ModelName) -> Option<Arc<Snapshot>>,
-) -> BTreeMap<ModelName, ReadRange> {
-    let mut found = BTreeMap::new();
-    let query = symbolic_query(snapshot);
+    upstream: Lookup<'_>,
+    depth: usize,
+    found: &mut BTreeMap<ModelName, Arc<Snapshot>>,
+) {
     for name in snapshot.upstream() {
         let Some(parent) = upstream(name) else { continue };
         match &parent.model.kind {
-            ModelKind::Embedded => embedded(&parent, upstream, &mut found),
-            ModelKind::External => {}
+            ModelKind::Embedded if depth < MAX_DEPTH => tables_below(&parent, upstream, depth + 1, found),
+            ModelKind::Embedded | ModelKind::External => {}
             _ => {
-                found.insert(name.clone(), one(query.as_ref(), &parent));
+                found.insert(name.clone(), parent);
             }
         }
     }
-    found
 }
 
-/// An EMBEDDED model's own upstreams: its query is put in place, so bounds outside can't be seen.
-fn embedded(
-    model: &Snapshot,
-    upstream: &dyn Fn(&ModelName) -> Option<Arc<Snapshot>>,
-    found: &mut BTreeMap<ModelName, ReadRange>,
-) {
-    for name in model.upstream() {
-        let Some(parent) = upstream(name) else { continue };
-        if matches!(parent.model.kind, ModelKind::Embedded) {
-            embedded(&parent, upstream, found);
-        } else if !parent.model.kind.is_symbolic() {
-            let why = format!("it is read through the embedded model `{}`", model.name());
-            found.insert(name.clone(), ReadRange::Whole { why });
-        }
-    }
-}
-
-fn symbolic_query(snapshot: &Snapshot) -> Result<Query, String> {
+/// The query with time variables in place of times, embedded queries in place of their names, and
+/// every other name as the project has it.
+fn symbolic_query(snapshot: &Snapshot, upstream: Lookup<'_>) -> Result<Query, String> {
     let model = &snapshot.model;
     if model.kind.incremental().is_none() {
         return Err(format!("a {} model is computed as a whole", model.kind.name()));
     }
-    let code = model.query().ok_or_else(|| "the model has no query".to_owned())?;
-    if !model.pre_statements.is_empty() && reads_in_statements(snapshot) {
+    if reads_in_statements(snapshot) {
         return Err("statements around the query read tables, too".to_owned());
     }
-    let text = load::symbolic(model, &snapshot.env, code).map_err(|error| error.message)?;
+    let text = symbolic_text(snapshot, upstream, 0)?;
     Query::parse(&text, model.dialect).map_err(|error| error.message)
+}
+
+fn symbolic_text(snapshot: &Snapshot, upstream: Lookup<'_>, depth: usize) -> Result<String, String> {
+    let model = &snapshot.model;
+    if depth > MAX_DEPTH {
+        return Err("embedded models lie too deep in each other".to_owned());
+    }
+    let code = model.query().ok_or_else(|| "the model has no query".to_owned())?;
+    let text = load::symbolic(model, &snapshot.env, code).map_err(|error| error.message)?;
+    let query = Query::parse(&text, model.dialect).map_err(|error| error.message)?;
+    let catalog = snapshot.env.default_catalog.as_deref();
+    let mut trouble = None;
+    let rewritten = query.rewrite_tables(&mut |reference| {
+        let name = load::model_name(reference, model.dialect, catalog)?;
+        let parent = upstream(&name).filter(|parent| matches!(parent.model.kind, ModelKind::Embedded));
+        match parent.map(|parent| symbolic_text(&parent, upstream, depth + 1)) {
+            None => Some(
+                name.as_str().split('.').map(|part| model.dialect.quote(part)).collect::<Vec<_>>().join("."),
+            ),
+            Some(Ok(text)) => Some(format!("({text}\n)")),
+            Some(Err(why)) => {
+                trouble = Some(why);
+                None
+            }
+        }
+    });
+    match trouble {
+        Some(why) => Err(why),
+        None => rewritten.map_err(|error| error.message),
+    }
 }
 
 /// Whether statements before or after the query could read upstream tables.

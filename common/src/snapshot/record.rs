@@ -68,6 +68,11 @@ pub struct SnapshotRecord {
     pub forward_only: bool,
     /// The version of the table that production reads.
     pub version: Version,
+    /// The generation of the physical view, where it isn't the version: a view whose upstream has
+    /// other tables now is made anew beside the old one, so that it switches with the pointer and
+    /// nothing that shows the old one sees a change.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub view: Option<Version>,
     /// The version of the throwaway table of development environments.
     pub dev_version: Version,
     /// Snapshots of the model before it, latest last; at most ten.
@@ -101,12 +106,15 @@ impl SnapshotRecord {
 
     /// The table that production reads, or the throwaway one.
     pub fn table(&self, dev: bool) -> TableId {
-        let version = if dev { self.dev_version } else { self.version };
-        TableId { model: self.name().clone(), version, dev }
+        TableId { model: self.name().clone(), version: self.generation(dev), dev }
     }
 
     /// That table's place in the warehouse.
     pub fn relation(&self, dev: bool) -> Relation {
-        self.naming.relation(if dev { self.dev_version } else { self.version }, dev)
+        self.naming.relation(self.generation(dev), dev)
+    }
+
+    fn generation(&self, dev: bool) -> Version {
+        if dev { self.dev_version } else { self.view.unwrap_or(self.version) }
     }
 }

@@ -314,7 +314,17 @@ impl Scenario {
                     (promoted.to_string(), view.to_string())
                 });
                 if let (true, Some(table)) = (promoted, theirs["table"].as_str()) {
-                    let ours = model.table.as_ref().map_or("none".to_owned(), ToString::to_string);
+                    // A view has generations of its own under one version: to the user it stays one.
+                    let named = |table: &TableId| TableId {
+                        version: if table.dev {
+                            table.version
+                        } else {
+                            self.records[&model.snapshot].version
+                        },
+                        ..table.clone()
+                    };
+                    let ours =
+                        model.table.as_ref().map_or("none".to_owned(), |table| named(table).to_string());
                     self.one_to_one("table", name, &subject, table, ours);
                 }
             }

@@ -1,6 +1,6 @@
 //! From a plan to what the scheduler works on.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use coord_common::id::ModelName;
@@ -8,7 +8,7 @@ use coord_common::interval::{BatchPlan, Interval, IntervalSet};
 use coord_common::plan::{BatchRule, Plan, PlannedModel, Purpose, Tables, bindings};
 use coord_common::project::model::ModelKind;
 use coord_common::snapshot::{SnapshotRecord, reads};
-use coord_common::task::{TableId, TableTask};
+use coord_common::task::{ReadRange, TableId, TableTask};
 
 use crate::control::book::{Book, Todo};
 use crate::schedule::{Cut, Edge, NodeMode, NodeWork, PlanWork, RetryLimits, TableState, Whole};
@@ -150,7 +150,8 @@ fn table_state(table: &TableId, book: &Book) -> TableState {
     TableState { table: table.clone(), done: known.done, created: known.created, lost }
 }
 
-/// What a node reads of other nodes; through models without a table of their own, too.
+/// What a node reads of other nodes; through views that the plan leaves alone, too: what they show
+/// is what lies below them.
 fn edges(
     name: &ModelName,
     records: &BTreeMap<ModelName, Arc<SnapshotRecord>>,
@@ -158,10 +159,28 @@ fn edges(
 ) -> Vec<Edge> {
     let Some(record) = records.get(name) else { return Vec::new() };
     let snapshots = |parent: &ModelName| records.get(parent).map(|record| record.snapshot.clone());
-    reads(&record.snapshot, &snapshots)
-        .into_iter()
-        .filter_map(|(parent, reads)| Some(Edge { node: *index.get(&parent)?, reads }))
-        .collect()
+    let mut found = Vec::new();
+    let mut open: Vec<(ModelName, ReadRange)> = reads(&record.snapshot, &snapshots).into_iter().collect();
+    let mut seen = BTreeSet::new();
+    while let Some((parent, range)) = open.pop() {
+        if let Some(node) = index.get(&parent) {
+            found.push(Edge { node: *node, reads: range });
+            continue;
+        }
+        let Some(below) = records.get(&parent).filter(|below| is_view(below)) else { continue };
+        if seen.insert(parent.clone()) {
+            let why = format!("it is read through the view `{parent}`");
+            open.extend(
+                below.snapshot.upstream().map(|name| (name.clone(), ReadRange::Whole { why: why.clone() })),
+            );
+        }
+    }
+    found
+}
+
+/// A view that reads through to the tables below it, or a query that is put in its place.
+fn is_view(record: &SnapshotRecord) -> bool {
+    matches!(record.snapshot.model.kind, ModelKind::View { materialized: false } | ModelKind::Embedded)
 }
 
 fn cut(model: &PlannedModel, record: &SnapshotRecord) -> Arc<dyn Cut> {

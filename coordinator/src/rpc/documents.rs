@@ -182,8 +182,9 @@ pub(super) fn state(book: &Book) -> Value {
             environment.models.iter().map(|(name, model)| (name.to_string(), shown(book, model))).collect();
         environments.insert(environment.name.to_string(), json!({ "finalized": true, "models": models }));
     }
+    let versions = versions(book);
     for (table, known) in &book.tables {
-        let id = table.to_string();
+        let id = versions.get(table).unwrap_or(table).to_string();
         tables
             .entry(table.model.to_string())
             .or_default()
@@ -192,11 +193,26 @@ pub(super) fn state(book: &Book) -> Value {
     json!({ "environments": environments, "tables": tables })
 }
 
+/// Views have generations of their own under one version; documents name the version.
+fn versions(book: &Book) -> BTreeMap<TableId, TableId> {
+    let own = |record: &SnapshotRecord| TableId { version: record.version, ..record.table(false) };
+    book.snapshots
+        .values()
+        .filter(|record| record.view.is_some())
+        .map(|record| (record.table(false), own(record)))
+        .collect()
+}
+
 fn shown(book: &Book, model: &EnvironmentModel) -> Value {
-    let version = book.snapshots.get(&model.snapshot).map(|record| record.version.to_string());
+    let record = book.snapshots.get(&model.snapshot);
+    let version = record.map(|record| record.version.to_string());
+    let named = |table: &TableId| match record {
+        Some(record) if !table.dev => TableId { version: record.version, ..table.clone() },
+        _ => table.clone(),
+    };
     json!({
         "version": version,
-        "table": model.table.as_ref().map(ToString::to_string),
+        "table": model.table.as_ref().map(|table| named(table).to_string()),
         "dev": model.table.as_ref().is_some_and(|table| table.dev),
         "promoted": model.view.is_some(),
         "view": model.view.as_ref().map(ToString::to_string),
