@@ -1,5 +1,6 @@
 //! Plans of small projects, from their files: what changes mean, and which time is computed.
 
 mod changes;
+mod reads;
 mod times;
 mod world;

@@ -370,7 +370,7 @@ impl Transaction<'_> {
             go.clear();
             self.alone(&mut go, &batch.post).await?;
         }
-        go.extend(batch.audits.iter().map(|audit| statements::count(audit)));
+        go.extend(batch.audits.iter().map(statements::count));
         if !go.is_empty() {
             answers.append(&mut self.session.run(&go).await?);
         }
