@@ -80,7 +80,7 @@ fn model(model: &PlannedModel) -> ModelDocument {
         change: model.change,
         category: model.category.map(super::Category::name),
         snapshot_id: model.snapshot.map(|id| id.to_string()),
-        version: model.table.as_ref().map(|table| table.version.to_string()),
+        version: model.version.map(|version| version.to_string()),
         missing_intervals: model.missing.ranges().iter().copied().map(Into::into).collect(),
         batches: batches(&model.missing, model.batches.unit, model.batches.size).map(Into::into).collect(),
         restatement: model.restatement.map(Into::into),

@@ -24,7 +24,7 @@ pub use environment::{Environment, EnvironmentModel, Tables, bindings, views};
 pub use options::{Choice, PlanOptions};
 pub use order::topological;
 
-use crate::id::{EnvironmentName, Hasher, ModelName, PlanId, SnapshotId};
+use crate::id::{EnvironmentName, Hasher, ModelName, PlanId, SnapshotId, Version};
 use crate::interval::{Interval, IntervalSet, Timestamp};
 use crate::project::Settings;
 use crate::snapshot::{ByName, Category, SnapshotRecord};
@@ -96,6 +96,8 @@ pub struct PlannedModel {
     pub category: Option<Category>,
     /// The snapshot that the environment will show; absent when removed.
     pub snapshot: Option<SnapshotId>,
+    /// The version that names the table; absent for kinds without one.
+    pub version: Option<Version>,
     /// The table that will be filled and read; absent for kinds without one.
     pub table: Option<TableId>,
     /// What it misses.
@@ -287,6 +289,7 @@ fn removed(name: &ModelName, base: Option<&Environment>) -> PlannedModel {
         change: Change::Removed,
         category: None,
         snapshot: None,
+        version: None,
         table: None,
         missing: IntervalSet::new(),
         redo: false,
@@ -320,6 +323,7 @@ fn planned(
         kind: snapshot.model.kind.name().to_owned(),
         change,
         category: (change != Change::Unchanged).then(|| record.shown_category()),
+        version: table.as_ref().map(|table| if table.dev { record.dev_version } else { record.version }),
         snapshot: Some(snapshot.id),
         create: table.is_some() && !created,
         batches: BatchRule { unit: snapshot.interval_unit(), size: snapshot.model.batch_size() },

@@ -13,10 +13,10 @@ const DAY: i64 = 86_400_000;
 /// January; nothing where it is the whole of it.
 fn days_read(world: &World, model: &str, upstream: &str) -> Option<(i64, i64)> {
     let snapshots = world.load().1.by_name;
-    let model: ModelName = model.parse().unwrap();
+    let model: ModelName = model.parse().expect("a name");
     let lookup = |name: &ModelName| snapshots.get(name).cloned();
     let all = reads(&snapshots[&model], &lookup);
-    let range = all.get(&upstream.parse::<ModelName>().unwrap()).expect("it reads it");
+    let range = all.get(&upstream.parse::<ModelName>().expect("a name")).expect("it reads it");
     if matches!(range, ReadRange::Whole { .. }) {
         return None;
     }
