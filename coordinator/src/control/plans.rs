@@ -466,7 +466,7 @@ impl Control {
             txn = txn.delete_prefix(keys::todos_of(id)).delete_prefix(keys::setbacks_of(id));
         }
         self.put_plan(id, record, txn).await?;
-        self.logs.end(id);
+        self.logs.end(id, self.scheduler.progress(id));
         info!(plan = %id, state = state.name(), "plan ended");
         let mut out = Output::default();
         self.scheduler.on(self.now(), Event::Forget { plan: id }, &mut out);

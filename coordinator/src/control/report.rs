@@ -137,9 +137,11 @@ impl Logs {
         self.logs.insert(plan, Log::default());
     }
 
-    pub(super) fn end(&mut self, plan: PlanId) {
+    /// A plan has ended, this far.
+    pub(super) fn end(&mut self, plan: PlanId, progress: Option<PlanProgress>) {
         if let Some(log) = self.logs.get_mut(&plan) {
             log.over = true;
+            log.last = progress.or(log.last.take());
         }
     }
 

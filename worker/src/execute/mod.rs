@@ -2,6 +2,7 @@
 //! tables, run.
 
 mod fetch;
+mod merge;
 mod prepare;
 
 use std::collections::BTreeMap;

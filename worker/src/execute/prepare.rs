@@ -16,6 +16,7 @@ use coord_common::task::{
     Binding, Evaluate, Failure, FailureClass, Lease, Mode, Promote, Relation, TableTask, View,
 };
 
+use super::merge::merge_names;
 use crate::engine::{AUDITED, AuditQuery, BatchWrite, Fence, Write};
 
 type Embedded = BTreeMap<ModelName, Arc<Snapshot>>;
@@ -335,38 +336,6 @@ impl Scene<'_> {
     }
 }
 
-/// A merge's clauses with the names that the engine gives to both sides: users write `target` and
-/// `source`, which could be columns, too, where nothing follows them.
-fn merge_names(clauses: &str) -> String {
-    let mut text = String::with_capacity(clauses.len() + 32);
-    for (n, piece) in clauses.split('\'').enumerate() {
-        if n > 0 {
-            text.push('\'');
-        }
-        // Every second piece lies between quotes: a text literal.
-        if n % 2 == 1 {
-            text.push_str(piece);
-            continue;
-        }
-        let mut rest = piece;
-        while let Some(start) = rest.find(|c: char| c.is_alphanumeric() || c == '_') {
-            let (before, from) = rest.split_at(start);
-            let end = from.find(|c: char| !c.is_alphanumeric() && c != '_').unwrap_or(from.len());
-            let (word, after) = from.split_at(end);
-            text.push_str(before);
-            let is_qualifier = after.starts_with('.') && !before.ends_with('.');
-            text.push_str(match word.to_ascii_lowercase().as_str() {
-                "target" if is_qualifier => "__MERGE_TARGET__",
-                "source" if is_qualifier => "__MERGE_SOURCE__",
-                _ => word,
-            });
-            rest = after;
-        }
-        text.push_str(rest);
-    }
-    text
-}
-
 /// `blocking := false` on the reference wins over the audit's own word.
 fn blocking(call: &Call, own: bool) -> bool {
     call.args.get("blocking").map_or(own, |text| !text.trim().eq_ignore_ascii_case("false"))
@@ -402,18 +371,4 @@ fn invalid(model: &Model, error: &SqlError) -> Failure {
 
 fn refuse(message: String, hint: Option<String>) -> Failure {
     Failure { class: FailureClass::Permanent, code: None, message, hint }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::merge_names;
-
-    #[test]
-    fn both_sides_of_a_merge_get_the_engines_names() {
-        assert_eq!(
-            merge_names("WHEN MATCHED AND Source.a <> 'source.x' THEN UPDATE SET target.a = source.a"),
-            "WHEN MATCHED AND __MERGE_SOURCE__.a <> 'source.x' THEN UPDATE SET __MERGE_TARGET__.a = __MERGE_SOURCE__.a"
-        );
-        assert_eq!(merge_names("target = x.source.y"), "target = x.source.y");
-    }
 }
