@@ -34,8 +34,8 @@ impl Control {
                     self.scheduler.on(now, Event::Ask { worker, gateways, free }, out);
                 }
             }
-            Command::Unpoll { worker, nonce } => {
-                if let Some(gateways) = self.workers.unpoll(&worker, nonce) {
+            Command::Unpoll { worker } => {
+                if let Some(gateways) = self.workers.unpoll(&worker) {
                     self.scheduler.on(now, Event::Ask { worker, gateways, free: 0 }, out);
                 }
             }
@@ -57,6 +57,10 @@ impl Control {
                     self.scheduler.on(now, Event::Report { worker: worker.clone(), token, outcome }, out);
                 }
                 let verdicts = verdicts_of(out, &worker, from);
+                // Its open poll asks for what it has room for now, too.
+                if let Some((gateways, free)) = self.workers.room(&worker, out) {
+                    self.scheduler.on(now, Event::Ask { worker, gateways, free }, out);
+                }
                 answers.push(Box::new(move || drop(reply.send(Ok(verdicts)))));
             }
             Command::Drain { worker, reply } => {

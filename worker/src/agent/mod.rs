@@ -97,11 +97,11 @@ impl Agent {
                     _ = running.join_next() => continue,
                 }
             }
+            // An open poll stays open while more slots come free: the coordinator learns of them by
+            // the reports.
             let leases = tokio::select! {
                 () = stop.cancelled() => return,
                 leases = self.link.poll(free as u32) => leases,
-                // A slot came free: ask anew for one more.
-                _ = running.join_next(), if !running.is_empty() => continue,
             };
             for lease in leases {
                 self.start(lease, running, reports.clone());
