@@ -91,14 +91,8 @@ impl Agent {
         loop {
             while running.try_join_next().is_some() {}
             let free = (self.config.slots as usize).saturating_sub(running.len());
-            if free == 0 {
-                tokio::select! {
-                    () = stop.cancelled() => return,
-                    _ = running.join_next() => continue,
-                }
-            }
-            // An open poll stays open while more slots come free: the coordinator learns of them by
-            // the reports.
+            // A poll stays open even while all slots are taken: the coordinator learns of slots that
+            // came free by the reports, and what takes their place is in the same transaction.
             let leases = tokio::select! {
                 () = stop.cancelled() => return,
                 leases = self.link.poll(free as u32) => leases,
