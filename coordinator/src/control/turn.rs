@@ -31,6 +31,9 @@ impl Control {
             }
             Command::Poll { worker, free, nonce, reply } => {
                 if let Polled::Waits(gateways) = self.workers.poll(&worker, nonce, reply) {
+                    // What it has reported since it asked came free, too.
+                    let room = self.workers.room(&worker, out).map_or(0, |(_, room)| room);
+                    let free = free.max(room);
                     self.scheduler.on(now, Event::Ask { worker, gateways, free }, out);
                 }
             }
