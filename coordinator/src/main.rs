@@ -39,7 +39,9 @@ struct Args {
     retry_base_millis: u64,
 }
 
-#[tokio::main]
+// One thread: the control loop is one task, and what it waits for comes in small messages that cost
+// less than waking another thread. Planning and SQLite have threads of their own.
+#[tokio::main(flavor = "current_thread")]
 async fn main() -> anyhow::Result<()> {
     let args = Args::parse();
     let telemetry = telemetry::start("coordinator")?;
