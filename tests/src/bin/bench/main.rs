@@ -109,8 +109,7 @@ fn chain() -> anyhow::Result<()> {
         let server = Postgres::start();
         let warehouse = Warehouse::Postgres { port: server.port(), database: "postgres".to_owned() };
         let shape = Shape::Chain;
-        let project =
-            Project { shape, models, days, parallel, work_millis, concurrency: slots, warehouse };
+        let project = Project { shape, models, days, parallel, work_millis, concurrency: slots, warehouse };
         let measured = fleet::on_fleet(&project, Slots { workers: slots, each: 1 })?;
         // Either the longest path, or the slots are the bound.
         let path = if parallel { models } else { models + days - 1 };
