@@ -2,7 +2,7 @@
 
 use std::fs::File;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
@@ -58,16 +58,24 @@ impl Process {
     ///
     /// # Errors
     /// When it fails or takes longer than an hour.
-    pub fn wait(mut self) -> anyhow::Result<f64> {
+    pub fn wait(self) -> anyhow::Result<f64> {
+        let log = self.log.clone();
+        let (status, cpu) = self.ended()?;
+        ensure!(status.success(), "{status}: {}", std::fs::read_to_string(log).unwrap_or_default());
+        Ok(cpu)
+    }
+
+    /// The same, however it ends.
+    ///
+    /// # Errors
+    /// When it takes longer than an hour.
+    pub fn ended(mut self) -> anyhow::Result<(ExitStatus, f64)> {
         let start = Instant::now();
         // A zombie still has its times; whoever waits for it gives them up.
         while start.elapsed() < Duration::from_secs(3600) {
             match stat(self.child.id()) {
                 Some(('Z', cpu)) => {
-                    let status = self.child.wait()?;
-                    let log = std::fs::read_to_string(&self.log).unwrap_or_default();
-                    ensure!(status.success(), "{status}: {log}");
-                    return Ok(cpu);
+                    return Ok((self.child.wait()?, cpu));
                 }
                 Some(_) => std::thread::sleep(Duration::from_millis(2)),
                 None => bail!("the process is gone"),

@@ -22,20 +22,22 @@ pub fn run(python: &Path, project: &Project, flags: &[&str]) -> anyhow::Result<M
     project.write(folder.path())?;
     let mut first = vec!["plan", "--no-prompts", "--skip-tests"];
     first.extend(flags);
-    // A plan alone: what planning takes is no part of applying.
-    let (plan, plan_cpu) = command(python, project, folder.path(), &first)?;
+    // A plan alone, which ends at the question whether to apply it: what planning takes is no part
+    // of applying.
+    let start = Instant::now();
+    let (_, plan_cpu) = command(python, project, folder.path(), &first)?.ended()?;
+    let plan = start.elapsed().as_secs_f64();
     first.push("--auto-apply");
-    let (all, cpu) = command(python, project, folder.path(), &first)?;
+    let start = Instant::now();
+    let cpu = command(python, project, folder.path(), &first)?.wait()?;
+    let all = start.elapsed().as_secs_f64();
     let (apply, cpu) = (all - plan, cpu - plan_cpu);
     Ok(Measured { batches: project.batches(), plan, apply, cpu, coordinator: 0.0, workers: 0.0 })
 }
 
-fn command(python: &Path, project: &Project, folder: &Path, flags: &[&str]) -> anyhow::Result<(f64, f64)> {
-    let start = Instant::now();
+fn command(python: &Path, project: &Project, folder: &Path, flags: &[&str]) -> anyhow::Result<Process> {
     let mut command = Command::new(python);
     command.args(["-c", "from sqlmesh.cli.main import cli; cli()"]).args(flags);
     command.args(["--execution-time", &project.execution_time()]).current_dir(folder);
-    let process = Process::start(&mut command, &folder.join("sqlmesh.log"))?;
-    let cpu = process.wait()?;
-    Ok((start.elapsed().as_secs_f64(), cpu))
+    Process::start(&mut command, &folder.join("sqlmesh.log"))
 }
