@@ -11,8 +11,8 @@ use coordinator::store::{self, StoreUrl};
 use coordinator::{Clock, ControlConfig, Server, telemetry};
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
-use tokio_stream::wrappers::TcpListenerStream;
 use tokio_util::sync::CancellationToken;
+use tonic::transport::server::TcpIncoming;
 use tracing::info;
 
 /// Plans, leases interval batches to workers, records completions, moves environments' pointers.
@@ -39,7 +39,9 @@ struct Args {
     retry_base_millis: u64,
 }
 
-#[tokio::main]
+// One thread: the control loop is one task, and what it waits for comes in small messages that cost
+// less than waking another thread. Planning and SQLite have threads of their own.
+#[tokio::main(flavor = "current_thread")]
 async fn main() -> anyhow::Result<()> {
     let args = Args::parse();
     let telemetry = telemetry::start("coordinator")?;
@@ -68,7 +70,8 @@ async fn main() -> anyhow::Result<()> {
     let stop = CancellationToken::new();
     stop_on_signals(stop.clone())?;
     info!(listen = %listener.local_addr()?, "serving");
-    server.serve(TcpListenerStream::new(listener), stop).await?;
+    // Answers are small: each must go at once, not wait for the acknowledgement of the one before.
+    server.serve(TcpIncoming::from(listener).with_nodelay(Some(true)), stop).await?;
     telemetry.end();
     Ok(())
 }

@@ -42,7 +42,9 @@ struct Args {
     name: String,
 }
 
-#[tokio::main]
+// One thread: batches are small messages to a warehouse and back, which cost less than waking
+// another thread. Engines that compute in this process have threads of their own.
+#[tokio::main(flavor = "current_thread")]
 async fn main() -> anyhow::Result<()> {
     let args = Args::parse();
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));

@@ -64,7 +64,7 @@ pub(crate) enum Command {
     /// A worker wants leases.
     Poll { worker: WorkerId, free: u32, nonce: u64, reply: Reply<Result<Vec<Lease>, Refused>> },
     /// A poll was given up by its caller.
-    Unpoll { worker: WorkerId, nonce: u64 },
+    Unpoll { worker: WorkerId },
     /// A worker is alive.
     Heartbeat {
         worker: WorkerId,

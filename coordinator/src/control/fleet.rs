@@ -21,7 +21,9 @@ struct Worker {
     slots: u32,
     seen: Instant,
     draining: bool,
-    poll: Option<(u64, PollReply)>,
+    poll: Option<PollReply>,
+    /// The nonce of its last poll.
+    nonce: u64,
     /// The last answer, for a worker that asks again because it got lost.
     answer: Option<(u64, Vec<Lease>)>,
     held: BTreeSet<Token>,
@@ -50,6 +52,7 @@ impl Workers {
             seen: Instant::now(),
             draining: false,
             poll: None,
+            nonce: 0,
             answer: None,
             held: held.iter().copied().collect(),
         };
@@ -73,19 +76,30 @@ impl Workers {
             let _ = reply.send(Ok(leases.clone()));
             return Polled::Answered;
         }
-        worker.poll = Some((nonce, reply));
+        worker.poll = Some(reply);
+        worker.nonce = nonce;
         Polled::Waits(worker.gateways.clone())
     }
 
-    /// Takes a poll back that its caller gave up; what it returns is whom to stop asking for.
-    pub(super) fn unpoll(&mut self, id: &WorkerId, nonce: u64) -> Option<BTreeSet<String>> {
+    /// Takes a poll back that its caller gave up, unless it has polled again since; what it returns
+    /// is whom to stop asking for.
+    pub(super) fn unpoll(&mut self, id: &WorkerId) -> Option<BTreeSet<String>> {
         let worker = self.workers.get_mut(id)?;
-        let (open, _) = worker.poll.as_ref()?;
-        if *open != nonce {
+        if !worker.poll.as_ref()?.is_closed() {
             return None;
         }
         worker.poll = None;
         Some(worker.gateways.clone())
+    }
+
+    /// How many leases a worker has room for while its poll is open, given what is about to be told;
+    /// nothing while none is.
+    pub(super) fn room(&self, id: &WorkerId, out: &Output) -> Option<(BTreeSet<String>, u32)> {
+        let worker = self.workers.get(id).filter(|worker| worker.poll.is_some())?;
+        let ended = out.verdicts.iter().filter(|(of, token, _)| of == id && worker.held.contains(token));
+        let granted = out.grants.iter().filter(|(to, _)| to == id);
+        let held = worker.held.len() + granted.count() - ended.count();
+        Some((worker.gateways.clone(), worker.slots.saturating_sub(held as u32)))
     }
 
     pub(super) fn drain(&mut self, id: &WorkerId) {
@@ -104,9 +118,9 @@ impl Workers {
         for (id, leases) in grants {
             let Some(worker) = self.workers.get_mut(&id) else { continue };
             worker.held.extend(leases.iter().map(|lease| lease.token));
-            if let Some((nonce, reply)) = worker.poll.take() {
-                worker.answer = Some((nonce, leases.clone()));
-                // A caller that is gone asks again with the same nonce.
+            // A caller that is gone, or went in this turn, asks again with the same nonce.
+            worker.answer = Some((worker.nonce, leases.clone()));
+            if let Some(reply) = worker.poll.take() {
                 let _ = reply.send(Ok(leases));
             }
             self.answered.insert(id);

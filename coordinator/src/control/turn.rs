@@ -31,11 +31,14 @@ impl Control {
             }
             Command::Poll { worker, free, nonce, reply } => {
                 if let Polled::Waits(gateways) = self.workers.poll(&worker, nonce, reply) {
+                    // What it has reported since it asked came free, too.
+                    let room = self.workers.room(&worker, out).map_or(0, |(_, room)| room);
+                    let free = free.max(room);
                     self.scheduler.on(now, Event::Ask { worker, gateways, free }, out);
                 }
             }
-            Command::Unpoll { worker, nonce } => {
-                if let Some(gateways) = self.workers.unpoll(&worker, nonce) {
+            Command::Unpoll { worker } => {
+                if let Some(gateways) = self.workers.unpoll(&worker) {
                     self.scheduler.on(now, Event::Ask { worker, gateways, free: 0 }, out);
                 }
             }
@@ -57,6 +60,10 @@ impl Control {
                     self.scheduler.on(now, Event::Report { worker: worker.clone(), token, outcome }, out);
                 }
                 let verdicts = verdicts_of(out, &worker, from);
+                // Its open poll asks for what it has room for now, too.
+                if let Some((gateways, free)) = self.workers.room(&worker, out) {
+                    self.scheduler.on(now, Event::Ask { worker, gateways, free }, out);
+                }
                 answers.push(Box::new(move || drop(reply.send(Ok(verdicts)))));
             }
             Command::Drain { worker, reply } => {

@@ -35,14 +35,13 @@ fn worker(text: &str) -> Result<WorkerId, Malformed> {
 struct OpenPoll {
     handle: Handle,
     worker: WorkerId,
-    nonce: u64,
     answered: bool,
 }
 
 impl Drop for OpenPoll {
     fn drop(&mut self) {
         if !self.answered {
-            let command = Command::Unpoll { worker: self.worker.clone(), nonce: self.nonce };
+            let command = Command::Unpoll { worker: self.worker.clone() };
             // A full queue leaves the poll open: its leases are taken back as unaccepted.
             let _ = self.handle.sender.try_send(command);
         }
@@ -69,8 +68,7 @@ impl Work for WorkService {
     async fn poll(&self, request: Request<wire::PollRequest>) -> Result<Response<wire::PollReply>, Status> {
         let wire::PollRequest { worker: id, free, nonce } = request.into_inner();
         let worker = worker(&id)?;
-        let mut open =
-            OpenPoll { handle: self.handle.clone(), worker: worker.clone(), nonce, answered: false };
+        let mut open = OpenPoll { handle: self.handle.clone(), worker: worker.clone(), answered: false };
         let answer = self.handle.ask(|reply| Command::Poll { worker, free, nonce, reply });
         let leases = match tokio::time::timeout(POLL, answer).await {
             Ok(answer) => {

@@ -49,8 +49,12 @@ impl Link {
             let mut client = self.client.clone();
             match timeout(POLL_PATIENCE, client.poll(request)).await {
                 Ok(Ok(reply)) => {
-                    self.nonce.store(nonce + 1, Ordering::Relaxed);
-                    return reply.into_inner().leases.into_iter().filter_map(understood).collect();
+                    let leases = reply.into_inner().leases;
+                    // After an empty answer the same nonce asks on: leases may just have missed it.
+                    if !leases.is_empty() {
+                        self.nonce.store(nonce + 1, Ordering::Relaxed);
+                    }
+                    return leases.into_iter().filter_map(understood).collect();
                 }
                 Ok(Err(status)) => self.recover(&status, &mut pause).await,
                 Err(_) => warn!("a poll went unanswered"),

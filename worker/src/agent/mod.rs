@@ -91,17 +91,11 @@ impl Agent {
         loop {
             while running.try_join_next().is_some() {}
             let free = (self.config.slots as usize).saturating_sub(running.len());
-            if free == 0 {
-                tokio::select! {
-                    () = stop.cancelled() => return,
-                    _ = running.join_next() => continue,
-                }
-            }
+            // A poll stays open even while all slots are taken: the coordinator learns of slots that
+            // came free by the reports, and what takes their place is in the same transaction.
             let leases = tokio::select! {
                 () = stop.cancelled() => return,
                 leases = self.link.poll(free as u32) => leases,
-                // A slot came free: ask anew for one more.
-                _ = running.join_next(), if !running.is_empty() => continue,
             };
             for lease in leases {
                 self.start(lease, running, reports.clone());

@@ -20,6 +20,13 @@ const MOST: usize = 64;
 pub(super) async fn send_reports(link: Link, mut inbox: mpsc::Receiver<Ready>) {
     let mut gathered = Vec::new();
     while inbox.recv_many(&mut gathered, MOST).await > 0 {
+        // What ends at the same time travels together.
+        tokio::task::yield_now().await;
+        while gathered.len() < MOST
+            && let Ok(ready) = inbox.try_recv()
+        {
+            gathered.push(ready);
+        }
         let verdicts = link.complete(&gathered).await;
         for (token, verdict) in verdicts {
             match verdict {

@@ -128,7 +128,7 @@ pub(crate) const JANITOR: &[(&str, Effect)] =
 /// Settings of names.
 pub(crate) const MODEL_NAMING: &[(&str, Effect)] = &[("infer_names", Acted)];
 
-/// Types of connections that SQLMesh knows, and how many tasks each runs at once by default.
+/// Types of connections, and how many tasks each runs at once by default.
 pub(crate) const CONNECTIONS: &[(&str, u32)] = &[
     ("duckdb", 1),
     ("motherduck", 1),
@@ -150,6 +150,8 @@ pub(crate) const CONNECTIONS: &[(&str, u32)] = &[
     ("starrocks", 4),
     ("doris", 4),
     ("db2", 4),
+    // Ours: computes nothing, to measure everything around warehouses.
+    ("noop", 1),
 ];
 
 /// The names of a table of settings.
