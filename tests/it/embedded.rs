@@ -73,7 +73,10 @@ fn the_example_project_of_sqlmesh_init_runs_unmodified() {
     assert_ne!(cli.run(&["fetch", "SELECT new_column FROM sqlmesh_example.incremental_model"]).code, Some(0));
     let prod = cli.plan_and_apply(&["prod"]);
     assert_eq!(executed_in_all(&prod), 0, "prod takes dev's tables: {prod}");
-    assert_eq!(rows(&cli, "SELECT COUNT(*) FROM sqlmesh_example.incremental_model WHERE new_column = 'z'"), [["7"]]);
+    assert_eq!(
+        rows(&cli, "SELECT COUNT(*) FROM sqlmesh_example.incremental_model WHERE new_column = 'z'"),
+        [["7"]]
+    );
 }
 
 #[test]
@@ -85,7 +88,10 @@ fn a_run_a_day_later_computes_that_day_alone() {
             "models/days.sql",
             "MODEL (name m.days, kind INCREMENTAL_BY_TIME_RANGE (time_column day, batch_size 1));\nSELECT @start_date AS day, 1 AS one",
         ),
-        ("models/sums.sql", "MODEL (name m.sums, kind FULL);\nSELECT COUNT(*) AS days, MAX(day) AS last FROM m.days"),
+        (
+            "models/sums.sql",
+            "MODEL (name m.sums, kind FULL);\nSELECT COUNT(*) AS days, MAX(day) AS last FROM m.days",
+        ),
     ]);
     let cli = Cli::embedded(project.path());
     let first = cli.clone().now("2024-01-05 06:00:00").plan_and_apply(&[]);

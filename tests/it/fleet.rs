@@ -66,7 +66,11 @@ fn a_fleet_plans_applies_finds_no_change_and_adds_a_column_in_dev_then_prod() {
 
 #[test]
 fn a_rolling_window_pipelined_over_four_workers_equals_a_serial_run() {
-    let fleet = Fleet::start(FleetOptions { workers: 4, ..FleetOptions::default() }, sales());
+    let project = sales();
+    // Two at a time leave workers free for what is downstream.
+    project
+        .write("models/daily.sql", &daily("").replace("batch_size 2", "batch_size 2, batch_concurrency 2"));
+    let fleet = Fleet::start(FleetOptions { workers: 4, ..FleetOptions::default() }, project);
     fleet.pause(0.02);
     let applied = fleet.cli().plan_and_apply(&[]);
     assert_eq!(executed(&applied, "shop.rolling", "ok"), 20);
@@ -77,4 +81,36 @@ fn a_rolling_window_pipelined_over_four_workers_equals_a_serial_run() {
          AND ended < (SELECT MAX(ended) FROM public.batch_log WHERE model = 'daily')",
     );
     assert!(overlap > 0, "no batch of the windowed model ran before its upstream model was complete");
+}
+
+/// The most batches of models that ran at the same time; began and ended are the transactions' own.
+fn most_at_once(fleet: &Fleet, models: &str) -> i64 {
+    fleet.count(&format!(
+        "WITH log AS (SELECT * FROM public.batch_log WHERE model IN ({models})) SELECT MAX(n) FROM \
+         (SELECT COUNT(*) AS n FROM log AS a JOIN log AS b ON b.began <= a.began AND a.began < b.ended \
+          GROUP BY a.model, a.batch) AS counts"
+    ))
+}
+
+#[test]
+fn limits_of_models_and_gateways_hold_for_the_whole_fleet() {
+    let project = sales();
+    project
+        .write("models/daily.sql", &daily("").replace("batch_size 2", "batch_size 2, batch_concurrency 2"));
+    let options = FleetOptions {
+        workers: 3,
+        slots: 4,
+        connection: "concurrent_tasks: 3".to_owned(),
+        ..FleetOptions::default()
+    };
+    let fleet = Fleet::start(options, project);
+    fleet.pause(0.05);
+    fleet.cli().plan_and_apply(&[]);
+    assert_eq!(most_at_once(&fleet, "'daily'"), 2, "batch_concurrency of one model");
+    assert_eq!(
+        most_at_once(&fleet, "'daily', 'doubled', 'rolling', 'totals'"),
+        3,
+        "the gateway's concurrent_tasks"
+    );
+    assert_sales_are_right(&fleet);
 }

@@ -115,8 +115,8 @@ impl Finished {
     /// The JSON error document: the last line of standard error.
     pub fn error(&self) -> Value {
         let last = self.stderr.lines().last().unwrap_or_default();
-        let document: Value =
-            serde_json::from_str(last).unwrap_or_else(|error| panic!("no error document ({error}): {self:#?}"));
+        let document: Value = serde_json::from_str(last)
+            .unwrap_or_else(|error| panic!("no error document ({error}): {self:#?}"));
         document["error"].clone()
     }
 }
@@ -126,7 +126,12 @@ impl Running {
     pub fn wait(mut self) -> Finished {
         let start = Instant::now();
         while self.is_running() {
-            assert!(start.elapsed() < PATIENCE, "coordctl {} does not end: {:#?}", self.what, self.said(None));
+            assert!(
+                start.elapsed() < PATIENCE,
+                "coordctl {} does not end: {:#?}",
+                self.what,
+                self.said(None)
+            );
             std::thread::sleep(Duration::from_millis(5));
         }
         let code = self.process.exit_code();

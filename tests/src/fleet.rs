@@ -172,7 +172,8 @@ impl Fleet {
     pub fn start(options: FleetOptions, project: Project) -> Self {
         let permit = Permit::wait();
         let postgres = Postgres::start();
-        let etcd = Etcd::start_with(EtcdOptions { unsafe_no_fsync: !options.fsync, ..EtcdOptions::default() });
+        let etcd =
+            Etcd::start_with(EtcdOptions { unsafe_no_fsync: !options.fsync, ..EtcdOptions::default() });
         project.config_of_postgres(&postgres, &options.connection);
         let logs = temp_folder("coord-fleet");
         let [port] = free_ports();

@@ -65,7 +65,8 @@ pub fn sales() -> Project {
     let mut csv = "id,day,item,amount\n".to_owned();
     for at in 0..120_u32 {
         let (month, day) = if at / 3 < 31 { (1, at / 3 + 1) } else { (2, at / 3 - 30) };
-        writeln!(csv, "{at},2024-{month:02}-{day:02},item{},{}", at % 5, at * 7 % 31).expect("a string can be written");
+        writeln!(csv, "{at},2024-{month:02}-{day:02},item{},{}", at % 5, at * 7 % 31)
+            .expect("a string can be written");
     }
     project.write("seeds/events.csv", &csv);
     project.write(
