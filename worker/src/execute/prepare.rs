@@ -7,11 +7,11 @@ use std::sync::Arc;
 use coord_common::id::ModelName;
 use coord_common::interval::{Timestamp, format_time, inclusive_end};
 use coord_common::project::audits_builtin::builtin_audit;
-use coord_common::project::model::{Call, Code, Model, ModelKind, TimeRange};
+use coord_common::project::model::{Audit, Call, Code, Model, ModelKind, TimeRange};
 use coord_common::project::render::{RenderContext, Stage, TimeVars, render, render_audit, render_statement};
 use coord_common::project::seed;
 use coord_common::snapshot::{Snapshot, model_name};
-use coord_common::sql::{Dialect, Query, SqlError, parse_statement};
+use coord_common::sql::{Dialect, Query, SqlError, TableRef, parse_statement};
 use coord_common::task::{
     Binding, Evaluate, Failure, FailureClass, Lease, Mode, Promote, Relation, TableTask, View,
 };
@@ -300,20 +300,45 @@ impl Scene<'_> {
             if audit.skip {
                 continue;
             }
-            let this = self.audited(target)?;
-            let context = RenderContext {
-                this_model: Some(&this),
-                ..context(self.snapshot, self.times(), Stage::Auditing)
-            };
-            let text =
-                render_audit(&audit, &call.args, &context).map_err(|error| permanent(model, &error))?;
             found.push(AuditQuery {
                 name: audit.name.clone(),
-                sql: self.rewrite(&text)?,
+                sql: self.audit(&audit, call, target)?,
                 blocking: blocking(call, audit.blocking),
             });
         }
         Ok(found)
+    }
+
+    /// An audit's query. Where it looks at a part of the table, that part takes the table's place
+    /// as a relation with an alias, which PostgreSQL before version 16 demands.
+    fn audit(&self, audit: &Audit, call: &Call, target: &str) -> Result<String, Failure> {
+        let model = self.model();
+        let rendered = |this: &str| {
+            let context = RenderContext {
+                this_model: Some(this),
+                ..context(self.snapshot, self.times(), Stage::Auditing)
+            };
+            render_audit(audit, &call.args, &context).map_err(|error| permanent(model, &error))
+        };
+        let part = self.audited(target)?;
+        let text = rendered(target)?;
+        let statement = parse_statement(&text, model.dialect);
+        let own = &self.task.target;
+        let own: Vec<&str> =
+            own.catalog.iter().chain([&own.schema, &own.table]).map(|part| &**part).collect();
+        let is_own = |reference: &TableRef| reference.normalized(model.dialect) == own;
+        if !statement.references().iter().any(is_own) {
+            // Nothing to put an alias to: the text is not ours to read.
+            return self.rewrite(&rendered(&part)?);
+        }
+        let rewritten = statement.rewrite_tables(&mut |reference| {
+            if is_own(reference) {
+                return Some(part.clone());
+            }
+            let name = model_name(reference, model.dialect, self.snapshot.env.default_catalog.as_deref())?;
+            self.name_of(&name, self.times(), self.stage(), 0).ok().flatten()
+        });
+        rewritten.map_err(|error| invalid(model, &error))
     }
 
     /// What an audit looks at: for time ranges only the batch's rows.
