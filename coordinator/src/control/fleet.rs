@@ -74,6 +74,10 @@ impl Workers {
                 return Polled::Answered;
             }
         }
+        if worker.draining {
+            let _ = reply.send(Ok(Vec::new()));
+            return Polled::Answered;
+        }
         worker.poll = Some((nonce, reply));
         Polled::Waits(worker.gateways.clone())
     }
