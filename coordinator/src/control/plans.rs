@@ -131,6 +131,9 @@ impl Control {
             let environment = record.environment.to_string();
             return Ok(Err(ApplyError::Busy { other: *other, environment }));
         }
+        if self.has_flipped(id, &record) {
+            return self.promote_again(id, record, by).await.map(Ok);
+        }
         let body: PlanBody = read_blob(&*self.store, record.body).await?;
         if let Err(stale) = apply::check_base(&body.plan, &self.book) {
             return Ok(Err(ApplyError::Stale(stale.to_string())));
@@ -152,6 +155,35 @@ impl Control {
         info!(plan = %id, environment = %body.plan.environment, what, "applying");
         self.carry_out(&body, left).await?;
         Ok(Ok(what))
+    }
+
+    /// Whether the environment's pointer points to what the plan made.
+    fn has_flipped(&self, id: PlanId, record: &PlanRecord) -> bool {
+        self.book.environments.get(&record.environment).is_some_and(|(shown, _)| shown.plan == id)
+    }
+
+    /// Has the views of a plan that has flipped follow the pointer, after they could not.
+    async fn promote_again(
+        &mut self,
+        id: PlanId,
+        mut record: PlanRecord,
+        by: String,
+    ) -> Result<&'static str, ControlError> {
+        let environment = record.environment.clone();
+        record.state = PlanState::Promoting;
+        record.failures.clear();
+        record.history.push(HistoryEntry { at: (self.clock)(), what: "resumed".to_owned(), by: Some(by) });
+        let env_key = keys::applying(&environment);
+        let claim = Txn::new()
+            .require(Compare::Absent(env_key.clone()))
+            .require(self.environment_unchanged(&environment))
+            .put(env_key, encode_json(&id)?);
+        self.put_plan(id, record, claim).await?;
+        self.logs.start(id);
+        let mut out = Output::default();
+        self.promote(id, &environment, &mut out).await?;
+        Box::pin(self.settle(out, Vec::new())).await?;
+        Ok("resumed")
     }
 
     /// What has to hold of an environment's pointer so that nobody else moved it.
