@@ -115,7 +115,13 @@ fn state_name(url: &StoreUrl) -> String {
 }
 
 fn state_error(error: &store::StoreError) -> CliError {
-    CliError { hint: None, ..CliError::user("state", error.to_string(), "") }
+    if error.is_final() {
+        return CliError { hint: None, ..CliError::user("state", error.to_string(), "") };
+    }
+    CliError {
+        hint: Some("check that etcd runs and that --state names it".to_owned()),
+        ..CliError::ours("state-unavailable", error.to_string())
+    }
 }
 
 /// What a worker's refusal means here.
