@@ -53,9 +53,9 @@ fn a_coordinator_that_stays_away_longer_than_leases_hold_loses_no_batch() {
 }
 
 /// Tokens of the leases on record.
-fn leases(fleet: &Fleet) -> Vec<String> {
+pub(crate) fn leases(fleet: &Fleet) -> Vec<String> {
     let keys = fleet.etcd.etcdctl(&["get", "--prefix", "--keys-only", ""]);
-    keys.lines().filter(|key| key.contains("/leases/")).map(str::to_owned).collect()
+    keys.lines().filter(|key| key.contains("/lease/")).map(str::to_owned).collect()
 }
 
 #[test]
@@ -78,6 +78,28 @@ fn an_apply_survives_the_restart_of_everything() {
     }
     fleet.wait_until_serving();
     assert_eq!(fleet.revision("prod"), None);
+    fleet.pause(0.0);
+    watch_the_pointer_until_the_end(&fleet, &id);
+    assert_all_is_done_once(&fleet);
+}
+
+#[test]
+fn a_coordinator_that_is_asked_to_end_does_so_at_once_and_another_goes_on() {
+    let mut fleet = Fleet::start(FleetOptions::default(), sales());
+    fleet.pause(0.1);
+    let id = start_plan(&fleet);
+    let mut follower = fleet.cli().spawn(&["watch", &id]);
+    fleet.wait_for_commits(10);
+    let asked = std::time::Instant::now();
+    fleet.coordinator.terminate();
+    assert_eq!(fleet.coordinator.exit_code(), Some(0));
+    assert!(asked.elapsed().as_secs() < 5, "it took {:?}", asked.elapsed());
+    wait_until("the follower's end", || !follower.is_running());
+    let said = follower.wait();
+    assert_eq!(said.code, Some(2), "{said:#?}");
+    assert!(said.stderr.contains("coordctl watch"), "{said:#?}");
+    fleet.coordinator.restart();
+    fleet.wait_until_serving();
     fleet.pause(0.0);
     watch_the_pointer_until_the_end(&fleet, &id);
     assert_all_is_done_once(&fleet);

@@ -90,12 +90,11 @@ fn mistakes_on_the_command_line_are_explained() {
     let _permit = Permit::wait();
     let (project, cli) = project(&[("good", GOOD)]);
     for (arguments, says) in [
-        (vec!["plan", "de v"], "de v"),
-        (vec!["plan", "../x"], "../x"),
+        (vec!["plan", "dé"], "dé"),
+        (vec!["plan", "dev$"], "dev$"),
         (vec!["plan", "dev;drop table x"], "dev"),
         (vec!["plan", "dev", "--start", "2024-01-04", "--end", "2024-01-02"], "2024-01-0"),
         (vec!["plan", "dev", "--start", "soon-ish"], "soon-ish"),
-        (vec!["plan", "dev", "--backfill-model", "m.nowhere"], "m.nowhere"),
         (vec!["plan", "--categorize", "m.good=nice"], "nice"),
         (vec!["apply", "0123456789abcdef0123456789abcdef"], "0123456789abcdef"),
         (vec!["apply", "nonsense"], "nonsense"),
@@ -129,7 +128,7 @@ fn what_is_not_reachable_is_named_and_is_not_the_users_project() {
     let (message, hint, _) = refused(&server, &["plan"], 2);
     assert!(message.contains("127.0.0.1:1") && !hint.is_empty(), "{message}");
     let (message, _, _) = refused(&cli.env("COORDCTL_STATE", "etcd://127.0.0.1:1/x"), &["plan"], 2);
-    assert!(message.contains("etcd"), "{message}");
+    assert!(message.contains("127.0.0.1:1"), "{message}");
 }
 
 #[test]
