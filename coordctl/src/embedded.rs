@@ -39,14 +39,13 @@ impl Embedded {
             CliError::user("bad-state", error.to_string(), "give a folder, sqlite:FILE or etcd://host:port")
         })?;
         let store = store::open(&url).await.map_err(|error| state_error(&error))?;
+        // A state file has one user at a time; workers elsewhere may share an etcd with us.
+        let alone = matches!(url, StoreUrl::Sqlite(_));
+        let config = ControlConfig { alone, ..ControlConfig::default() };
         let server =
-            Server::new(store, state_name(&url), ControlConfig::default(), clock).await.map_err(|error| {
-                match error {
-                    coordinator::ServeError::Store(error) => state_error(&error),
-                    coordinator::ServeError::Transport(error) => {
-                        CliError::ours("transport", error.to_string())
-                    }
-                }
+            Server::new(store, state_name(&url), config, clock).await.map_err(|error| match error {
+                coordinator::ServeError::Store(error) => state_error(&error),
+                coordinator::ServeError::Transport(error) => CliError::ours("transport", error.to_string()),
             })?;
         let (connections, incoming) = mpsc::unbounded_channel::<Result<DuplexStream, std::io::Error>>();
         let stop = CancellationToken::new();

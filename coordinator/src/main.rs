@@ -58,6 +58,7 @@ async fn main() -> anyhow::Result<()> {
         lease_ttl: Duration::from_millis(args.lease_ttl_millis),
         election_ttl: Duration::from_millis(args.election_ttl_millis),
         retry_base: Duration::from_millis(args.retry_base_millis),
+        alone: false,
     };
     let place = match &url {
         StoreUrl::Etcd(_) => "etcd".to_owned(),
