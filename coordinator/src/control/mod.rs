@@ -49,6 +49,8 @@ pub struct ControlConfig {
     pub election_ttl: Duration,
     /// First pause before a failed batch is tried again.
     pub retry_base: Duration,
+    /// No worker outlives this process, so that leases on record when it starts are lost.
+    pub alone: bool,
 }
 
 impl Default for ControlConfig {
@@ -58,6 +60,7 @@ impl Default for ControlConfig {
             lease_ttl: Duration::from_secs(30),
             election_ttl: Duration::from_secs(10),
             retry_base: Duration::from_secs(2),
+            alone: false,
         }
     }
 }
@@ -75,6 +78,9 @@ pub enum ControlError {
 
 /// Something to tell once a turn's records are durable.
 pub(crate) type Answer = Box<dyn FnOnce() + Send>;
+
+/// How long callers wait for a coordinator that doesn't lead yet.
+const PATIENCE: Duration = Duration::from_secs(5);
 
 /// Most commands taken in one turn: what they record fits a few transactions.
 const TURN: usize = 256;
@@ -101,11 +107,24 @@ pub(crate) async fn lead(
     changed: watch::Sender<u64>,
     stop: &CancellationToken,
 ) -> Result<(), ControlError> {
-    let Some(lead) = Lead::campaign(store.clone(), &config, stop).await? else { return Ok(()) };
+    let lead = tokio::select! {
+        lead = Lead::campaign(store.clone(), &config, stop) => lead?,
+        () = refuse(inbox) => None,
+    };
+    let Some(lead) = lead else { return Ok(()) };
     let mut control = Control::rebuild(store, config, clock, lead, changed).await?;
     let result = control.serve(inbox, stop).await;
     control.lead.resign().await;
     result
+}
+
+/// Turns callers away while somebody else leads; ends when there can be no more. At first they
+/// wait: after a restart, this coordinator will lead soon.
+async fn refuse(inbox: &mut mpsc::Receiver<Command>) {
+    tokio::time::sleep(PATIENCE).await;
+    while let Some(command) = inbox.recv().await {
+        drop(command);
+    }
 }
 
 impl Control {
@@ -122,6 +141,7 @@ impl Control {
             ttl,
             // The worker gives up a grant after its time to live: no reason to hold it for longer.
             accept: usual.accept.min(ttl),
+            recovered: if config.alone { 0 } else { ttl },
             backoff_base: config.retry_base.as_millis() as u64,
             ..usual
         };
