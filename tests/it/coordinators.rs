@@ -1,5 +1,6 @@
 //! Coordinators and servers that die.
 
+use coord_tests::cli::Cli;
 use coord_tests::fleet::{Fleet, FleetOptions, wait_until};
 use coord_tests::project::sales;
 
@@ -9,7 +10,7 @@ use crate::workers::{assert_all_is_done_once, start_plan, watch_the_pointer_unti
 fn killing_the_coordinator_again_and_again_loses_no_lease_and_no_batch() {
     let mut fleet = Fleet::start(FleetOptions { lease_ttl: 10_000, ..FleetOptions::default() }, sales());
     // Batches longer than a restart: workers are full, and must keep their leases all the same.
-    fleet.pause(2.0);
+    fleet.pause(9.0);
     let id = start_plan(&fleet);
     wait_until("leases", || leases(&fleet).len() == 4);
     let before = leases(&fleet);
@@ -130,6 +131,28 @@ fn a_crash_of_the_warehouse_stalls_an_apply_and_no_more() {
     let id = start_plan(&fleet);
     fleet.wait_for_commits(10);
     fleet.postgres.restart();
+    fleet.pause(0.0);
+    watch_the_pointer_until_the_end(&fleet, &id);
+    assert_all_is_done_once(&fleet);
+}
+
+#[test]
+fn a_standby_turns_callers_away_until_it_leads_and_then_goes_on() {
+    let mut fleet = Fleet::start(FleetOptions::default(), sales());
+    fleet.pause(0.1);
+    let id = start_plan(&fleet);
+    let (standby, address) = fleet.start_standby();
+    let turned_away = Cli::at(fleet.project.path(), &address).run(&["environments", "--format", "json"]);
+    assert_eq!(turned_away.code, Some(2), "{turned_away:#?}");
+    assert!(turned_away.error()["message"].to_string().contains("another one leads"), "{turned_away:#?}");
+    fleet.coordinator.kill9();
+    fleet.turn_to(standby, address);
+    for worker in &fleet.workers {
+        worker.terminate();
+    }
+    fleet.add_worker(&[]);
+    fleet.add_worker(&[]);
+    fleet.wait_until_serving();
     fleet.pause(0.0);
     watch_the_pointer_until_the_end(&fleet, &id);
     assert_all_is_done_once(&fleet);

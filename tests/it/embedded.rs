@@ -1,6 +1,8 @@
 //! One process, SQLite and DuckDB: what a laptop runs.
 
-use coord_tests::cli::{Cli, executed, executed_in_all};
+use std::time::{Duration, Instant};
+
+use coord_tests::cli::{Cli, executed, executed_in_all, plan_id};
 use coord_tests::fleet::Permit;
 use coord_tests::project::Project;
 
@@ -104,4 +106,40 @@ fn a_run_a_day_later_computes_that_day_alone() {
     assert_eq!(rows(&cli, "SELECT days, last FROM m.sums"), [["5", "2024-01-05"]]);
     let third = cli.now("2024-01-06 08:00:00").plan(&[]);
     assert_eq!(third["requires_backfill"], false, "{third}");
+}
+
+#[test]
+fn an_apply_that_was_killed_goes_on_at_once_when_applied_again() {
+    let _permit = Permit::wait();
+    let project = Project::new(&[
+        ("config.yaml", CONFIG),
+        (
+            "models/days.sql",
+            "MODEL (name m.days, kind INCREMENTAL_BY_TIME_RANGE (time_column day, batch_size 1), start '2023-01-01');\nSELECT @start_date AS day, SUM(x.range) AS sum FROM RANGE(100000) AS x",
+        ),
+        (
+            "models/week.sql",
+            "MODEL (name m.week, kind INCREMENTAL_BY_TIME_RANGE (time_column day, batch_size 1), start '2023-01-01');\nSELECT @start_date AS day, COUNT(*) AS days FROM m.days WHERE day BETWEEN @start_date - INTERVAL 6 DAY AND @end_date",
+        ),
+    ]);
+    let cli = Cli::embedded(project.path()).now("2024-01-01 06:00:00");
+    let id = plan_id(&cli.plan(&[]));
+    let mut kills = 0;
+    for _ in 0..3 {
+        let mut apply = cli.spawn(&["apply", &id]);
+        std::thread::sleep(Duration::from_millis(600));
+        kills += u32::from(apply.is_running());
+        apply.kill9();
+    }
+    assert!(kills > 0, "the test is too slow to kill anything");
+    let began = Instant::now();
+    let last = cli.json(&["apply", &id]);
+    assert!(began.elapsed() < Duration::from_secs(20), "it took {:?}", began.elapsed());
+    assert!(executed_in_all(&last) < 730, "what was committed is not computed again");
+    assert_eq!(rows(&cli, "SELECT COUNT(*), COUNT(DISTINCT day) FROM m.days"), [["365", "365"]]);
+    assert_eq!(
+        rows(&cli, "SELECT COUNT(*), COUNT(DISTINCT day), SUM(days) FROM m.week"),
+        [["365", "365", "2534"]]
+    );
+    assert_eq!(cli.plan(&[])["requires_backfill"], false);
 }

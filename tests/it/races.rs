@@ -75,3 +75,20 @@ fn a_cancelled_plan_is_resumed_by_applying_it_again() {
     assert_all_is_done_once(&fleet);
     assert_eq!(fleet.revision("prod"), Some(1));
 }
+
+#[test]
+fn two_environments_with_the_same_change_share_its_tables_and_its_work() {
+    let fleet = Fleet::start(FleetOptions::default(), sales());
+    let cli = fleet.cli();
+    let ids = ["one", "two"].map(|environment| plan_id(&cli.plan(&[environment])));
+    fleet.pause(0.05);
+    let racing = ids.each_ref().map(|id| cli.spawn(&["apply", id]));
+    for ended in racing.map(coord_tests::cli::Running::wait) {
+        assert_eq!(ended.code, Some(0), "{ended:#?}");
+    }
+    assert_eq!(fleet.committed_twice(), Vec::<Vec<String>>::new());
+    assert_eq!(fleet.committed(), 61);
+    assert_eq!((fleet.revision("one"), fleet.revision("two")), (Some(1), Some(1)));
+    assert_eq!(fleet.digest("shop__one.rolling"), fleet.digest("shop__two.rolling"));
+    assert_eq!(fleet.count("SELECT COUNT(*) FROM shop__two.daily"), 120);
+}

@@ -176,18 +176,7 @@ impl Fleet {
             Etcd::start_with(EtcdOptions { unsafe_no_fsync: !options.fsync, ..EtcdOptions::default() });
         project.config_of_postgres(&postgres, &options.connection);
         let logs = temp_folder("coord-fleet");
-        let [port] = free_ports();
-        let address = format!("http://127.0.0.1:{port}");
-        let arguments = [
-            format!("--listen=127.0.0.1:{port}"),
-            format!("--state={}", etcd.url("test")),
-            format!("--lease-ttl-millis={}", options.lease_ttl),
-            "--election-ttl-millis=1000".to_owned(),
-            "--retry-base-millis=50".to_owned(),
-        ];
-        let clock = vec![("COORDCTL_NOW".to_owned(), options.now.clone())];
-        let coordinator =
-            Service::start("coordinator".into(), "coordinator", arguments.into(), clock, logs.path());
+        let (coordinator, address) = start_coordinator("coordinator", &etcd, &options, logs.path());
         let mut fleet = Self {
             workers: Vec::new(),
             coordinator,
@@ -221,6 +210,17 @@ impl Fleet {
         let worker = Service::start(name, "worker", arguments, Vec::new(), self.logs.path());
         self.workers.push(worker);
         self.workers.len() - 1
+    }
+
+    /// Starts another coordinator, which stands by, and gives its address.
+    pub fn start_standby(&self) -> (Service, String) {
+        start_coordinator("standby", &self.etcd, &self.options, self.logs.path())
+    }
+
+    /// Turns to another coordinator: new workers and commands use its address.
+    pub fn turn_to(&mut self, coordinator: Service, address: String) {
+        self.coordinator = coordinator;
+        self.address = address;
     }
 
     /// The coordinator's address.
@@ -299,6 +299,20 @@ impl Fleet {
     pub fn pause(&self, seconds: f64) {
         self.sql(&format!("UPDATE public.pause SET seconds = {seconds}"));
     }
+}
+
+fn start_coordinator(name: &str, etcd: &Etcd, options: &FleetOptions, logs: &Path) -> (Service, String) {
+    let [port] = free_ports();
+    let arguments = vec![
+        format!("--listen=127.0.0.1:{port}"),
+        format!("--state={}", etcd.url("test")),
+        format!("--lease-ttl-millis={}", options.lease_ttl),
+        "--election-ttl-millis=1000".to_owned(),
+        "--retry-base-millis=50".to_owned(),
+    ];
+    let clock = vec![("COORDCTL_NOW".to_owned(), options.now.clone())];
+    let service = Service::start(name.to_owned(), "coordinator", arguments, clock, logs);
+    (service, format!("http://127.0.0.1:{port}"))
 }
 
 impl Drop for Fleet {
