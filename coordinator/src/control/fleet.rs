@@ -13,12 +13,15 @@ use crate::schedule::Output;
 /// A worker that says nothing for so long is forgotten; its leases have long expired.
 const FORGET_AFTER: Duration = Duration::from_secs(120);
 
+/// What answers a poll.
+type PollReply = Reply<Result<Vec<Lease>, Refused>>;
+
 struct Worker {
     gateways: BTreeSet<String>,
     slots: u32,
     seen: Instant,
     draining: bool,
-    poll: Option<(u64, Reply<Result<Vec<Lease>, Refused>>)>,
+    poll: Option<(u64, PollReply)>,
     /// The last answer, for a worker that asks again because it got lost.
     answer: Option<(u64, Vec<Lease>)>,
     held: BTreeSet<Token>,
@@ -57,12 +60,7 @@ impl Workers {
         self.workers.get_mut(id).map(|worker| worker.seen = Instant::now()).is_some()
     }
 
-    pub(super) fn poll(
-        &mut self,
-        id: &WorkerId,
-        nonce: u64,
-        reply: Reply<Result<Vec<Lease>, Refused>>,
-    ) -> Polled {
+    pub(super) fn poll(&mut self, id: &WorkerId, nonce: u64, reply: PollReply) -> Polled {
         let Some(worker) = self.workers.get_mut(id) else {
             let _ = reply.send(Err(Refused));
             return Polled::Answered;

@@ -26,7 +26,7 @@ pub(super) async fn send_reports(link: Link, mut inbox: mpsc::Receiver<Ready>) {
                 Verdict::Recorded => {}
                 Verdict::Already => info!(token = token.0, "the outcome had been recorded before"),
                 Verdict::Stale => {
-                    warn!(token = token.0, "the lease was no longer ours; nothing was recorded")
+                    warn!(token = token.0, "the lease was no longer ours; nothing was recorded");
                 }
             }
         }

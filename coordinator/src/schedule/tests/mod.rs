@@ -12,7 +12,7 @@ use coord_common::id::{Hash128, PlanId, SnapshotId, Token, Version, WorkerId};
 use coord_common::interval::{Interval, IntervalSet, Timestamp};
 use coord_common::sql::{Anchor, Point, Step, Window};
 use coord_common::task::{
-    Done, Evaluate, Failure, FailureClass, Lease, Outcome, ReadRange, Relation, Side, TableId, TableTask,
+    Done, Evaluate, Failure, FailureClass, Lease, Outcome, ReadRange, Relation, TableId, TableTask,
     Verdict, Work,
 };
 
