@@ -39,17 +39,14 @@ impl Embedded {
             CliError::user("bad-state", error.to_string(), "give a folder, sqlite:FILE or etcd://host:port")
         })?;
         let store = open_patiently(&url).await.map_err(|error| state_error(&error))?;
-        let server = Server::new(
-            store,
-            state_name(&url),
-            ControlConfig { lone: true, ..ControlConfig::default() },
-            clock,
-        )
-        .await
-        .map_err(|error| match error {
-            coordinator::ServeError::Store(error) => state_error(&error),
-            coordinator::ServeError::Transport(error) => CliError::ours("transport", error.to_string()),
-        })?;
+        // A state file has one user at a time; workers elsewhere may share an etcd with us.
+        let lone = matches!(url, StoreUrl::Sqlite(_));
+        let config = ControlConfig { lone, ..ControlConfig::default() };
+        let server =
+            Server::new(store, state_name(&url), config, clock).await.map_err(|error| match error {
+                coordinator::ServeError::Store(error) => state_error(&error),
+                coordinator::ServeError::Transport(error) => CliError::ours("transport", error.to_string()),
+            })?;
         let (connections, incoming) = mpsc::unbounded_channel::<Result<DuplexStream, std::io::Error>>();
         let stop = CancellationToken::new();
         let serving = tokio::spawn(server.serve(UnboundedReceiverStream::new(incoming), stop.clone()));
@@ -128,7 +125,13 @@ fn state_name(url: &StoreUrl) -> String {
 }
 
 fn state_error(error: &store::StoreError) -> CliError {
-    CliError { hint: None, ..CliError::user("state", error.to_string(), "") }
+    if error.is_final() {
+        return CliError { hint: None, ..CliError::user("state", error.to_string(), "") };
+    }
+    CliError {
+        hint: Some("check that etcd runs and that --state names it".to_owned()),
+        ..CliError::ours("state-unavailable", error.to_string())
+    }
 }
 
 /// What a worker's refusal means here.

@@ -1,8 +1,12 @@
-//! The system's test harness: real servers on loopback ports, in temporary folders, that end with
-//! the test.
+//! The system's test harness: real servers and our own binaries on loopback ports, in temporary
+//! folders, that end with the test.
 //!
 //! It is for tests alone: whatever it can't do, it panics with what to install or to look at.
 
+pub mod binaries;
+pub mod cli;
 pub mod etcd;
+pub mod fleet;
 pub mod postgres;
 mod process;
+pub mod project;

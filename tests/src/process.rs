@@ -15,13 +15,16 @@ pub(crate) struct Process(Child);
 impl Process {
     /// Starts a command whose output goes to the end of a file.
     pub(crate) fn start(command: &mut Command, log: &Path) -> Self {
-        let output = std::fs::OpenOptions::new()
-            .create(true)
-            .append(true)
-            .open(log)
-            .unwrap_or_else(|error| panic!("can't write `{}`: {error}", log.display()));
-        let errors = output.try_clone().expect("an open file can be cloned");
-        let child = command.stdin(Stdio::null()).stdout(output).stderr(errors).spawn();
+        Self::start_apart(command, log, log)
+    }
+
+    /// The same with a file for each stream.
+    pub(crate) fn start_apart(command: &mut Command, out: &Path, err: &Path) -> Self {
+        let open = |path: &Path| {
+            let file = std::fs::OpenOptions::new().create(true).append(true).open(path);
+            file.unwrap_or_else(|error| panic!("can't write `{}`: {error}", path.display()))
+        };
+        let child = command.stdin(Stdio::null()).stdout(open(out)).stderr(open(err)).spawn();
         Self(child.unwrap_or_else(|error| panic!("can't run {command:?}: {error}")))
     }
 
@@ -39,6 +42,11 @@ impl Process {
     /// Whether it has ended.
     pub(crate) fn has_ended(&mut self) -> bool {
         self.0.try_wait().is_ok_and(|status| status.is_some())
+    }
+
+    /// Its exit code, once it has ended by itself.
+    pub(crate) fn exit_code(&mut self) -> Option<i32> {
+        self.0.try_wait().ok().flatten().and_then(|status| status.code())
     }
 
     /// Kills it and waits for its end.

@@ -109,9 +109,11 @@ pub(crate) struct Handle {
     pub(crate) clock: Clock,
 }
 
-/// The loop is between terms: ask again.
+/// Nobody answers: the loop is between terms, or another coordinator leads.
 #[derive(Debug, Clone, Copy, thiserror::Error)]
-#[error("the coordinator is not ready: it is taking over or shutting down")]
+#[error(
+    "the coordinator is not ready: it is taking over, shutting down, or standing by while another one leads"
+)]
 pub(crate) struct NotReady;
 
 impl Handle {

@@ -76,6 +76,10 @@ impl Workers {
             let _ = reply.send(Ok(leases.clone()));
             return Polled::Answered;
         }
+        if worker.draining {
+            let _ = reply.send(Ok(Vec::new()));
+            return Polled::Answered;
+        }
         worker.poll = Some(reply);
         worker.nonce = nonce;
         Polled::Waits(worker.gateways.clone())

@@ -122,7 +122,7 @@ impl Scheduler {
                 self.take_range(at, interval);
                 self.hold_batch(Held {
                     worker,
-                    deadline: self.now.after(self.config.ttl),
+                    deadline: self.now.after(self.config.recovered),
                     gateway,
                     target: Target::Batch(lease),
                 });

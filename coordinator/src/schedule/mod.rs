@@ -62,6 +62,8 @@ pub struct Config {
     pub ttl: u64,
     /// How long a fresh grant holds without a heartbeat: its answer may have got lost.
     pub accept: u64,
+    /// How long a lease that a former leader granted holds without a heartbeat.
+    pub recovered: u64,
     /// The delay after a first transient failure, at most; doubles with each.
     pub backoff_base: u64,
     /// The longest delay.
@@ -72,7 +74,14 @@ pub struct Config {
 
 impl Default for Config {
     fn default() -> Self {
-        Self { ttl: 30_000, accept: 10_000, backoff_base: 2_000, backoff_max: 300_000, remembered: 65_536 }
+        Self {
+            ttl: 30_000,
+            accept: 10_000,
+            recovered: 30_000,
+            backoff_base: 2_000,
+            backoff_max: 300_000,
+            remembered: 65_536,
+        }
     }
 }
 

@@ -25,6 +25,9 @@ const POLL_PATIENCE: Duration = Duration::from_secs(40);
 /// First and longest pause before a call is made again.
 const BACKOFF: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(3));
 
+/// How long a heartbeat waits for its answer at least.
+const SHORTEST_PATIENCE: Duration = Duration::from_millis(500);
+
 /// A connection that re-registers by itself.
 #[derive(Clone)]
 pub(super) struct Link {
@@ -40,25 +43,36 @@ impl Link {
         Self { client, config, held, nonce: Arc::new(AtomicU64::new(1)) }
     }
 
-    /// Waits for leases; returns with none when the coordinator had none for a while.
+    /// Waits for leases; returns with none when the coordinator had none for a while. Dropped before
+    /// it returns, it may be called again: the answer that got lost is given once more.
     pub(super) async fn poll(&self, free: u32) -> Vec<Lease> {
-        let nonce = self.nonce.load(Ordering::Relaxed);
         let mut pause = BACKOFF.0;
         loop {
-            let request = wire::PollRequest { worker: self.config.worker.to_string(), free, nonce };
-            let mut client = self.client.clone();
-            match timeout(POLL_PATIENCE, client.poll(request)).await {
-                Ok(Ok(reply)) => {
-                    let leases = reply.into_inner().leases;
-                    // After an empty answer the same nonce asks on: leases may just have missed it.
-                    if !leases.is_empty() {
-                        self.nonce.store(nonce + 1, Ordering::Relaxed);
-                    }
-                    return leases.into_iter().filter_map(understood).collect();
-                }
+            match timeout(POLL_PATIENCE, self.poll_once(free)).await {
+                Ok(Ok(leases)) => return leases,
                 Ok(Err(status)) => self.recover(&status, &mut pause).await,
                 Err(_) => warn!("a poll went unanswered"),
             }
+        }
+    }
+
+    async fn poll_once(&self, free: u32) -> Result<Vec<Lease>, Status> {
+        let nonce = self.nonce.load(Ordering::Relaxed);
+        let request = wire::PollRequest { worker: self.config.worker.to_string(), free, nonce };
+        let reply = self.client.clone().poll(request).await?;
+        let leases = reply.into_inner().leases;
+        // After an empty answer the same nonce asks on: leases may just have missed it.
+        if !leases.is_empty() {
+            self.nonce.store(nonce + 1, Ordering::Relaxed);
+        }
+        Ok(leases.into_iter().filter_map(understood).collect())
+    }
+
+    /// The leases that the last, dropped poll was answered with; to ask after [`Link::drain`].
+    pub(super) async fn missed(&self) -> Vec<Lease> {
+        match timeout(Duration::from_secs(1), self.poll_once(0)).await {
+            Ok(Ok(leases)) => leases,
+            Ok(Err(_)) | Err(_) => Vec::new(),
         }
     }
 
@@ -73,8 +87,7 @@ impl Link {
             tokens: tokens.iter().map(|token| token.0).collect(),
         };
         let mut client = self.client.clone();
-        let reply =
-            timeout(patience.max(Duration::from_millis(500)), client.heartbeat(request)).await.ok()?;
+        let reply = timeout(patience.max(SHORTEST_PATIENCE), client.heartbeat(request)).await.ok()?;
         match reply {
             Ok(reply) => {
                 let states = reply.into_inner().leases.into_iter().filter_map(|status| {
@@ -82,6 +95,13 @@ impl Link {
                     Some((Token(status.token), state))
                 });
                 Some(states.collect())
+            }
+            // A new leader doesn't know the session. Registering names the leases that are held, and
+            // prolongs them; a worker whose slots are all taken has no poll that would do it.
+            Err(status) if status.code() == Code::NotFound => {
+                let registered = timeout(patience.max(SHORTEST_PATIENCE), self.register()).await;
+                debug!(?registered, "the session was not known");
+                None
             }
             Err(status) => {
                 debug!(%status, "heartbeat failed");

@@ -71,6 +71,12 @@ impl Agent {
         helpers.spawn(heartbeats(self.link.clone(), self.held.clone(), quit.clone()));
         let mut running = JoinSet::new();
         self.take_leases(&mut running, &reports, &stop).await;
+        self.link.drain().await;
+        for lease in self.link.missed().await {
+            // Granted while the poll was given up: nobody has begun with it.
+            let ready = report::Ready { token: lease.token, outcome: Outcome::HandedBack };
+            let _ = reports.send(ready).await;
+        }
         self.drain(&mut running).await;
         // Closing the inbox ends the reporter once the last verdict is in.
         drop(reports);
@@ -120,7 +126,6 @@ impl Agent {
     }
 
     async fn drain(&self, running: &mut JoinSet<()>) {
-        self.link.drain().await;
         if running.is_empty() {
             return;
         }

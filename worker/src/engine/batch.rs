@@ -11,7 +11,7 @@ use coord_common::sql::Dialect;
 use tokio_util::sync::CancellationToken;
 
 use super::error::{Class, EngineError};
-use super::fence::Ledger;
+use super::fence::{Ledger, end_sessions};
 use super::profile::Profile;
 use super::session::{Answer, Connector, Pool, Session, cancellable};
 use super::statements::{self, Known, Script};
@@ -158,7 +158,7 @@ impl TransactionalEngine {
         cancel: &CancellationToken,
     ) -> Result<Attempt, EngineError> {
         let ledger = self.ledger(session, batch.target.catalog.as_deref()).await?;
-        let raised = self.raise(session, &ledger, batch).await?;
+        let raised = self.take_over(session, &ledger, batch).await?;
         if raised.done == batch.fence.token.0 || (raised.done != 0 && batch.replayed_is_done) {
             let report = BatchReport { outcome: Outcome::AlreadyDone, rows: raised.rows, audits: Vec::new() };
             return Ok(Attempt::Report(report));
@@ -177,6 +177,28 @@ impl TransactionalEngine {
             }
         }
         result
+    }
+
+    /// Raises the token; then ends what older attempts still hold open in the warehouse. Only a
+    /// batch that was tried before can have any.
+    async fn take_over(
+        &self,
+        session: &mut dyn Session,
+        ledger: &Ledger,
+        batch: &BatchWrite,
+    ) -> Result<super::fence::Raised, EngineError> {
+        let profile = self.pool.profile();
+        let again = batch.replayed_is_done || !batch.fence.supersedes.is_empty();
+        if !again || profile.end_sessions.is_none() {
+            return self.raise(session, ledger, batch).await;
+        }
+        let overtaken = ledger.overtaken(session, &batch.fence).await?;
+        let raised = self.raise(session, ledger, batch).await?;
+        if let Some(end) = end_sessions(profile, &overtaken) {
+            // Best effort: without the right to, their locks last as long as they do.
+            let _ = session.run(&[end]).await;
+        }
+        Ok(raised)
     }
 
     async fn raise(

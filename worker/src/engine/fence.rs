@@ -93,6 +93,20 @@ impl Ledger {
         self.raise_one(session, profile, of).await
     }
 
+    /// Tokens of unfinished attempts that raising `of` overtakes.
+    pub(crate) async fn overtaken(
+        &self,
+        session: &mut dyn Session,
+        of: &Fence,
+    ) -> Result<Vec<Token>, EngineError> {
+        let slots: Vec<String> = [&of.slot].into_iter().chain(&of.supersedes).map(|s| literal(s)).collect();
+        let (fence, slots, token) = (&self.fence, slots.join(", "), of.token);
+        let ask = format!("SELECT tok FROM {fence} WHERE slot IN ({slots}) AND done = 0 AND tok < {token}");
+        let answers = session.run(&[ask]).await?;
+        let cells = answers.iter().flat_map(|answer| answer.rows.rows.iter().flatten().flatten());
+        Ok(cells.filter_map(|cell| cell.parse().ok().map(Token)).collect())
+    }
+
     async fn raise_one(
         &self,
         session: &mut dyn Session,
@@ -114,7 +128,7 @@ impl Ledger {
         of: &Fence,
     ) -> Result<Raised, EngineError> {
         let (slot, plan, owner, token) = (literal(&of.slot), literal(&of.plan), literal(&of.table), of.token);
-        let name = literal(&format!("coordctl:{token}"));
+        let name = literal(&session_name(token));
         let (fence, above) = (&self.fence, self.above_floor(of));
         let statements = [
             format!("SET application_name = {name}"),
@@ -239,6 +253,20 @@ impl Ledger {
         }
         session.run(&[commit]).await.map(|_| ())
     }
+}
+
+/// What the session of an attempt calls itself.
+fn session_name(token: Token) -> String {
+    format!("coordctl:{token}")
+}
+
+/// The statement that ends the sessions of attempts that can't commit any more.
+pub(crate) fn end_sessions(profile: &Profile, overtaken: &[Token]) -> Option<String> {
+    if overtaken.is_empty() {
+        return None;
+    }
+    let names: Vec<String> = overtaken.iter().map(|token| literal(&session_name(*token))).collect();
+    Some(profile.end_sessions?.replace("{names}", &names.join(", ")))
 }
 
 fn parse(answer: &Answer) -> Option<Raised> {

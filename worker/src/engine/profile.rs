@@ -46,6 +46,9 @@ pub struct Profile {
     pub describe: Describe,
     /// Put before the raise of a token, whose loss in a crash is harmless.
     pub before_raise: Option<&'static str>,
+    /// Ends the sessions of attempts that were overtaken, named by `{names}`: what they hold open
+    /// would block their successor for as long as their worker hangs.
+    pub end_sessions: Option<&'static str>,
     /// Put before pruning the table `{table}`, so that no new row appears meanwhile.
     pub before_prune: Option<&'static str>,
     /// Whether a statement's failure within a transaction can be undone alone.
@@ -68,6 +71,10 @@ impl Profile {
         update_in_cte: true,
         describe: Describe::ArrowSchema,
         before_raise: Some("SET LOCAL synchronous_commit = off"),
+        end_sessions: Some(
+            "SELECT COUNT(pg_terminate_backend(pid)) FROM pg_stat_activity WHERE application_name IN ({names}) \
+             AND usename = session_user AND state <> 'idle' AND pid <> pg_backend_pid()",
+        ),
         before_prune: Some("LOCK TABLE {table} IN EXCLUSIVE MODE"),
         savepoints: true,
         schema_query: "SELECT COUNT(*) FROM pg_catalog.pg_namespace WHERE nspname = {schema}",
@@ -85,6 +92,7 @@ impl Profile {
         update_in_cte: false,
         describe: Describe::Statement,
         before_raise: None,
+        end_sessions: None,
         before_prune: None,
         savepoints: false,
         schema_query: "SELECT COUNT(*) FROM information_schema.schemata \

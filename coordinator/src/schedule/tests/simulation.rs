@@ -36,7 +36,7 @@ struct World {
 }
 
 fn config() -> Config {
-    Config { ttl: 300, accept: 100, backoff_base: 20, backoff_max: 500, remembered: 1000 }
+    Config { ttl: 300, accept: 100, recovered: 300, backoff_base: 20, backoff_max: 500, remembered: 1000 }
 }
 
 impl World {

@@ -1,0 +1,9 @@
+//! The system end to end: real processes, real servers.
+
+mod coordinators;
+mod embedded;
+mod failures;
+mod fleet;
+mod mistakes;
+mod races;
+mod workers;

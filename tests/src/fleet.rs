@@ -1,0 +1,368 @@
+//! A fleet: etcd, PostgreSQL, coordinators and workers, all processes of their own.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::{Condvar, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+
+use crate::binaries::binary;
+use crate::cli::Cli;
+use crate::etcd::{Etcd, EtcdOptions};
+use crate::postgres::Postgres;
+use crate::process::{Process, free_ports, temp_folder};
+use crate::project::Project;
+
+/// How many fleets run at once: more would only slow each other down.
+const MOST_FLEETS: usize = 2;
+/// How long a fleet may take to do something that a test waits for.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+static FLEETS: (Mutex<usize>, Condvar) = (Mutex::new(0), Condvar::new());
+
+/// The right to run a fleet, or anything else that is as heavy.
+#[derive(Debug)]
+pub struct Permit(());
+
+impl Permit {
+    /// Waits until few enough others run.
+    pub fn wait() -> Self {
+        let running = FLEETS.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let full = |running: &mut usize| *running >= MOST_FLEETS;
+        let mut running = FLEETS.1.wait_while(running, full).unwrap_or_else(PoisonError::into_inner);
+        *running += 1;
+        Self(())
+    }
+}
+
+impl Drop for Permit {
+    fn drop(&mut self) {
+        *FLEETS.0.lock().unwrap_or_else(PoisonError::into_inner) -= 1;
+        FLEETS.1.notify_one();
+    }
+}
+
+/// How a fleet is started.
+#[derive(Debug, Clone)]
+pub struct FleetOptions {
+    /// Workers.
+    pub workers: usize,
+    /// Leases that each worker holds at once.
+    pub slots: u32,
+    /// A lease's time to live, in milliseconds.
+    pub lease_ttl: u64,
+    /// The coordinator's clock, which stands still.
+    pub now: String,
+    /// Lines under the gateway's connection.
+    pub connection: String,
+    /// Flushes to disk in etcd: for tests that crash it.
+    pub fsync: bool,
+}
+
+impl Default for FleetOptions {
+    fn default() -> Self {
+        Self {
+            workers: 2,
+            slots: 2,
+            lease_ttl: 1500,
+            now: "2024-02-10 00:00:00".to_owned(),
+            connection: "concurrent_tasks: 16".to_owned(),
+            fsync: false,
+        }
+    }
+}
+
+/// One of our processes, with all that is needed to start it again.
+#[derive(Debug)]
+pub struct Service {
+    name: String,
+    program: &'static str,
+    arguments: Vec<String>,
+    env: Vec<(String, String)>,
+    log: PathBuf,
+    process: Process,
+}
+
+impl Service {
+    fn start(
+        name: String,
+        program: &'static str,
+        arguments: Vec<String>,
+        env: Vec<(String, String)>,
+        logs: &Path,
+    ) -> Self {
+        let log = logs.join(format!("{name}.log"));
+        let process = launch(program, &arguments, &env, &log);
+        Self { name, program, arguments, env, log, process }
+    }
+
+    /// Kills it as a crash would.
+    pub fn kill9(&mut self) {
+        self.process.kill();
+    }
+
+    /// Stops its clock: connections stay open and nothing answers.
+    pub fn stop(&self) {
+        self.process.signal("STOP");
+    }
+
+    /// Lets it go on.
+    pub fn cont(&self) {
+        self.process.signal("CONT");
+    }
+
+    /// Asks it to end.
+    pub fn terminate(&self) {
+        self.process.signal("TERM");
+    }
+
+    /// Whether it has ended.
+    pub fn has_ended(&mut self) -> bool {
+        self.process.has_ended()
+    }
+
+    /// Waits for its end and gives the exit code.
+    pub fn exit_code(&mut self) -> Option<i32> {
+        wait_until(&format!("the end of {}", self.name), || self.process.has_ended());
+        self.process.exit_code()
+    }
+
+    /// Starts it again as it was started before, killing it where it still runs.
+    pub fn restart(&mut self) {
+        self.process.kill();
+        self.process = launch(self.program, &self.arguments, &self.env, &self.log);
+    }
+
+    /// All it ever logged.
+    pub fn log(&self) -> String {
+        std::fs::read_to_string(&self.log).unwrap_or_default()
+    }
+}
+
+fn launch(program: &str, arguments: &[String], env: &[(String, String)], log: &Path) -> Process {
+    let mut command = Command::new(binary(program));
+    command.args(arguments).env_remove("RUST_LOG").env("NO_COLOR", "1");
+    command.env_remove("COORDCTL_SERVER").env_remove("COORDCTL_STATE").env_remove("COORDCTL_NOW");
+    command.envs(env.iter().map(|(name, value)| (name, value)));
+    Process::start(&mut command, log)
+}
+
+/// A running fleet; it ends with the test, and shows its logs where the test failed.
+#[derive(Debug)]
+pub struct Fleet {
+    /// Workers, in the order they were started.
+    pub workers: Vec<Service>,
+    /// The coordinator.
+    pub coordinator: Service,
+    /// The state.
+    pub etcd: Etcd,
+    /// The warehouse.
+    pub postgres: Postgres,
+    /// The project that `coordctl` works on.
+    pub project: Project,
+    options: FleetOptions,
+    address: String,
+    logs: tempfile::TempDir,
+    _permit: Permit,
+}
+
+impl Fleet {
+    /// Starts a fleet on a project whose gateway `pg` is the fleet's PostgreSQL.
+    pub fn start(options: FleetOptions, project: Project) -> Self {
+        let permit = Permit::wait();
+        let postgres = Postgres::start();
+        let etcd =
+            Etcd::start_with(EtcdOptions { unsafe_no_fsync: !options.fsync, ..EtcdOptions::default() });
+        project.config_of_postgres(&postgres, &options.connection);
+        let logs = temp_folder("coord-fleet");
+        let (coordinator, address) = start_coordinator("coordinator", &etcd, &options, logs.path());
+        let mut fleet = Self {
+            workers: Vec::new(),
+            coordinator,
+            etcd,
+            postgres,
+            project,
+            options: options.clone(),
+            address,
+            logs,
+            _permit: permit,
+        };
+        fleet.sql(LOG_TABLE);
+        for _ in 0..options.workers {
+            fleet.add_worker(&[]);
+        }
+        fleet.wait_until_serving();
+        fleet
+    }
+
+    /// Starts one more worker, and gives its place.
+    pub fn add_worker(&mut self, more: &[&str]) -> usize {
+        let name = format!("worker-{}", self.workers.len());
+        let mut arguments = vec![
+            format!("--coordinator={}", self.address),
+            format!("--project={}", self.project.path().display()),
+            format!("--slots={}", self.options.slots),
+            "--gateway=pg".to_owned(),
+            format!("--name={name}"),
+        ];
+        arguments.extend(more.iter().map(|argument| (*argument).to_owned()));
+        let worker = Service::start(name, "worker", arguments, Vec::new(), self.logs.path());
+        self.workers.push(worker);
+        self.workers.len() - 1
+    }
+
+    /// Starts another coordinator, which stands by, and gives its address.
+    pub fn start_standby(&self) -> (Service, String) {
+        start_coordinator("standby", &self.etcd, &self.options, self.logs.path())
+    }
+
+    /// Turns to another coordinator: new workers and commands use its address.
+    pub fn turn_to(&mut self, coordinator: Service, address: String) {
+        self.coordinator = coordinator;
+        self.address = address;
+    }
+
+    /// The coordinator's address.
+    pub fn address(&self) -> &str {
+        &self.address
+    }
+
+    /// `coordctl` against this fleet.
+    pub fn cli(&self) -> Cli {
+        Cli::at(self.project.path(), &self.address)
+    }
+
+    /// Waits until the coordinator answers.
+    pub fn wait_until_serving(&self) {
+        wait_until("an answer of the coordinator", || self.cli().run(&["environments"]).code == Some(0));
+    }
+
+    /// Queries the warehouse: rows of texts.
+    pub fn sql(&self, sql: &str) -> Vec<Vec<String>> {
+        query(&self.postgres, sql).unwrap_or_else(|error| panic!("{sql}: {error}"))
+    }
+
+    /// One number of the warehouse; 0 where the relation isn't there yet.
+    pub fn count(&self, sql: &str) -> i64 {
+        let rows = query(&self.postgres, sql).unwrap_or_default();
+        rows.first().and_then(|row| row.first()).and_then(|cell| cell.parse().ok()).unwrap_or(0)
+    }
+
+    /// Rows and contents of a relation, in any order.
+    pub fn digest(&self, relation: &str) -> String {
+        let sql = format!(
+            "SELECT COUNT(*), MD5(COALESCE(STRING_AGG(t::TEXT, '|' ORDER BY t::TEXT), '')) FROM {relation} AS t"
+        );
+        self.sql(&sql)[0].join(" ")
+    }
+
+    /// The state's document.
+    pub fn state(&self) -> Value {
+        self.cli().json(&["state"])
+    }
+
+    /// An environment's revision; none where it doesn't exist.
+    pub fn revision(&self, environment: &str) -> Option<u64> {
+        let document = self.cli().json(&["environments"]);
+        let all = document["environments"].as_array().cloned().unwrap_or_default();
+        let found = all.iter().find(|shown| shown["name"] == environment)?;
+        found["revision"].as_u64()
+    }
+
+    /// A plan's state, by its id.
+    pub fn plan_state(&self, id: &str) -> String {
+        let document = self.cli().json(&["plans"]);
+        let all = document["plans"].as_array().cloned().unwrap_or_default();
+        let found = all.iter().find(|plan| plan["plan_id"] == id);
+        found.and_then(|plan| plan["state"].as_str()).unwrap_or("unknown").to_owned()
+    }
+
+    /// How many batches have committed, by what they log themselves.
+    pub fn committed(&self) -> i64 {
+        self.count("SELECT COUNT(*) FROM public.batch_log")
+    }
+
+    /// Batches that committed more often than once.
+    pub fn committed_twice(&self) -> Vec<Vec<String>> {
+        self.sql(
+            "SELECT model, batch, COUNT(*) FROM public.batch_log GROUP BY model, batch HAVING COUNT(*) > 1",
+        )
+    }
+
+    /// Waits until so many batches have committed.
+    pub fn wait_for_commits(&self, count: i64) {
+        wait_until(&format!("{count} commits"), || self.committed() >= count);
+    }
+
+    /// Makes the slow models wait so long.
+    pub fn pause(&self, seconds: f64) {
+        self.sql(&format!("UPDATE public.pause SET seconds = {seconds}"));
+    }
+}
+
+fn start_coordinator(name: &str, etcd: &Etcd, options: &FleetOptions, logs: &Path) -> (Service, String) {
+    let [port] = free_ports();
+    let arguments = vec![
+        format!("--listen=127.0.0.1:{port}"),
+        format!("--state={}", etcd.url("test")),
+        format!("--lease-ttl-millis={}", options.lease_ttl),
+        "--election-ttl-millis=1000".to_owned(),
+        "--retry-base-millis=50".to_owned(),
+    ];
+    let clock = vec![("COORDCTL_NOW".to_owned(), options.now.clone())];
+    let service = Service::start(name.to_owned(), "coordinator", arguments, clock, logs);
+    (service, format!("http://127.0.0.1:{port}"))
+}
+
+impl Drop for Fleet {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            for service in self.workers.iter().chain([&self.coordinator]) {
+                let log = service.log();
+                let lines: Vec<&str> = log.lines().collect();
+                let last = lines[lines.len().saturating_sub(40)..].join("\n");
+                println!("---- {} ----\n{last}", service.name);
+            }
+        }
+    }
+}
+
+/// What models log of their batches, and how long the slow ones wait.
+const LOG_TABLE: &str = "CREATE TABLE public.batch_log (model TEXT, batch TEXT, began TIMESTAMPTZ, \
+     ended TIMESTAMPTZ); \
+     CREATE TABLE public.pause AS SELECT 0.0::FLOAT8 AS seconds";
+
+/// Waits until something holds; panics where that takes too long.
+pub fn wait_until(what: &str, mut holds: impl FnMut() -> bool) {
+    let start = Instant::now();
+    while !holds() {
+        assert!(start.elapsed() < PATIENCE, "waited in vain for {what}");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+/// Runs SQL, and gives the rows as texts.
+///
+/// # Errors
+/// The server's message.
+pub fn query(postgres: &Postgres, sql: &str) -> Result<Vec<Vec<String>>, String> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let runtime = runtime.map_err(|error| error.to_string())?;
+    runtime.block_on(async {
+        let connected = tokio_postgres::connect(&postgres.dsn(), tokio_postgres::NoTls).await;
+        let (client, connection) = connected.map_err(|error| error.to_string())?;
+        tokio::spawn(connection);
+        let messages = client.simple_query(sql).await.map_err(|error| match error.as_db_error() {
+            Some(error) => error.to_string(),
+            None => error.to_string(),
+        })?;
+        let rows = messages.into_iter().filter_map(|message| match message {
+            tokio_postgres::SimpleQueryMessage::Row(row) => {
+                Some((0..row.len()).map(|at| row.get(at).unwrap_or("NULL").to_owned()).collect())
+            }
+            _ => None,
+        });
+        Ok(rows.collect())
+    })
+}
