@@ -84,8 +84,10 @@ fn a_worker_stopped_beyond_its_lease_writes_nothing_when_it_wakes() {
     fleet.pause(0.0);
     watch_the_pointer_until_the_end(&fleet, &id);
     assert_all_is_done_once(&fleet);
-    let log = fleet.workers[0].log();
-    assert!(log.contains("rolling back") || log.contains("no longer ours"), "{log}");
+    wait_until("the word that its lease was lost", || {
+        let log = fleet.workers[0].log();
+        log.contains("rolling back") || log.contains("no longer ours")
+    });
 }
 
 #[test]

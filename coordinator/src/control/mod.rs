@@ -143,10 +143,14 @@ impl Control {
         changed: watch::Sender<u64>,
     ) -> Result<Self, ControlError> {
         let book = Book::load(&*store).await?;
+        let (ttl, usual) = (config.lease_ttl.as_millis() as u64, Config::default());
         let limits = Config {
-            ttl: config.lease_ttl.as_millis() as u64,
+            ttl,
+            // The worker gives up a grant after its time to live: no reason to hold it for longer.
+            accept: usual.accept.min(ttl),
+            recovered: ttl,
             backoff_base: config.retry_base.as_millis() as u64,
-            ..Config::default()
+            ..usual
         };
         // Every transaction raises the revision and grants fewer than 2^20 leases, so tokens of a
         // later term are always greater.
