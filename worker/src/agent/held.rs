@@ -1,6 +1,7 @@
 //! The leases that a worker holds, and until when.
 
 use std::collections::BTreeMap;
+use std::hash::{BuildHasher, Hasher, RandomState};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -56,7 +57,8 @@ impl Held {
     pub(super) fn beat_every(&self) -> Duration {
         let shortest = self.lock().values().map(|lease| lease.ttl).min();
         let third = shortest.map_or(BEAT.1, |ttl| ttl / 3).clamp(BEAT.0, BEAT.1);
-        let jitter = f64::from(Instant::now().elapsed().subsec_nanos() % 200) / 1000.0;
+        // Each `RandomState` has keys of its own: randomness enough to spread beats.
+        let jitter = (RandomState::new().build_hasher().finish() % 200) as f64 / 1000.0;
         third.mul_f64(0.9 + jitter)
     }
 
