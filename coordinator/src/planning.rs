@@ -77,6 +77,7 @@ pub(crate) fn plan(request: &PlanRequest, book: &Book, now: Timestamp) -> Result
     } else {
         (local(&project, &mut findings)?.by_name, Purpose::Change)
     };
+    named_models_exist(&request.options, &proposed)?;
     let settings = &project.settings;
     let planned = plan_snapshots(&proposed, settings, request, book, now, purpose)?;
     let changed = planned.plan.models.iter().filter(|model| model.before.is_some());
@@ -85,6 +86,18 @@ pub(crate) fn plan(request: &PlanRequest, book: &Book, now: Timestamp) -> Result
         .filter_map(|id| book.snapshots.get(&id?).map(|record| (record.id(), record.clone())))
         .collect();
     Ok(Answer { planned, findings, known })
+}
+
+/// Models that options name must be there: a misspelt one would select nothing, in silence.
+fn named_models_exist(options: &PlanOptions, proposed: &ByName) -> Result<(), Refusal> {
+    let named = options.backfill_models.iter().chain(options.categorize.keys());
+    let Some(unknown) = named.into_iter().find(|name| !proposed.contains_key(*name)) else { return Ok(()) };
+    let near = project::suggest_model(unknown, proposed.keys());
+    let hint = near.map_or_else(
+        || "`coordctl dag` lists the models".to_owned(),
+        |near| format!("did you mean `{near}`?"),
+    );
+    Err(Refusal::new("unknown-model", format!("there is no model `{unknown}`"), &hint))
 }
 
 /// The project's own snapshots, unless something in it is wrong.
