@@ -143,6 +143,8 @@ fn a_standby_turns_callers_away_until_it_leads_and_then_goes_on() {
     fleet.pause(0.1);
     let id = start_plan(&fleet);
     let (standby, address) = fleet.start_standby();
+    let listens = address.trim_start_matches("http://").to_owned();
+    wait_until("the standby to listen", || std::net::TcpStream::connect(&listens).is_ok());
     let turned_away = Cli::at(fleet.project.path(), &address).run(&["environments", "--format", "json"]);
     assert_eq!(turned_away.code, Some(2), "{turned_away:#?}");
     assert!(turned_away.error()["message"].to_string().contains("another one leads"), "{turned_away:#?}");
