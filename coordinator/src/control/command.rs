@@ -6,7 +6,7 @@ use coord_common::id::{PlanId, SnapshotId, Token, WorkerId};
 use coord_common::interval::Interval;
 use coord_common::plan::Planned;
 use coord_common::snapshot::SnapshotRecord;
-use coord_common::task::{Lease, LeaseState, Outcome, TableId, Verdict};
+use coord_common::task::{Lease, LeaseState, Report, TableId, Verdict};
 use tokio::sync::{mpsc, oneshot, watch};
 
 use super::{Book, Clock, PlanBody, PlanState, PlanView, WorkerView};
@@ -72,11 +72,7 @@ pub(crate) enum Command {
         reply: Reply<Result<Vec<(Token, LeaseState)>, Refused>>,
     },
     /// A worker reports.
-    Complete {
-        worker: WorkerId,
-        reports: Vec<(Token, Outcome)>,
-        reply: Reply<Result<Vec<(Token, Verdict)>, Refused>>,
-    },
+    Complete { worker: WorkerId, reports: Vec<Report>, reply: Reply<Result<Vec<(Token, Verdict)>, Refused>> },
     /// A worker takes no more work.
     Drain { worker: WorkerId, reply: Reply<()> },
     /// A snapshot's record.
