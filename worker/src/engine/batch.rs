@@ -195,12 +195,10 @@ impl TransactionalEngine {
     /// have tried the batch before, and all that must be known to write it is known. The raise is
     /// still a transaction of its own, and what it answers is looked at before the commit.
     fn raise_along(&self, ledger: &Ledger, batch: &BatchWrite) -> Vec<String> {
-        let setting = self
-            .pool
-            .profile()
-            .before_raise
-            .filter(|_| !tried_before(batch) && batch.pre.is_empty() && self.columns.knows_all_of(batch));
-        setting.map_or_else(Vec::new, |setting| ledger.raise_statements(setting, &batch.fence))
+        let fresh = !tried_before(batch) && !matches!(batch.write, Write::Append { .. });
+        let whole = fresh && batch.pre.is_empty() && self.columns.knows_all_of(batch);
+        let setting = self.pool.profile().before_raise.filter(|_| whole);
+        setting.map_or_else(Vec::new, |setting| ledger.raise_statements(setting, &batch.fence, false))
     }
 
     /// Raises the token; then ends what older attempts still hold open in the warehouse. Only a
@@ -233,7 +231,7 @@ impl TransactionalEngine {
         let mut tries = 0;
         loop {
             tries += 1;
-            match ledger.raise(session, self.pool.profile(), &batch.fence).await {
+            match ledger.raise(session, self.pool.profile(), &batch.fence, batch.once()).await {
                 Err(error) if tries < RAISE_TRIES && worth_another_try(&error) && !session.is_broken() => {
                     tokio::time::sleep(PAUSE).await;
                 }
@@ -329,7 +327,8 @@ fn tried_before(batch: &BatchWrite) -> bool {
 
 /// The report of a batch that the fence row says is done.
 fn done_before(batch: &BatchWrite, raised: Raised) -> Option<BatchReport> {
-    let done = raised.done == batch.fence.token.0 || (raised.done != 0 && batch.replayed_is_done);
+    let counts = batch.replayed_is_done || batch.once();
+    let done = raised.done == batch.fence.token.0 || (raised.done != 0 && counts);
     done.then(|| BatchReport { outcome: Outcome::AlreadyDone, rows: raised.rows, audits: Vec::new() })
 }
 
@@ -361,7 +360,7 @@ struct Transaction<'a> {
 
 impl Transaction<'_> {
     async fn run(&mut self, ledger: &Ledger, cancel: &CancellationToken) -> Result<Attempt, EngineError> {
-        let work = self.work().await.and_then(refuse_bad_rows);
+        let work = self.work(ledger).await.and_then(refuse_bad_rows);
         let (rows, audits) = match work {
             Ok(Worked::Before(report)) => {
                 self.rollback().await;
@@ -394,7 +393,7 @@ impl Transaction<'_> {
     }
 
     /// Everything before the fence check.
-    async fn work(&mut self) -> Result<Worked, EngineError> {
+    async fn work(&mut self, ledger: &Ledger) -> Result<Worked, EngineError> {
         let (engine, batch) = (self.engine, self.batch);
         engine.pool.profile().check_names(&batch.target)?;
         let target = match batch.write {
@@ -417,6 +416,10 @@ impl Transaction<'_> {
         self.begin(&mut go);
         if self.replace_view {
             go.push(format!("DROP VIEW IF EXISTS {}", engine.pool.profile().relation(&batch.target)));
+        }
+        if batch.first && matches!(batch.write, Write::Append { .. }) {
+            // The table is emptied, and with it goes what other batches had added.
+            go.push(ledger.forget_others(&batch.fence));
         }
         let data_at = go.len() + script.create.len();
         go.append(&mut script.create);
