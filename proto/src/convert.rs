@@ -118,6 +118,7 @@ impl From<Mode> for wire::Mode {
             Mode::First => Self::First,
             Mode::Write => Self::Write,
             Mode::Audit => Self::Audit,
+            Mode::Anew => Self::Anew,
         }
     }
 }
@@ -128,6 +129,7 @@ fn mode(value: i32) -> Result<Mode, Malformed> {
         Ok(wire::Mode::First) => Ok(Mode::First),
         Ok(wire::Mode::Write) => Ok(Mode::Write),
         Ok(wire::Mode::Audit) => Ok(Mode::Audit),
+        Ok(wire::Mode::Anew) => Ok(Mode::Anew),
         Ok(wire::Mode::Unspecified) | Err(_) => Err(missing("evaluate.mode")),
     }
 }

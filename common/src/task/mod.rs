@@ -189,8 +189,21 @@ pub enum Mode {
     First,
     /// Fill the batch.
     Write,
+    /// Fill the batch; what the table holds counts for nothing, since no interval of it is recorded
+    /// or all of them are computed again.
+    Anew,
     /// Only run the audits over the batch.
     Audit,
+}
+
+impl Mode {
+    /// Whether the batch's intervals are filled by it.
+    pub fn fills(self) -> bool {
+        match self {
+            Self::First | Self::Write | Self::Anew => true,
+            Self::Create | Self::Audit => false,
+        }
+    }
 }
 
 /// Show an environment's snapshots: all views in one transaction.

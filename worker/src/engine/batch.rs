@@ -159,7 +159,8 @@ impl TransactionalEngine {
     ) -> Result<Attempt, EngineError> {
         let ledger = self.ledger(session, batch.target.catalog.as_deref()).await?;
         let raised = self.take_over(session, &ledger, batch).await?;
-        if raised.done == batch.fence.token.0 || (raised.done != 0 && batch.replayed_is_done) {
+        let counts = batch.replayed_is_done || batch.once();
+        if raised.done == batch.fence.token.0 || (raised.done != 0 && counts) {
             let report = BatchReport { outcome: Outcome::AlreadyDone, rows: raised.rows, audits: Vec::new() };
             return Ok(Attempt::Report(report));
         }
@@ -210,7 +211,7 @@ impl TransactionalEngine {
         let mut tries = 0;
         loop {
             tries += 1;
-            match ledger.raise(session, self.pool.profile(), &batch.fence).await {
+            match ledger.raise(session, self.pool.profile(), &batch.fence, batch.once()).await {
                 Err(error) if tries < RAISE_TRIES && worth_another_try(&error) && !session.is_broken() => {
                     tokio::time::sleep(PAUSE).await;
                 }
@@ -317,7 +318,7 @@ struct Transaction<'a> {
 
 impl Transaction<'_> {
     async fn run(&mut self, ledger: &Ledger, cancel: &CancellationToken) -> Result<Attempt, EngineError> {
-        let work = self.work().await.and_then(|done| refuse_bad_rows(done.0, done.1));
+        let work = self.work(ledger).await.and_then(|done| refuse_bad_rows(done.0, done.1));
         let (rows, audits) = match work {
             Ok(_) if cancel.is_cancelled() => {
                 self.rollback().await;
@@ -346,7 +347,7 @@ impl Transaction<'_> {
     }
 
     /// Everything before the fence check: rows written, and what the audits found.
-    async fn work(&mut self) -> Result<(u64, Vec<AuditResult>), EngineError> {
+    async fn work(&mut self, ledger: &Ledger) -> Result<(u64, Vec<AuditResult>), EngineError> {
         let (engine, batch) = (self.engine, self.batch);
         engine.pool.profile().check_names(&batch.target)?;
         let target = match batch.write {
@@ -368,6 +369,10 @@ impl Transaction<'_> {
         self.begin(&mut go);
         if self.replace_view {
             go.push(format!("DROP VIEW IF EXISTS {}", engine.pool.profile().relation(&batch.target)));
+        }
+        if batch.first && matches!(batch.write, Write::Append { .. }) {
+            // The table is emptied, and with it goes what other batches had added.
+            go.push(ledger.forget_others(&batch.fence));
         }
         let data_at = go.len() + script.create.len();
         go.append(&mut script.create);

@@ -75,22 +75,34 @@ impl Ledger {
         ]
     }
 
-    /// Raises the token and says what the row then holds.
+    /// Raises the token and says what the row then holds. For work that may be done `once` only,
+    /// whichever plan it was done for counts.
     ///
     /// # Errors
-    /// [`Class::Stale`] where a greater token holds the row.
+    /// [`Class::Stale`] where a greater token holds the row; [`Class::Permanent`] where a lost
+    /// attempt at other work that overlaps this was done, and this may be done once only.
     pub(crate) async fn raise(
         &self,
         session: &mut dyn Session,
         profile: &Profile,
         of: &Fence,
+        once: bool,
     ) -> Result<Raised, EngineError> {
         // Lost attempts first: once they are shut out, what they committed is there to be seen.
         for slot in &of.supersedes {
             let lost = Fence { slot: slot.clone(), supersedes: Vec::new(), ..of.clone() };
-            self.raise_one(session, profile, &lost).await?;
+            let raised = self.raise_one(session, profile, &lost, once).await?;
+            if once && raised.done != 0 {
+                return Err(partly_done(of, slot));
+            }
         }
-        self.raise_one(session, profile, of).await
+        self.raise_one(session, profile, of, once).await
+    }
+
+    /// Forgets within a transaction what was done under all other slots of the same table.
+    pub(crate) fn forget_others(&self, of: &Fence) -> String {
+        let (slot, owner) = (literal(&of.slot), literal(&of.table));
+        format!("UPDATE {} SET done = 0 WHERE owner = {owner} AND slot <> {slot} AND done <> 0", self.fence)
     }
 
     /// Tokens of unfinished attempts that raising `of` overtakes.
@@ -112,10 +124,11 @@ impl Ledger {
         session: &mut dyn Session,
         profile: &Profile,
         of: &Fence,
+        once: bool,
     ) -> Result<Raised, EngineError> {
         let raised = match profile.before_raise {
-            Some(setting) => self.raise_in_one_go(session, setting, of).await?,
-            None => self.raise_step_by_step(session, of).await?,
+            Some(setting) => self.raise_in_one_go(session, setting, of, once).await?,
+            None => self.raise_step_by_step(session, of, once).await?,
         };
         if raised.holder == of.token.0 { Ok(raised) } else { Err(stale(of)) }
     }
@@ -126,10 +139,12 @@ impl Ledger {
         session: &mut dyn Session,
         setting: &str,
         of: &Fence,
+        once: bool,
     ) -> Result<Raised, EngineError> {
         let (slot, plan, owner, token) = (literal(&of.slot), literal(&of.plan), literal(&of.table), of.token);
         let name = literal(&session_name(token));
         let (fence, above) = (&self.fence, self.above_floor(of));
+        let done = if once { "f.done" } else { "CASE WHEN f.plan = EXCLUDED.plan THEN f.done ELSE 0 END" };
         let statements = [
             format!("SET application_name = {name}"),
             "BEGIN".to_owned(),
@@ -137,7 +152,7 @@ impl Ledger {
             format!(
                 "INSERT INTO {fence} AS f (slot, tok, done, plan, rows, owner) \
                  SELECT {slot}, {token}, 0, {plan}, 0, {owner} {above} ON CONFLICT (slot) DO UPDATE SET \
-                 tok = EXCLUDED.tok, done = CASE WHEN f.plan = EXCLUDED.plan THEN f.done ELSE 0 END, \
+                 tok = EXCLUDED.tok, done = {done}, \
                  plan = EXCLUDED.plan WHERE f.tok < EXCLUDED.tok"
             ),
             self.read(of),
@@ -156,15 +171,25 @@ impl Ledger {
 
     /// A plain UPDATE where the row exists: the one form that DuckDB finds conflicts with. Where it
     /// doesn't, nobody has raised a token yet, so nobody can commit, and a plain INSERT will do.
-    async fn raise_step_by_step(&self, session: &mut dyn Session, of: &Fence) -> Result<Raised, EngineError> {
+    async fn raise_step_by_step(
+        &self,
+        session: &mut dyn Session,
+        of: &Fence,
+        once: bool,
+    ) -> Result<Raised, EngineError> {
         let (slot, plan, owner, token) = (literal(&of.slot), literal(&of.plan), literal(&of.table), of.token);
         let fence = &self.fence;
         let held = session.run(&[self.read(of)]).await?;
         match held.first().and_then(parse) {
             Some(held) if held.holder >= token.0 => return Ok(held),
             Some(_) => {
+                let done = if once {
+                    "done".to_owned()
+                } else {
+                    format!("CASE WHEN plan = {plan} THEN done ELSE 0 END")
+                };
                 let raise = format!(
-                    "UPDATE {fence} SET tok = {token}, done = CASE WHEN plan = {plan} THEN done ELSE 0 END, \
+                    "UPDATE {fence} SET tok = {token}, done = {done}, \
                      plan = {plan} WHERE slot = {slot} AND tok < {token}"
                 );
                 let answers = session.run(&[raise, self.read(of)]).await?;
@@ -278,6 +303,12 @@ fn parse(answer: &Answer) -> Option<Raised> {
 fn stale(of: &Fence) -> EngineError {
     let text = format!("token {} no longer holds `{}`", of.token, of.slot);
     EngineError::new(Class::Stale, text)
+}
+
+fn partly_done(of: &Fence, slot: &str) -> EngineError {
+    let text = format!("a lost attempt has added the rows of `{slot}`, a part of `{}`", of.slot);
+    EngineError::permanent(text)
+        .hint("apply the plan of that attempt again, which counts them as done; or restate the model")
 }
 
 fn unreadable() -> EngineError {

@@ -52,6 +52,24 @@ fn the_first_batch_makes_the_table_alone() {
 }
 
 #[test]
+fn a_table_of_which_nothing_outlasts_the_plan_is_filled_anew() {
+    let modes = |todo: &[(i64, i64)], anew: bool, done: &[(i64, i64)]| {
+        let work = crate::schedule::NodeWork { anew, sequential: true, ..node(0, todo, &[]) };
+        let mut bench = Bench::new(vec![PlanWork { tables: vec![existing(0, done)], ..plan(1, vec![work]) }]);
+        let first = bench.leases("a", 9).remove(0);
+        let then = bench.done("a", first.token).grants.remove(0).1;
+        [evaluate(&first).mode, evaluate(&then).mode]
+    };
+    let fill = [Mode::Anew, Mode::Write];
+    let add = [Mode::Write, Mode::Write];
+    assert_eq!(modes(&[(0, 30)], false, &[]), fill, "it was only made");
+    assert_eq!(modes(&[(20, 40)], false, &[(0, 20)]), add);
+    assert_eq!(modes(&[(0, 40)], false, &[(0, 20)]), add, "lookback computes all of it again");
+    assert_eq!(modes(&[(0, 40)], true, &[(0, 20)]), fill, "it is restated");
+    assert_eq!(modes(&[(20, 40)], true, &[(0, 40)]), add, "a part of it is restated");
+}
+
+#[test]
 fn a_table_without_data_is_still_made() {
     let mut bench = Bench::new(vec![plan(1, vec![node(0, &[], &[]), node(1, &[], &[(0, whole())])])]);
     let first = bench.leases("a", 9);
