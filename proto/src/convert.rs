@@ -177,6 +177,11 @@ impl From<&Promote> for wire::Promote {
             execution_time: promote.execution_time.0,
             views: promote.views.iter().map(view).collect(),
             drop: promote.drop.iter().cloned().map(Into::into).collect(),
+            drop_schemas: promote
+                .drop_schemas
+                .iter()
+                .map(|(catalog, schema)| wire::Schema { catalog: catalog.clone(), schema: schema.clone() })
+                .collect(),
         }
     }
 }
@@ -200,6 +205,7 @@ impl TryFrom<wire::Promote> for Promote {
             execution_time: Timestamp(promote.execution_time),
             views: promote.views.into_iter().map(view).collect::<Result<_, Malformed>>()?,
             drop: promote.drop.into_iter().map(Into::into).collect(),
+            drop_schemas: promote.drop_schemas.into_iter().map(|of| (of.catalog, of.schema)).collect(),
         })
     }
 }

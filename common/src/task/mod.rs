@@ -221,6 +221,9 @@ pub struct Promote {
     pub views: Vec<View>,
     /// Views to drop.
     pub drop: Vec<Relation>,
+    /// Schemas, with their catalogs, to drop if nothing is left in them.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub drop_schemas: Vec<(Option<String>, String)>,
 }
 
 /// One view of an environment.

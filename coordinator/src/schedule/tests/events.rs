@@ -20,6 +20,7 @@ fn promote(seq: u64) -> Promote {
         execution_time: Timestamp(0),
         views: Vec::new(),
         drop: Vec::new(),
+        drop_schemas: Vec::new(),
     }
 }
 
