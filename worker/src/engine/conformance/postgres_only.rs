@@ -46,7 +46,7 @@ async fn a_raise_that_travels_with_the_data_is_obeyed() {
     let mut session = lab.engine.pool.get().await.unwrap();
     let ledger = lab.engine.ledger(&mut *session, None).await.unwrap();
     let newer = batch("d3", 9, day(3, 5));
-    ledger.raise(&mut *session, lab.engine.pool.profile(), &newer.fence).await.unwrap();
+    ledger.raise(&mut *session, lab.engine.pool.profile(), &newer.fence, false).await.unwrap();
     session.give_back();
     assert_eq!(lab.run(&batch("d3", 3, day(3, 5))).await.unwrap_err().class, Class::Stale);
     lab.engine.prune(None, &first.fence.table, Token(9)).await.unwrap();
