@@ -31,7 +31,7 @@ use crate::id::{EnvironmentName, Hasher, ModelName, PlanId, SnapshotId, Version}
 use crate::interval::{Interval, IntervalSet, Timestamp};
 use crate::project::Settings;
 use crate::snapshot::{ByName, Category, SnapshotRecord};
-use crate::task::TableId;
+use crate::task::{Allowed, TableId};
 
 /// What a plan is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -140,6 +140,12 @@ pub struct PlannedModel {
     /// What is computed again although it was complete.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub restatement: Option<Interval>,
+    /// Whether the table, which other snapshots filled, must first get the columns of this one.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub migrate: bool,
+    /// Which changes of its columns the plan allows, whatever the model says.
+    #[serde(default)]
+    pub allows: Allowed,
     /// From here on, what is complete was filled by other snapshots and is computed again.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub effective_from: Option<Timestamp>,
@@ -361,6 +367,8 @@ fn removed(name: &ModelName, base: Option<&Environment>) -> PlannedModel {
         redo: false,
         batches: BatchRule::default(),
         restatement: None,
+        migrate: false,
+        allows: Allowed::default(),
         effective_from: None,
         assumed: IntervalSet::new(),
         create: false,
@@ -394,6 +402,11 @@ fn planned(
         category: (change != Change::Unchanged).then(|| record.shown_category()),
         version: table.as_ref().map(|table| if table.dev { record.dev_version } else { record.version }),
         snapshot: Some(snapshot.id),
+        migrate: created && migrates(input, record),
+        allows: Allowed {
+            destructive: input.options.allow_destructive.contains(name),
+            additive: input.options.allow_additive.contains(name),
+        },
         effective_from: anew.then_some(record.effective_from).flatten(),
         assumed: backfill::assumed(input, record, table.as_ref(), &missing),
         create: table.is_some() && !created,
@@ -406,6 +419,18 @@ fn planned(
         restatement: None,
         before: if directly { diff.before.get(name).copied() } else { None },
     }
+}
+
+/// Whether production takes over a snapshot that keeps its table although what the query gives may
+/// differ.
+fn migrates(input: &PlanInput<'_>, record: &SnapshotRecord) -> bool {
+    let shown = input.prod.and_then(|prod| prod.models.get(record.name()));
+    let seed = matches!(record.snapshot.model.source, crate::project::model::ModelSource::Seed(_));
+    input.purpose == Purpose::Change
+        && input.options.environment.is_prod()
+        && record.forward_only
+        && !seed
+        && shown.is_none_or(|shown| shown.snapshot != record.id())
 }
 
 fn refuse_removed_but_read(proposed: &ByName, diff: &change::Diff) -> Result<(), PlanError> {

@@ -60,7 +60,7 @@ pub(crate) fn check_base(plan: &Plan, book: &Book, now: Timestamp) -> Result<(),
 
 /// Whether workers can run a model's kind yet. What has nothing to run is no hindrance.
 pub(crate) fn is_run(model: &PlannedModel) -> bool {
-    let idle = model.missing.is_empty() && !model.create;
+    let idle = model.missing.is_empty() && !model.create && !model.migrate;
     let kinds = ["SCD_TYPE_2_BY_TIME", "SCD_TYPE_2_BY_COLUMN", "MANAGED", "CUSTOM"];
     idle || !kinds.contains(&model.kind.as_str())
 }
@@ -75,8 +75,9 @@ pub(crate) fn todos(plan: &Plan, book: &Book) -> BTreeMap<TableId, Todo> {
         // A range that was complete when the plan was made is in the plan only to be done again.
         let ranges = again(model, &done);
         let create = known.is_none_or(|known| !known.created);
-        if create || !ranges.is_empty() {
-            todos.insert(table.clone(), Todo { ranges, create });
+        let migrate = model.migrate && !create;
+        if create || migrate || !ranges.is_empty() {
+            todos.insert(table.clone(), Todo { ranges, create, migrate });
         }
     }
     todos
@@ -120,10 +121,12 @@ pub(crate) fn work(plan: &Plan, book: &Book, todo: &BTreeMap<TableId, Todo>) -> 
                     .unwrap_or_else(|| plan.layout.default_gateway.clone()),
                 bindings: bindings(record, &records, &tables),
                 execution_time: plan.execution_time,
+                allows: model.allows,
             }),
             todo: left.ranges.clone(),
             assumed: model.assumed.clone(),
             create: left.create,
+            migrate: left.migrate,
             mode: NodeMode::Write,
             cut: cut(model, record, book),
             concurrency: model.concurrency,

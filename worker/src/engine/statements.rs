@@ -117,7 +117,7 @@ impl Builder<'_> {
             Write::Full { query } => self.full(&mut script, query),
             Write::View { query, materialized } => self.view(&mut script, query, *materialized),
             Write::Seed { columns, rows, batch } => self.seed(&mut script, columns, rows, *batch),
-            Write::AuditOnly => {}
+            Write::AuditOnly | Write::Migrate { .. } => {}
         }
         Ok(script)
     }
@@ -383,6 +383,7 @@ mod tests {
             },
             columns: None,
             replayed_is_done: true,
+            known_columns_only: false,
             first: false,
         };
         let known = Known { target: target.map(columns), schema_missing: false, query: columns(&["i"]) };
