@@ -70,9 +70,14 @@ pub fn document(plan: &Plan, executed: Option<Vec<Executed>>) -> PlanDocument {
         has_changes: plan.has_changes,
         requires_backfill: plan.requires_backfill(),
         models: plan.models.iter().map(model).collect(),
-        notes: plan.refused.keys().map(|name| format!("restatement_refused:{name}")).collect(),
+        notes: notes(plan),
         executed,
     }
+}
+
+fn notes(plan: &Plan) -> Vec<String> {
+    let refused = plan.refused.keys().map(|name| format!("restatement_refused:{name}"));
+    plan.column_notes.iter().cloned().chain(refused).collect()
 }
 
 fn model(model: &PlannedModel) -> ModelDocument {

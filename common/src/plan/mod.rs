@@ -11,6 +11,7 @@ mod document;
 mod environment;
 mod options;
 mod order;
+mod policy;
 mod restate;
 mod revert;
 
@@ -83,6 +84,10 @@ pub struct Plan {
     /// in another way since: their definitions come back as new snapshots.
     #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
     pub unrestorable: BTreeSet<SnapshotId>,
+    /// What forward-only changes do to tables' columns and models want told: `destructive:MODEL`,
+    /// `additive:MODEL`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub column_notes: Vec<String>,
     /// Models below the restated ones that aren't restated, and why.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub refused: BTreeMap<ModelName, Refusal>,
@@ -243,6 +248,7 @@ pub fn plan(input: &PlanInput<'_>) -> Result<Planned, PlanError> {
     }
     let backfilled = backfill::backfilled(input, &diff);
     let times = options::resolve_times(input, &diff, backfilled.as_ref())?;
+    let column_notes = policy::column_changes(input, &diff)?;
     let records = &categorize::categorize(input, &order, &diff, times.effective_from);
     let starts = backfill::starts(input, &order, &times);
     let tables = deployability::tables(input, &order, records, &starts, &times);
@@ -289,6 +295,7 @@ pub fn plan(input: &PlanInput<'_>) -> Result<Planned, PlanError> {
         restates: !input.options.restate_models.is_empty(),
         clears: restate::clears_of(input, records, &restatements),
         refused: restatements.refused,
+        column_notes,
         unrestorable: revert::unrestorable(input, records),
         layout: layout(input, records.values()),
     };
@@ -403,10 +410,7 @@ fn planned(
         version: table.as_ref().map(|table| if table.dev { record.dev_version } else { record.version }),
         snapshot: Some(snapshot.id),
         migrate: created && migrates(input, record),
-        allows: Allowed {
-            destructive: input.options.allow_destructive.contains(name),
-            additive: input.options.allow_additive.contains(name),
-        },
+        allows: policy::allowed(input, name),
         effective_from: anew.then_some(record.effective_from).flatten(),
         assumed: backfill::assumed(input, record, table.as_ref(), &missing),
         create: table.is_some() && !created,
@@ -429,6 +433,7 @@ fn migrates(input: &PlanInput<'_>, record: &SnapshotRecord) -> bool {
     input.purpose == Purpose::Change
         && input.options.environment.is_prod()
         && record.forward_only
+        && record.category != Category::Metadata
         && !seed
         && shown.is_none_or(|shown| shown.snapshot != record.id())
 }

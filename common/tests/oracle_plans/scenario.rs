@@ -112,10 +112,7 @@ impl Scenario {
             return Err("policy of schema changes".to_owned());
         }
         let class = error["class"].as_str().unwrap_or_default().to_owned();
-        if matches!(
-            class.as_str(),
-            "DESTRUCTIVE_CHANGE" | "ADDITIVE_CHANGE" | "UNCATEGORIZED" | "SELECTOR_EMPTY"
-        ) {
+        if matches!(class.as_str(), "UNCATEGORIZED" | "SELECTOR_EMPTY") {
             return Err(class);
         }
         if self.files.values().any(|text| text.contains("auto_restatement_cron")) {
@@ -411,6 +408,13 @@ fn options(action: &Value, clock: &Value) -> Result<PlanOptions, String> {
     for name in asked["restate_models"].as_array().into_iter().flatten() {
         let name = name.as_str().unwrap_or_default();
         options.restate_models.push(name.parse().map_err(|_| format!("selector {name}"))?);
+    }
+    for (key, models) in [
+        ("allow_destructive_models", &mut options.allow_destructive),
+        ("allow_additive_models", &mut options.allow_additive),
+    ] {
+        let names = asked[key].as_array().into_iter().flatten();
+        models.extend(names.filter_map(|name| name.as_str()?.parse().ok()));
     }
     for name in asked["backfill_models"].as_array().into_iter().flatten() {
         let name = name.as_str().unwrap_or_default();

@@ -11,6 +11,7 @@ use crate::client::PlanAnswer;
 pub(crate) fn plan(answer: &PlanAnswer, no_diff: bool) {
     let plan = &answer.plan;
     refused(plan);
+    column_notes(plan);
     if plan.is_empty() {
         line(&format!("No changes to plan: `{}` is up to date.", plan.environment));
         return;
@@ -41,6 +42,18 @@ pub(crate) fn plan(answer: &PlanAnswer, no_diff: bool) {
         }
     }
     backfill(plan);
+}
+
+/// What forward-only changes do to columns, where models want it told.
+fn column_notes(plan: &Plan) {
+    for note in &plan.column_notes {
+        let text = match note.split_once(':') {
+            Some(("destructive", name)) => format!("warning: the table of `{name}` loses columns"),
+            Some((_, name)) => format!("warning: the table of `{name}` gets columns"),
+            None => continue,
+        };
+        super::error_line(&paint(&text, Color::Yellow));
+    }
 }
 
 /// Models that a restatement leaves out.

@@ -28,6 +28,12 @@ fn migrate(token: u64, query: &str, policies: Policies) -> BatchWrite {
     batch("all", token, Write::Migrate { query: query.to_owned(), migration })
 }
 
+async fn make_view(lab: &Lab, definition: &str) {
+    let mut session = lab.engine.pool.get().await.unwrap();
+    session.run(&[format!("CREATE VIEW s.{definition}")]).await.unwrap();
+    session.give_back();
+}
+
 async fn columns(lab: &Lab) -> Vec<String> {
     let columns = lab.engine.columns(&Relation::new("s", "t")).await.unwrap().unwrap();
     columns.into_iter().map(|column| column.name).collect()
@@ -89,7 +95,7 @@ async fn what_the_model_ignores_stays_out_of_the_table(lab: Lab) {
 async fn views_of_all_columns_follow_and_others_stay(lab: Lab) {
     table(&lab).await;
     for view in ["v AS SELECT * FROM s.t", "w AS SELECT a FROM s.t", "x AS SELECT a + 1 AS y FROM s.w"] {
-        lab.engine.query(&format!("CREATE VIEW s.{view}")).await.unwrap();
+        make_view(&lab, view).await;
     }
     let more = "SELECT 1 AS a, 'x' AS b, DATE '2024-01-01' AS ds, 1 AS c";
     lab.run(&migrate(2, more, ALLOW)).await.unwrap();
@@ -112,7 +118,7 @@ async fn a_view_is_made_anew_under_the_views_that_show_it(lab: Lab) {
         BatchWrite { target: Relation::new("s", "p"), ..batch(slot, token, write) }
     };
     lab.run(&view("v1", 2, "SELECT a, b FROM s.t", false)).await.unwrap();
-    lab.engine.query("CREATE VIEW s.v AS SELECT * FROM s.p").await.unwrap();
+    make_view(&lab, "v AS SELECT * FROM s.p").await;
     lab.run(&view("v2", 3, "SELECT b, a + 1 AS c FROM s.t", true)).await.unwrap();
     assert_eq!(lab.rows("SELECT * FROM s.v").await, ["x,2"]);
 }
