@@ -206,7 +206,7 @@ pub(crate) struct RunArgs {
     /// Don't wait for crons to tick.
     #[arg(long)]
     pub(crate) ignore_cron: bool,
-    /// Don't tidy up first (nothing is tidied up yet).
+    /// Don't remove first what has expired; runs of production do.
     #[arg(long)]
     pub(crate) skip_janitor: bool,
     /// Compute only these models and what they read.

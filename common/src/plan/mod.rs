@@ -12,6 +12,7 @@ mod environment;
 mod options;
 mod order;
 mod restate;
+mod retention;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -25,6 +26,7 @@ pub use environment::{Environment, EnvironmentModel, Tables, bindings, views};
 pub use options::{Choice, PlanOptions};
 pub use order::topological;
 pub use restate::{Clear, Refusal, clears};
+pub use retention::{Garbage, Needed, Retention, garbage, table_kind, tables_of};
 
 use crate::id::{EnvironmentName, Hasher, ModelName, PlanId, SnapshotId, Version};
 use crate::interval::{Interval, IntervalSet, Timestamp};
