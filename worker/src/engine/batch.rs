@@ -450,6 +450,9 @@ impl Transaction<'_> {
             | Write::Full { query } => {
                 self.engine.query_columns(self.session, &self.batch.target, query).await
             }
+            Write::Scd(write) => {
+                self.engine.query_columns(self.session, &self.batch.target, &write.query).await
+            }
             Write::View { .. } | Write::Seed { .. } | Write::AuditOnly => Ok(Vec::new()),
         }
     }
