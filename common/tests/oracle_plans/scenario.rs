@@ -13,7 +13,9 @@ use coord_common::task::TableId;
 use serde_json::Value;
 
 /// Options that planning knows, and those that don't touch what is compared.
-const KNOWN: [&str; 14] = [
+const KNOWN: [&str; 16] = [
+    "effective_from",
+    "enable_preview",
     "restate_models",
     "start",
     "end",
@@ -200,6 +202,7 @@ impl Scenario {
             let Some(table) = &model.table else { continue };
             let record = self.tables.entry(table.clone()).or_default();
             record.created = true;
+            record.done = record.done.union(&model.assumed);
             let snapshot = &self.records[&model.snapshot.expect("a table has a snapshot")].snapshot;
             for range in model.missing.ranges() {
                 let whole = recorded(*range, model.batches.unit, snapshot.model.allow_partials);
@@ -221,6 +224,7 @@ impl Scenario {
                 start: plan.start,
                 end: plan.end,
                 models: plan.target.clone(),
+                unrestorable: plan.unrestorable.clone(),
             };
             self.environments.insert(plan.environment.clone(), environment);
         }
@@ -396,6 +400,8 @@ fn options(action: &Value, clock: &Value) -> Result<PlanOptions, String> {
         None => clock.as_str().map(str::to_owned),
         Some(given) => given.as_str().map(str::to_owned),
     };
+    options.effective_from = text("effective_from");
+    options.enable_preview = asked["enable_preview"].as_bool();
     options.skip_backfill = flag("skip_backfill");
     options.empty_backfill = flag("empty_backfill");
     options.include_unmodified = flag("include_unmodified");

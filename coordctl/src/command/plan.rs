@@ -129,6 +129,13 @@ fn plan_options(args: &PlanArgs, settings: &Settings) -> CliResult<PlanOptions> 
     options.include_unmodified = args.include_unmodified || settings.plan.include_unmodified;
     options.skip_backfill = args.skip_backfill;
     options.empty_backfill = args.empty_backfill;
+    options.effective_from = args.effective_from.clone();
+    options.enable_preview = match (args.enable_preview, args.no_enable_preview) {
+        (false, false) => None,
+        (enabled, _) => Some(enabled),
+    };
+    options.allow_destructive = models(&args.allow_destructive_model)?;
+    options.allow_additive = models(&args.allow_additive_model)?;
     options.forward_only = args.forward_only || settings.plan.forward_only;
     options.run = args.run;
     options.ignore_cron = args.ignore_cron;
@@ -170,7 +177,6 @@ fn category(text: &str) -> CliResult<(ModelName, Choice)> {
 fn refuse_unsupported(args: &PlanArgs) -> CliResult {
     let given = [
         ("--select-model", !args.select_model.is_empty()),
-        ("--effective-from", args.effective_from.is_some()),
         ("--min-intervals", args.min_intervals.is_some()),
         ("--no-gaps", args.no_gaps),
     ];

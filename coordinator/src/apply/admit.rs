@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use coord_common::id::ModelName;
-use coord_common::interval::{BatchPlan, Interval, IntervalSet};
+use coord_common::interval::{BatchPlan, Interval, IntervalSet, Timestamp};
 use coord_common::plan::{BatchRule, Plan, PlannedModel, Purpose, Tables, bindings};
 use coord_common::project::model::ModelKind;
 use coord_common::snapshot::{SnapshotRecord, reads};
@@ -25,14 +25,14 @@ pub(crate) struct StalePlan {
 ///
 /// # Errors
 /// [`StalePlan`] saying what changed.
-pub(crate) fn check_base(plan: &Plan, book: &Book) -> Result<(), StalePlan> {
-    let current = book.environments.get(&plan.environment);
-    let seq = current.map_or(0, |(environment, _)| environment.seq);
+pub(crate) fn check_base(plan: &Plan, book: &Book, now: Timestamp) -> Result<(), StalePlan> {
+    let current = book.live(&plan.environment, now);
+    let seq = current.map_or(0, |environment| environment.seq);
     if seq == plan.base_seq {
         return Ok(());
     }
     let what = match current {
-        Some((environment, _)) => {
+        Some(environment) => {
             let changed: Vec<String> = environment
                 .models
                 .iter()
@@ -53,7 +53,7 @@ pub(crate) fn check_base(plan: &Plan, book: &Book) -> Result<(), StalePlan> {
                 plan.base_seq
             )
         }
-        None => "it was removed".to_owned(),
+        None => "it has expired or was removed".to_owned(),
     };
     Err(StalePlan { environment: plan.environment.to_string(), what })
 }
@@ -84,7 +84,7 @@ pub(crate) fn todos(plan: &Plan, book: &Book) -> BTreeMap<TableId, Todo> {
 
 /// The planned ranges that aren't done; where lookback computes done ranges again, those too.
 fn again(model: &PlannedModel, done: &IntervalSet) -> IntervalSet {
-    if model.restatement.is_some() {
+    if model.restatement.is_some() || model.effective_from.is_some() {
         return model.missing.clone();
     }
     if !model.redo {
@@ -122,6 +122,7 @@ pub(crate) fn work(plan: &Plan, book: &Book, todo: &BTreeMap<TableId, Todo>) -> 
                 execution_time: plan.execution_time,
             }),
             todo: left.ranges.clone(),
+            assumed: model.assumed.clone(),
             create: left.create,
             mode: NodeMode::Write,
             cut: cut(model, record, book),

@@ -130,7 +130,7 @@ impl Ledger {
             Some(setting) => self.raise_in_one_go(session, setting, of, once).await?,
             None => self.raise_step_by_step(session, of, once).await?,
         };
-        if raised.holder == of.token.0 { Ok(raised) } else { Err(stale(of)) }
+        held_by(raised, of)
     }
 
     /// One round trip, for warehouses where rows can be upserted safely.
@@ -141,11 +141,24 @@ impl Ledger {
         of: &Fence,
         once: bool,
     ) -> Result<Raised, EngineError> {
+        match session.run(&self.raise_statements(setting, of, once)).await {
+            Ok(answers) => raised(&answers, of),
+            Err(error) => {
+                // A failed statement leaves the explicit transaction open.
+                let _ = session.run(&["ROLLBACK".to_owned()]).await;
+                Err(error)
+            }
+        }
+    }
+
+    /// The statements of [`Ledger::raise_in_one_go`]; [`raised`] reads their answers. More may follow
+    /// in the same round trip.
+    pub(crate) fn raise_statements(&self, setting: &str, of: &Fence, once: bool) -> Vec<String> {
         let (slot, plan, owner, token) = (literal(&of.slot), literal(&of.plan), literal(&of.table), of.token);
         let name = literal(&session_name(token));
         let (fence, above) = (&self.fence, self.above_floor(of));
         let done = if once { "f.done" } else { "CASE WHEN f.plan = EXCLUDED.plan THEN f.done ELSE 0 END" };
-        let statements = [
+        vec![
             format!("SET application_name = {name}"),
             "BEGIN".to_owned(),
             setting.to_owned(),
@@ -157,16 +170,7 @@ impl Ledger {
             ),
             self.read(of),
             "COMMIT".to_owned(),
-        ];
-        match session.run(&statements).await {
-            // No row at all: the token is not above the floor.
-            Ok(answers) => answers.get(4).and_then(parse).ok_or_else(|| stale(of)),
-            Err(error) => {
-                // A failed statement leaves the explicit transaction open.
-                let _ = session.run(&["ROLLBACK".to_owned()]).await;
-                Err(error)
-            }
-        }
+        ]
     }
 
     /// A plain UPDATE where the row exists: the one form that DuckDB finds conflicts with. Where it
@@ -278,6 +282,19 @@ impl Ledger {
         }
         session.run(&[commit]).await.map(|_| ())
     }
+}
+
+/// What the answers to [`Ledger::raise_statements`] say, whatever follows them.
+///
+/// # Errors
+/// [`Class::Stale`] where a greater token holds the row, or the floor is as high.
+pub(crate) fn raised(answers: &[Answer], of: &Fence) -> Result<Raised, EngineError> {
+    // No row at all: the token is not above the floor.
+    held_by(answers.get(4).and_then(parse).ok_or_else(|| stale(of))?, of)
+}
+
+fn held_by(raised: Raised, of: &Fence) -> Result<Raised, EngineError> {
+    if raised.holder == of.token.0 { Ok(raised) } else { Err(stale(of)) }
 }
 
 /// What the session of an attempt calls itself.

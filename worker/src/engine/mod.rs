@@ -176,6 +176,22 @@ pub enum Write {
     AuditOnly,
 }
 
+impl Write {
+    /// The query whose columns must be known before it can be written.
+    pub(crate) fn described(&self) -> Option<&str> {
+        match self {
+            Self::Create { query }
+            | Self::TimeRange { query, .. }
+            | Self::UniqueKey { query, .. }
+            | Self::Partition { query, .. }
+            | Self::Append { query }
+            | Self::Full { query } => Some(query),
+            Self::Scd(write) => Some(&write.query),
+            Self::View { .. } | Self::Seed { .. } | Self::AuditOnly => None,
+        }
+    }
+}
+
 /// Whether this attempt did the work.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Outcome {

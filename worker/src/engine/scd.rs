@@ -256,14 +256,14 @@ impl Text<'_> {
         let on = self.keys(|n| format!("_nkey{n} = g._key{n}"), " AND ");
         format!(
             "SELECT {columns}, {} AS {}, {} AS {} FROM _met LEFT JOIN _gone AS g ON {on}",
-            self.from_when(),
+            self.opened_at(),
             self.valid_from(),
-            self.until_when(),
+            self.closed_at(),
             self.valid_to(),
         )
     }
 
-    fn from_when(&self) -> String {
+    fn opened_at(&self) -> String {
         let epoch = cast_bound(EPOCH, &self.time_type);
         match &self.kind().by {
             ScdBy::Time { updated_at_name, updated_at_as_valid_from } => {
@@ -282,7 +282,7 @@ impl Text<'_> {
         }
     }
 
-    fn until_when(&self) -> String {
+    fn closed_at(&self) -> String {
         let deleted = if self.kind().invalidate_hard_deletes {
             format!("WHEN _exists IS NULL THEN {} ", self.execution())
         } else {

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use coord_common::id::Token;
 use coord_common::interval::Timestamp;
-use coord_common::task::{Done, FailureClass, LeaseState, Mode, Outcome, Promote, Verdict};
+use coord_common::task::{Batch, Done, FailureClass, LeaseState, Mode, Outcome, Promote, Verdict};
 
 use super::{
     Bench, Event, evaluate, existing, failure, node, plan, plan_id, plan_on_tables, range, set, shown,
@@ -20,6 +20,7 @@ fn promote(seq: u64) -> Promote {
         execution_time: Timestamp(0),
         views: Vec::new(),
         drop: Vec::new(),
+        drop_schemas: Vec::new(),
     }
 }
 
@@ -48,6 +49,18 @@ fn the_first_batch_makes_the_table_alone() {
     let out = bench.done("a", leases[0].token);
     let rest: Vec<_> = out.grants.iter().map(|(_, lease)| evaluate(lease).mode).collect();
     assert_eq!(rest, [Mode::Write, Mode::Write]);
+}
+
+#[test]
+fn a_batch_is_awaited_until_it_is_committed() {
+    let mut bench = Bench::new(vec![plan(1, vec![node(0, &[(0, 20)], &[])])]);
+    let batch = |start, end| Batch { table: table_id(0), interval: range(start, end) };
+    let first = bench.leases("a", 1).remove(0);
+    assert!(bench.scheduler.awaits(&batch(0, 10)) && bench.scheduler.awaits(&batch(10, 20)));
+    bench.done("a", first.token);
+    assert!(!bench.scheduler.awaits(&batch(0, 10)));
+    assert!(bench.scheduler.awaits(&batch(10, 20)));
+    assert!(!bench.scheduler.awaits(&Batch { table: table_id(7), interval: range(0, 10) }));
 }
 
 #[test]
