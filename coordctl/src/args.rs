@@ -70,6 +70,10 @@ pub(crate) enum Command {
     Lint,
     /// List environments.
     Environments,
+    /// Make a development environment count as gone; the janitor removes it.
+    Invalidate(InvalidateArgs),
+    /// Remove environments that have expired.
+    Janitor(JanitorArgs),
     /// List plans and what happened to them.
     Plans,
     /// Show what is complete and what is missing.
@@ -244,6 +248,22 @@ pub(crate) struct DagArgs {
     /// Show only matching models.
     #[arg(long, value_name = "SELECTOR")]
     pub(crate) select_model: Vec<String>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct InvalidateArgs {
+    /// The environment.
+    pub(crate) environment: String,
+    /// Drop its views at once.
+    #[arg(long, short)]
+    pub(crate) sync: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct JanitorArgs {
+    /// Remove what nothing needs however short ago it was needed.
+    #[arg(long)]
+    pub(crate) ignore_ttl: bool,
 }
 
 #[derive(Debug, Args)]

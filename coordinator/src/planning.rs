@@ -74,7 +74,8 @@ pub(crate) fn plan(request: &PlanRequest, book: &Book, now: Timestamp) -> Result
     let (project, mut findings) = project::load(&input);
     // The config of a run is read without the models: what those lack doesn't matter.
     let purpose = if request.run { Purpose::Run } else { Purpose::Change };
-    let environments: Vec<&Environment> = book.environments.values().map(|(shown, _)| &**shown).collect();
+    let environments: Vec<&Environment> =
+        book.environments.keys().filter_map(|name| book.live(name, now)).map(|shown| &**shown).collect();
     let known = Known { environments: &environments, records: &book.snapshots };
     let Proposal { proposed, options, findings: more } =
         plan::propose(&project, &request.options, &known, purpose)?;

@@ -9,6 +9,7 @@ use super::change::Diff;
 use super::{PlanError, PlanInput, Purpose};
 use crate::id::{EnvironmentName, ModelName, PlanId, SnapshotId};
 use crate::interval::Timestamp;
+use crate::project::Settings;
 use crate::project::model::ModelKind;
 use crate::snapshot::{SnapshotRecord, view_relation};
 use crate::task::{Binding, Relation, TableId, View};
@@ -52,6 +53,13 @@ pub struct EnvironmentModel {
     /// Whether the view has statements to run after it was switched.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub on_virtual_update: bool,
+}
+
+/// For how long an environment lives after a plan was applied to it; nothing where it stays.
+pub(super) fn ttl(name: &EnvironmentName, settings: &Settings) -> Option<String> {
+    let pinned =
+        || settings.pinned_environments.iter().any(|pinned| pinned.parse().ok().as_ref() == Some(name));
+    if name.is_prod() || pinned() { None } else { settings.environment_ttl.clone() }
 }
 
 /// What the project is compared with: the environment itself, or where a new one starts from.

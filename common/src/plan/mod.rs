@@ -98,6 +98,17 @@ pub struct Layout {
     pub default_gateway: String,
     /// The gateways that the plan's work runs on.
     pub gateways: BTreeSet<String>,
+    /// For how long the environment lives once the plan is applied, as written (`in 1 week`);
+    /// absent: for good, as production and pinned environments do.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub environment_ttl: Option<String>,
+    /// For how long a snapshot is kept once no environment shows it, as written.
+    #[serde(default = "default_snapshot_ttl")]
+    pub snapshot_ttl: String,
+}
+
+fn default_snapshot_ttl() -> String {
+    Settings::default().snapshot_ttl
 }
 
 /// What a plan says of one model.
@@ -262,7 +273,7 @@ pub fn plan(input: &PlanInput<'_>) -> Result<Planned, PlanError> {
         restates: !input.options.restate_models.is_empty(),
         clears: restate::clears_of(input, records, &restatements),
         refused: restatements.refused,
-        layout: layout(input.settings, records.values()),
+        layout: layout(input, records.values()),
     };
     plan.id = identity(&plan);
     Ok(Planned { plan, new_records })
@@ -308,14 +319,21 @@ fn identity(plan: &Plan) -> PlanId {
     PlanId(Hasher::new("plan/v1").field("plan", text).finish())
 }
 
-fn layout<'a>(settings: &Settings, records: impl Iterator<Item = &'a Arc<SnapshotRecord>>) -> Layout {
+fn layout<'a>(input: &PlanInput<'_>, records: impl Iterator<Item = &'a Arc<SnapshotRecord>>) -> Layout {
+    let settings = input.settings;
     let default_gateway = settings.default_gateway.clone();
     let gateways = records
         .filter(|record| !record.snapshot.model.kind.is_symbolic())
         .map(|record| record.snapshot.model.gateway.clone().unwrap_or_else(|| default_gateway.clone()))
         .chain([default_gateway.clone()])
         .collect();
-    Layout { concurrent_tasks: settings.concurrent_tasks(), default_gateway, gateways }
+    Layout {
+        concurrent_tasks: settings.concurrent_tasks(),
+        default_gateway,
+        gateways,
+        environment_ttl: environment::ttl(&input.options.environment, settings),
+        snapshot_ttl: settings.snapshot_ttl.clone(),
+    }
 }
 
 fn removed(name: &ModelName, base: Option<&Environment>) -> PlannedModel {

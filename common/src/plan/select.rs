@@ -231,7 +231,7 @@ impl Selector {
         evaluate(&self.0, from).into_iter().cloned().collect()
     }
 
-    /// The names that it states without a `*`.
+    /// The names that it asks for without a `*`.
     pub fn names(&self) -> Vec<&str> {
         let mut found = Vec::new();
         collect_names(&self.0, &mut found);
@@ -257,8 +257,8 @@ impl Selector {
 fn collect_names<'a>(expression: &'a Expression, found: &mut Vec<&'a str>) {
     match expression {
         Expression::Name(name) if !name.contains('*') => found.push(name),
-        Expression::Name(_) | Expression::Tag(_) | Expression::Git(_) => {}
-        Expression::Not(of) | Expression::Around { of, .. } => collect_names(of, found),
+        Expression::Name(_) | Expression::Tag(_) | Expression::Git(_) | Expression::Not(_) => {}
+        Expression::Around { of, .. } => collect_names(of, found),
         Expression::And(parts) | Expression::Or(parts) => {
             parts.iter().for_each(|part| collect_names(part, found));
         }

@@ -61,7 +61,7 @@ impl Scheduler {
     /// Marks a lease's range as done; whether the table has only now come to be.
     fn fill(&mut self, lease: &BatchLease) -> bool {
         let table = self.tables.get_mut(lease.table);
-        if matches!(lease.mode, Mode::First | Mode::Write) {
+        if lease.mode.fills() {
             table.done.insert(lease.interval);
         }
         lease.mode != Mode::Audit && !std::mem::replace(&mut table.created, true)

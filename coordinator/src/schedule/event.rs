@@ -134,6 +134,9 @@ pub struct NodeWork {
     pub concurrency: Option<u32>,
     /// Whether batches depend on the past: each only after all earlier ones are committed.
     pub sequential: bool,
+    /// Whether a todo that covers all that is recorded of the table replaces the whole of it, as a
+    /// restatement does; otherwise only a table of which nothing is recorded is filled anew.
+    pub anew: bool,
     /// What it reads.
     pub parents: Vec<Edge>,
 }

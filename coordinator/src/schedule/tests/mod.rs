@@ -82,6 +82,7 @@ fn node(number: usize, todo: &[(i64, i64)], parents: &[(usize, ReadRange)]) -> N
         cut: Arc::new(Every(10)),
         concurrency: None,
         sequential: false,
+        anew: false,
         parents: parents.iter().map(|(node, reads)| Edge { node: *node, reads: reads.clone() }).collect(),
     }
 }
