@@ -169,18 +169,24 @@ pub(crate) struct PlanArgs {
     /// With --restate-model: plan changes in files as well.
     #[arg(long)]
     pub(crate) always_include_local_changes: bool,
-    /// Models whose tables may lose columns.
+    /// Models whose tables may lose columns in this plan.
     #[arg(long, value_name = "SELECTOR")]
     pub(crate) allow_destructive_model: Vec<String>,
-    /// Models whose tables may get columns.
+    /// Models whose tables may get columns in this plan.
     #[arg(long, value_name = "SELECTOR")]
     pub(crate) allow_additive_model: Vec<String>,
     /// Take only matching models from the files: a name, mart.*, tag:x, git:branch, with + & | ^ ( ).
     #[arg(long, value_name = "SELECTOR")]
     pub(crate) select_model: Vec<String>,
-    /// From when on a forward-only change counts (not supported yet).
+    /// From when on rows follow forward-only changes; needs --forward-only.
     #[arg(long, value_name = "TIME")]
     pub(crate) effective_from: Option<String>,
+    /// Compute forward-only changes in a development environment, into throwaway tables.
+    #[arg(long, overrides_with = "no_enable_preview")]
+    pub(crate) enable_preview: bool,
+    /// Don't compute forward-only changes in a development environment.
+    #[arg(long)]
+    pub(crate) no_enable_preview: bool,
     /// Consider at least so many intervals of each model (not supported yet).
     #[arg(long, value_name = "N")]
     pub(crate) min_intervals: Option<u32>,

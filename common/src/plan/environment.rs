@@ -32,6 +32,9 @@ pub struct Environment {
     pub end: Timestamp,
     /// Its models.
     pub models: BTreeMap<ModelName, EnvironmentModel>,
+    /// In production: snapshots that can't be returned to, as others fill their tables since.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub unrestorable: BTreeSet<SnapshotId>,
 }
 
 /// One model of an environment.

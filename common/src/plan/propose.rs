@@ -143,8 +143,8 @@ fn resolve(
         }
     }
     for (texts, into, flag) in [
-        (&selectors.allow_destructive, &mut resolved.allow_destructive_models, "allow-destructive-model"),
-        (&selectors.allow_additive, &mut resolved.allow_additive_models, "allow-additive-model"),
+        (&selectors.allow_destructive, &mut resolved.allow_destructive, "allow-destructive-model"),
+        (&selectors.allow_additive, &mut resolved.allow_additive, "allow-additive-model"),
     ] {
         for text in texts {
             into.extend(parse(text, flag)?.select(&candidates(selectors, local, &ByName::new())));

@@ -15,8 +15,10 @@ use coord_common::task::TableId;
 use serde_json::Value;
 
 /// Options that planning knows, and those that don't touch what is compared.
-const KNOWN: [&str; 15] = [
+const KNOWN: [&str; 17] = [
     "select_models",
+    "effective_from",
+    "enable_preview",
     "restate_models",
     "start",
     "end",
@@ -193,6 +195,7 @@ impl Scenario {
             let Some(table) = &model.table else { continue };
             let record = self.tables.entry(table.clone()).or_default();
             record.created = true;
+            record.done = record.done.union(&model.assumed);
             let snapshot = &self.records[&model.snapshot.expect("a table has a snapshot")].snapshot;
             for range in model.missing.ranges() {
                 let whole = recorded(*range, model.batches.unit, snapshot.model.allow_partials);
@@ -214,6 +217,7 @@ impl Scenario {
                 start: plan.start,
                 end: plan.end,
                 models: plan.target.clone(),
+                unrestorable: plan.unrestorable.clone(),
             };
             self.environments.insert(plan.environment.clone(), environment);
         }
@@ -389,6 +393,8 @@ fn options(action: &Value, clock: &Value) -> Result<PlanOptions, String> {
         None => clock.as_str().map(str::to_owned),
         Some(given) => given.as_str().map(str::to_owned),
     };
+    options.effective_from = text("effective_from");
+    options.enable_preview = asked["enable_preview"].as_bool();
     options.skip_backfill = flag("skip_backfill");
     options.empty_backfill = flag("empty_backfill");
     options.include_unmodified = flag("include_unmodified");

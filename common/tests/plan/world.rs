@@ -169,7 +169,7 @@ impl World {
             let Some(table) = &model.table else { continue };
             let record = self.tables.entry(table.clone()).or_default();
             record.created = true;
-            record.done = record.done.union(&model.missing);
+            record.done = record.done.union(&model.assumed).union(&model.missing);
         }
         if plan.purpose == Purpose::Change {
             let environment = Environment {
@@ -179,6 +179,7 @@ impl World {
                 start: plan.start,
                 end: plan.end,
                 models: plan.target.clone(),
+                unrestorable: plan.unrestorable.clone(),
             };
             self.environments.insert(plan.environment.clone(), environment);
         }

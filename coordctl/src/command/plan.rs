@@ -132,6 +132,11 @@ fn plan_options(args: &PlanArgs, settings: &Settings, folder: &Path) -> CliResul
     options.include_unmodified = args.include_unmodified || settings.plan.include_unmodified;
     options.skip_backfill = args.skip_backfill;
     options.empty_backfill = args.empty_backfill;
+    options.effective_from = args.effective_from.clone();
+    options.enable_preview = match (args.enable_preview, args.no_enable_preview) {
+        (false, false) => None,
+        (enabled, _) => Some(enabled),
+    };
     options.forward_only = args.forward_only || settings.plan.forward_only;
     options.run = args.run;
     options.ignore_cron = args.ignore_cron;
@@ -175,11 +180,7 @@ fn category(text: &str) -> CliResult<(ModelName, Choice)> {
 
 /// What SQLMesh can and we can't yet is refused, never dropped in silence.
 fn refuse_unsupported(args: &PlanArgs) -> CliResult {
-    let given = [
-        ("--effective-from", args.effective_from.is_some()),
-        ("--min-intervals", args.min_intervals.is_some()),
-        ("--no-gaps", args.no_gaps),
-    ];
+    let given = [("--min-intervals", args.min_intervals.is_some()), ("--no-gaps", args.no_gaps)];
     match given.iter().find(|(_, given)| *given) {
         Some((flag, _)) => {
             Err(CliError::user("unsupported", format!("{flag} is not supported yet"), "leave it out"))
