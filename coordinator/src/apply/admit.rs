@@ -74,7 +74,7 @@ fn check_tables(plan: &Plan, book: &Book) -> Result<(), StalePlan> {
 /// Whether workers can run a model's kind yet. What has nothing to run is no hindrance.
 pub(crate) fn is_run(model: &PlannedModel) -> bool {
     let idle = model.missing.is_empty() && !model.create;
-    let kinds = ["SCD_TYPE_2_BY_TIME", "SCD_TYPE_2_BY_COLUMN", "MANAGED", "CUSTOM"];
+    let kinds = ["MANAGED", "CUSTOM"];
     idle || !kinds.contains(&model.kind.as_str())
 }
 
@@ -97,7 +97,7 @@ pub(crate) fn todos(plan: &Plan, book: &Book) -> BTreeMap<TableId, Todo> {
 
 /// The planned ranges that aren't done; where lookback computes done ranges again, those too.
 fn again(model: &PlannedModel, done: &IntervalSet) -> IntervalSet {
-    if model.restatement.is_some() {
+    if model.restatement.is_some() || model.effective_from.is_some() {
         return model.missing.clone();
     }
     if !model.redo {
@@ -135,6 +135,7 @@ pub(crate) fn work(plan: &Plan, book: &Book, todo: &BTreeMap<TableId, Todo>) -> 
                 execution_time: plan.execution_time,
             }),
             todo: left.ranges.clone(),
+            assumed: model.assumed.clone(),
             create: left.create,
             mode: NodeMode::Write,
             cut: cut(model, record, book),

@@ -413,6 +413,7 @@ impl Control {
             start: plan.start,
             end: plan.end,
             models: plan.target.clone(),
+            unrestorable: plan.unrestorable.clone(),
         };
         let bytes = serde_json::to_vec(&environment).map_err(|e| StoreError::Invalid(e.to_string()))?;
         let set = blob::put_blob(&*self.store, &bytes).await?;

@@ -56,6 +56,7 @@ impl Scheduler {
             task: work.task,
             table,
             mode: work.mode,
+            assumed: work.assumed,
             create: work.create,
             concurrency: work.concurrency,
             sequential: work.sequential,

@@ -64,7 +64,11 @@ impl Scheduler {
         if lease.mode.fills() {
             table.done.insert(lease.interval);
         }
-        lease.mode != Mode::Audit && !std::mem::replace(&mut table.created, true)
+        let appeared = lease.mode != Mode::Audit && !std::mem::replace(&mut table.created, true);
+        if appeared && let Some(plan) = self.plans.get(&lease.at.plan) {
+            table.done = table.done.union(&plan.nodes[lease.at.node].assumed);
+        }
+        appeared
     }
 
     /// Strikes off the lost batches whose fences the lease has raised.

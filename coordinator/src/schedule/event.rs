@@ -127,6 +127,8 @@ pub struct NodeWork {
     pub task: Arc<TableTask>,
     /// What the plan must still fill (or audit) of it.
     pub todo: IntervalSet,
+    /// What counts as filled once the table is made, although nobody fills it.
+    pub assumed: IntervalSet,
     /// Whether the table must exist at the end, even if there is nothing to fill. Also assumed
     /// where another node reads the table.
     pub create: bool,

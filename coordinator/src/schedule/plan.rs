@@ -47,6 +47,7 @@ pub(super) struct Node {
     pub(super) table: TableNo,
     pub(super) gateway: GatewayNo,
     pub(super) mode: NodeMode,
+    pub(super) assumed: IntervalSet,
     pub(super) create: bool,
     pub(super) concurrency: Option<u32>,
     pub(super) sequential: bool,

@@ -77,6 +77,7 @@ fn node(number: usize, todo: &[(i64, i64)], parents: &[(usize, ReadRange)]) -> N
             execution_time: Timestamp(0),
         }),
         todo: set(todo),
+        assumed: IntervalSet::new(),
         create: true,
         mode: NodeMode::Write,
         cut: Arc::new(Every(10)),

@@ -262,7 +262,7 @@ impl Store {
                 self.seen.insert("cancelled");
                 (plan, State::Cancelling)
             }
-            Notice::Promoted { .. } => return,
+            Notice::Promoted { .. } | Notice::Dropped { .. } | Notice::DropFailed { .. } => return,
             Notice::PromoteFailed { promote, .. } => {
                 self.promotions.remove(&promote.seq);
                 return;
