@@ -70,6 +70,10 @@ pub(crate) enum Command {
     Lint,
     /// List environments.
     Environments,
+    /// Make a development environment count as gone; the janitor removes it.
+    Invalidate(InvalidateArgs),
+    /// Remove environments that have expired.
+    Janitor(JanitorArgs),
     /// List plans and what happened to them.
     Plans,
     /// Show what is complete and what is missing.
@@ -159,15 +163,27 @@ pub(crate) struct PlanArgs {
     /// Don't show how definitions changed.
     #[arg(long)]
     pub(crate) no_diff: bool,
-    /// Recompute models (not supported yet).
+    /// Compute a model again over the plan's times, and everything below it; files don't count.
     #[arg(long, short = 'r', value_name = "MODEL")]
     pub(crate) restate_model: Vec<String>,
     /// Take only matching models from the files (not supported yet).
     #[arg(long, value_name = "SELECTOR")]
     pub(crate) select_model: Vec<String>,
-    /// From when on a forward-only change counts (not supported yet).
+    /// From when on rows follow forward-only changes; needs --forward-only.
     #[arg(long, value_name = "TIME")]
     pub(crate) effective_from: Option<String>,
+    /// Compute forward-only changes in a development environment, into throwaway tables.
+    #[arg(long, overrides_with = "no_enable_preview")]
+    pub(crate) enable_preview: bool,
+    /// Don't compute forward-only changes in a development environment.
+    #[arg(long)]
+    pub(crate) no_enable_preview: bool,
+    /// Models whose tables may lose columns in this plan.
+    #[arg(long, value_name = "MODEL")]
+    pub(crate) allow_destructive_model: Vec<String>,
+    /// Models whose tables may get columns in this plan.
+    #[arg(long, value_name = "MODEL")]
+    pub(crate) allow_additive_model: Vec<String>,
     /// Consider at least so many intervals of each model (not supported yet).
     #[arg(long, value_name = "N")]
     pub(crate) min_intervals: Option<u32>,
@@ -229,6 +245,22 @@ pub(crate) struct RenderArgs {
 pub(crate) struct DagArgs {
     /// A file to write, in Graphviz's language.
     pub(crate) file: Option<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct InvalidateArgs {
+    /// The environment.
+    pub(crate) environment: String,
+    /// Drop its views at once.
+    #[arg(long, short)]
+    pub(crate) sync: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct JanitorArgs {
+    /// Remove what nothing needs however short ago it was needed.
+    #[arg(long)]
+    pub(crate) ignore_ttl: bool,
 }
 
 #[derive(Debug, Args)]

@@ -73,7 +73,10 @@ pub(crate) fn plan(request: &PlanRequest, book: &Book, now: Timestamp) -> Result
         ProjectInput { files: &request.files, env: &request.env, gateway: request.gateway.as_deref() };
     let (project, mut findings) = project::load(&input);
     let (proposed, purpose) = if request.run {
-        (held(book, &request.options.environment)?, Purpose::Run)
+        (held(book, &request.options.environment, now)?, Purpose::Run)
+    } else if !request.options.restate_models.is_empty() {
+        // What is restated is what the environment shows; files don't count.
+        (held(book, &request.options.environment, now)?, Purpose::Change)
     } else {
         (local(&project, &mut findings)?.by_name, Purpose::Change)
     };
@@ -117,8 +120,8 @@ fn local(project: &Project, findings: &mut Vec<Diagnostic>) -> Result<Snapshots,
 }
 
 /// What an environment holds.
-fn held(book: &Book, environment: &EnvironmentName) -> Result<ByName, Refusal> {
-    let Some((environment, _)) = book.environments.get(environment) else {
+fn held(book: &Book, environment: &EnvironmentName, now: Timestamp) -> Result<ByName, Refusal> {
+    let Some(environment) = book.live(environment, now) else {
         return Err(Refusal::new(
             "unknown-environment",
             format!("there is no environment `{environment}`"),
@@ -142,14 +145,16 @@ fn plan_snapshots(
     purpose: Purpose,
 ) -> Result<Planned, Refusal> {
     let shown = |name: &EnvironmentName| -> Option<&Environment> {
-        book.environments.get(name).map(|(environment, _)| &**environment)
+        book.live(name, now).map(|environment| &**environment)
     };
     let prod: EnvironmentName = EnvironmentName::prod();
+    let environments: Vec<&Environment> = book.environments.values().map(|(shown, _)| &**shown).collect();
     let input = PlanInput {
         proposed,
         settings,
         current: shown(&request.options.environment),
         prod: shown(&prod),
+        environments: &environments,
         records: &book.snapshots,
         tables: &book.tables,
         options: &request.options,

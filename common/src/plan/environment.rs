@@ -9,6 +9,7 @@ use super::change::Diff;
 use super::{PlanError, PlanInput, Purpose};
 use crate::id::{EnvironmentName, ModelName, PlanId, SnapshotId};
 use crate::interval::Timestamp;
+use crate::project::Settings;
 use crate::project::model::ModelKind;
 use crate::snapshot::{SnapshotRecord, view_relation};
 use crate::task::{Binding, Relation, TableId, View};
@@ -31,6 +32,9 @@ pub struct Environment {
     pub end: Timestamp,
     /// Its models.
     pub models: BTreeMap<ModelName, EnvironmentModel>,
+    /// In production: snapshots that can't be returned to, as others fill their tables since.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub unrestorable: BTreeSet<SnapshotId>,
 }
 
 /// One model of an environment.
@@ -52,6 +56,13 @@ pub struct EnvironmentModel {
     /// Whether the view has statements to run after it was switched.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub on_virtual_update: bool,
+}
+
+/// For how long an environment lives after a plan was applied to it; nothing where it stays.
+pub(super) fn ttl(name: &EnvironmentName, settings: &Settings) -> Option<String> {
+    let pinned =
+        || settings.pinned_environments.iter().any(|pinned| pinned.parse().ok().as_ref() == Some(name));
+    if name.is_prod() || pinned() { None } else { settings.environment_ttl.clone() }
 }
 
 /// What the project is compared with: the environment itself, or where a new one starts from.

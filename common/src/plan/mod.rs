@@ -11,6 +11,8 @@ mod document;
 mod environment;
 mod options;
 mod order;
+mod restate;
+mod revert;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -23,6 +25,7 @@ pub use document::{Executed, PlanDocument, document};
 pub use environment::{Environment, EnvironmentModel, Tables, bindings, views};
 pub use options::{Choice, PlanOptions};
 pub use order::topological;
+pub use restate::{Clear, Refusal, clears};
 
 use crate::id::{EnvironmentName, Hasher, ModelName, PlanId, SnapshotId, Version};
 use crate::interval::{Interval, IntervalSet, Timestamp};
@@ -68,6 +71,21 @@ pub struct Plan {
     /// Record what is missing as complete without computing it.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub empty_backfill: bool,
+    /// Whether models are computed again because somebody asked for it: the environment's snapshots
+    /// stay, and [`PlannedModel::restatement`] says which ranges.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub restates: bool,
+    /// What stops being complete in tables that the environment doesn't show, once this plan's
+    /// batches are committed. Only restatements of production have such.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub clears: Vec<Clear>,
+    /// Snapshots that production can't return to once the plan is applied, as others fill their tables
+    /// in another way since: their definitions come back as new snapshots.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub unrestorable: BTreeSet<SnapshotId>,
+    /// Models below the restated ones that aren't restated, and why.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub refused: BTreeMap<ModelName, Refusal>,
     /// How views are named, and what else of the settings applying needs.
     pub layout: Layout,
 }
@@ -81,6 +99,17 @@ pub struct Layout {
     pub default_gateway: String,
     /// The gateways that the plan's work runs on.
     pub gateways: BTreeSet<String>,
+    /// For how long the environment lives once the plan is applied, as written (`in 1 week`);
+    /// absent: for good, as production and pinned environments do.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub environment_ttl: Option<String>,
+    /// For how long a snapshot is kept once no environment shows it, as written.
+    #[serde(default = "default_snapshot_ttl")]
+    pub snapshot_ttl: String,
+}
+
+fn default_snapshot_ttl() -> String {
+    Settings::default().snapshot_ttl
 }
 
 /// What a plan says of one model.
@@ -111,6 +140,13 @@ pub struct PlannedModel {
     /// What is computed again although it was complete.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub restatement: Option<Interval>,
+    /// From here on, what is complete was filled by other snapshots and is computed again.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub effective_from: Option<Timestamp>,
+    /// What counts as complete once the table is made although this plan doesn't compute it: a
+    /// preview leaves out most of the history that production has.
+    #[serde(default, skip_serializing_if = "IntervalSet::is_empty")]
+    pub assumed: IntervalSet,
     /// Whether the table must be made.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub create: bool,
@@ -135,6 +171,8 @@ pub struct PlanInput<'a> {
     pub current: Option<&'a Environment>,
     /// Production as it is.
     pub prod: Option<&'a Environment>,
+    /// All environments as they are, by name.
+    pub environments: &'a [&'a Environment],
     /// Every snapshot that the state holds.
     pub records: &'a BTreeMap<SnapshotId, Arc<SnapshotRecord>>,
     /// What is recorded of every table.
@@ -186,6 +224,9 @@ pub fn plan(input: &PlanInput<'_>) -> Result<Planned, PlanError> {
     };
     let input = &PlanInput { options: &options, ..*input };
     let order = proposed_order(input)?;
+    let restorable = revert::restorable(input, &order);
+    let input = &PlanInput { proposed: restorable.as_ref().unwrap_or(input.proposed), ..*input };
+    restate::refuse_unknown(input)?;
     let base = environment::baseline(input)?;
     let diff = change::diff(input.proposed, base, input.records);
     refuse_removed_but_read(input.proposed, &diff)?;
@@ -196,11 +237,21 @@ pub fn plan(input: &PlanInput<'_>) -> Result<Planned, PlanError> {
     }
     let backfilled = backfill::backfilled(input, &diff);
     let times = options::resolve_times(input, &diff, backfilled.as_ref())?;
-    let records = &categorize::categorize(input, &order, &diff);
+    let records = &categorize::categorize(input, &order, &diff, times.effective_from);
     let starts = backfill::starts(input, &order, &times);
     let tables = deployability::tables(input, &order, records, &starts, &times);
     let target = environment::target(input, records, &tables, &diff);
-    let scope = backfill::Scope { times: &times, starts: &starts, backfilled: backfilled.as_ref() };
+    let restatements = restate::restatements(input, &order, records, &diff, &times, &starts);
+    let backfilled = backfilled.or_else(|| {
+        let restated = || restatements.ranges.keys().collect();
+        (!input.options.restate_models.is_empty()).then(|| backfill::with_upstream(input, restated()))
+    });
+    let scope = backfill::Scope {
+        times: &times,
+        starts: &starts,
+        backfilled: backfilled.as_ref(),
+        restatements: &restatements,
+    };
     let windows = backfill::windows(input, &scope, records, &tables);
     let mut models = Vec::with_capacity(diff.changes.len());
     for (name, change) in &diff.changes {
@@ -208,7 +259,11 @@ pub fn plan(input: &PlanInput<'_>) -> Result<Planned, PlanError> {
             models.push(removed(name, base));
             continue;
         };
-        models.push(planned(input, record, *change, &tables, &windows, &diff));
+        let restated = restatements.ranges.get(name).copied();
+        models.push(PlannedModel {
+            restatement: restated,
+            ..planned(input, record, *change, &tables, &windows, &diff)
+        });
     }
     let new_records: Vec<_> =
         records.values().filter(|record| !input.records.contains_key(&record.id())).cloned().collect();
@@ -225,7 +280,11 @@ pub fn plan(input: &PlanInput<'_>) -> Result<Planned, PlanError> {
         new_snapshots: new_records.iter().map(|record| record.id()).collect(),
         has_changes: differs || input.current.is_none(),
         empty_backfill: input.options.empty_backfill,
-        layout: layout(input.settings, records.values()),
+        restates: !input.options.restate_models.is_empty(),
+        clears: restate::clears_of(input, records, &restatements),
+        refused: restatements.refused,
+        unrestorable: revert::unrestorable(input, records),
+        layout: layout(input, records.values()),
     };
     plan.id = identity(&plan);
     Ok(Planned { plan, new_records })
@@ -247,7 +306,7 @@ fn proposed_order(input: &PlanInput<'_>) -> Result<Vec<ModelName>, PlanError> {
 impl Plan {
     /// Whether rows must be computed.
     pub fn requires_backfill(&self) -> bool {
-        self.models.iter().any(|model| !model.missing.is_empty())
+        self.models.iter().any(|model| !model.missing.is_empty() || model.restatement.is_some())
     }
 
     /// Whether applying records what is missing without computing it.
@@ -271,14 +330,21 @@ fn identity(plan: &Plan) -> PlanId {
     PlanId(Hasher::new("plan/v1").field("plan", text).finish())
 }
 
-fn layout<'a>(settings: &Settings, records: impl Iterator<Item = &'a Arc<SnapshotRecord>>) -> Layout {
+fn layout<'a>(input: &PlanInput<'_>, records: impl Iterator<Item = &'a Arc<SnapshotRecord>>) -> Layout {
+    let settings = input.settings;
     let default_gateway = settings.default_gateway.clone();
     let gateways = records
         .filter(|record| !record.snapshot.model.kind.is_symbolic())
         .map(|record| record.snapshot.model.gateway.clone().unwrap_or_else(|| default_gateway.clone()))
         .chain([default_gateway.clone()])
         .collect();
-    Layout { concurrent_tasks: settings.concurrent_tasks(), default_gateway, gateways }
+    Layout {
+        concurrent_tasks: settings.concurrent_tasks(),
+        default_gateway,
+        gateways,
+        environment_ttl: environment::ttl(&input.options.environment, settings),
+        snapshot_ttl: settings.snapshot_ttl.clone(),
+    }
 }
 
 fn removed(name: &ModelName, base: Option<&Environment>) -> PlannedModel {
@@ -295,6 +361,8 @@ fn removed(name: &ModelName, base: Option<&Environment>) -> PlannedModel {
         redo: false,
         batches: BatchRule::default(),
         restatement: None,
+        effective_from: None,
+        assumed: IntervalSet::new(),
         create: false,
         sequential: false,
         concurrency: None,
@@ -317,6 +385,7 @@ fn planned(
     let done = table.as_ref().and_then(|id| input.tables.get(id)).map(|known| &known.done);
     let redo = done.is_some_and(|done| !done.intersection(&missing).is_empty());
     let created = table.as_ref().is_some_and(|id| input.tables.get(id).is_some_and(|known| known.created));
+    let anew = table.as_ref().is_some_and(|table| backfill::follows_anew(input, record, table));
     let directly = matches!(change, Change::DirectlyModified | Change::MetadataUpdated);
     PlannedModel {
         name: name.clone(),
@@ -325,6 +394,8 @@ fn planned(
         category: (change != Change::Unchanged).then(|| record.shown_category()),
         version: table.as_ref().map(|table| if table.dev { record.dev_version } else { record.version }),
         snapshot: Some(snapshot.id),
+        effective_from: anew.then_some(record.effective_from).flatten(),
+        assumed: backfill::assumed(input, record, table.as_ref(), &missing),
         create: table.is_some() && !created,
         batches: BatchRule { unit: snapshot.interval_unit(), size: snapshot.model.batch_size() },
         sequential: snapshot.depends_on_past(),

@@ -53,6 +53,18 @@ pub struct PlanOptions {
     /// Changes keep the physical table.
     #[serde(default)]
     pub forward_only: bool,
+    /// From when on rows follow forward-only changes; needs `forward_only`, not in the future.
+    #[serde(default)]
+    pub effective_from: Option<String>,
+    /// Whether development environments compute forward-only changes; absent: as the settings say.
+    #[serde(default)]
+    pub enable_preview: Option<bool>,
+    /// Models whose tables may lose columns.
+    #[serde(default)]
+    pub allow_destructive: Vec<ModelName>,
+    /// Models whose tables may get columns.
+    #[serde(default)]
+    pub allow_additive: Vec<ModelName>,
     /// Also compute what became due since production last ran.
     #[serde(default)]
     pub run: bool,
@@ -65,6 +77,10 @@ pub struct PlanOptions {
     /// Only these models are backfilled, and what they read.
     #[serde(default)]
     pub backfill_models: Vec<ModelName>,
+    /// These models are computed again over the plan's times, and everything below them. What is
+    /// proposed must then be what the environment holds.
+    #[serde(default)]
+    pub restate_models: Vec<ModelName>,
 }
 
 impl PlanOptions {
@@ -88,10 +104,15 @@ impl PlanOptions {
             skip_backfill: false,
             empty_backfill: false,
             forward_only: false,
+            effective_from: None,
+            enable_preview: None,
+            allow_destructive: Vec::new(),
+            allow_additive: Vec::new(),
             run: false,
             ignore_cron: false,
             categorize: BTreeMap::new(),
             backfill_models: Vec::new(),
+            restate_models: Vec::new(),
         }
     }
 }
@@ -107,6 +128,8 @@ pub(super) struct Times {
     pub(super) end: Option<Timestamp>,
     /// The "now".
     pub(super) execution: Timestamp,
+    /// From when on rows follow forward-only changes.
+    pub(super) effective_from: Option<Timestamp>,
     /// Whether production's progress caps each model.
     pub(super) capped_by_prod: bool,
 }
@@ -129,7 +152,8 @@ pub(super) fn resolve_times(
         Some(text) => time("execution-time", text, input.now)?.at,
         None => input.now,
     };
-    if input.purpose == Purpose::Change && options.environment.is_prod() {
+    let whole_history = options.environment.is_prod() && options.restate_models.is_empty();
+    if input.purpose == Purpose::Change && whole_history {
         for (flag, value) in [("start", &options.start), ("end", &options.end)] {
             if value.is_some() {
                 return Err(PlanError::new(
@@ -175,7 +199,28 @@ pub(super) fn resolve_times(
     let start = start.map(|point| point.at).or_else(|| preview_start(input, diff, backfilled, execution));
     let dev_run = input.purpose == Purpose::Run && !options.environment.is_prod();
     let covered_from = start.or_else(|| input.current.filter(|_| dev_run).map(|current| current.start));
-    Ok(Times { start, covered_from, end, execution, capped_by_prod: !unbounded })
+    let effective_from = effective_from(input, execution)?;
+    Ok(Times { start, covered_from, end, execution, effective_from, capped_by_prod: !unbounded })
+}
+
+fn effective_from(input: &PlanInput<'_>, execution: Timestamp) -> Result<Option<Timestamp>, PlanError> {
+    let Some(text) = &input.options.effective_from else { return Ok(None) };
+    if !input.options.forward_only {
+        return Err(PlanError::new(
+            "effective-from-alone",
+            "--effective-from needs a forward-only plan",
+            "give --forward-only, too; other changes always apply to the whole history",
+        ));
+    }
+    let from = time("effective-from", text, execution)?.at;
+    if from > input.now {
+        return Err(PlanError::new(
+            "effective-from-in-future",
+            format!("--effective-from {from} is in the future"),
+            "give a date that is not after now",
+        ));
+    }
+    Ok(Some(from))
 }
 
 /// Where a development plan with forward-only changes starts unless it is told: such changes are

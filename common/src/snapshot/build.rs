@@ -235,16 +235,8 @@ fn finish(
         analysis.parents.into_iter().partition(|parent| names.contains(parent));
     let upstream: Vec<(&ModelName, Fingerprint)> =
         parents.iter().filter_map(|parent| Some((parent, known.get(parent)?.fingerprint))).collect();
-    let versions = upstream.iter().map(|(name, parent)| (*name, parent.to_version().to_string()));
-    let metadata = upstream
-        .iter()
-        .map(|(name, parent)| (*name, format!("{}{}", parent.metadata, parent.parent_metadata)));
-    let fingerprint = Fingerprint {
-        data,
-        metadata: analysis.metadata,
-        parent_data: fingerprint::combine("parents/v1", versions),
-        parent_metadata: fingerprint::combine("parent-metadata/v1", metadata),
-    };
+    let (parent_data, parent_metadata) = fingerprint::of_parents(&upstream);
+    let fingerprint = Fingerprint { data, metadata: analysis.metadata, parent_data, parent_metadata };
     Snapshot {
         id: fingerprint.to_id(&model.name),
         model: Arc::new(model.clone()),

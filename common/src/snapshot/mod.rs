@@ -10,6 +10,7 @@ mod load;
 mod naming;
 mod reads;
 mod record;
+mod restamp;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -22,6 +23,7 @@ pub use load::{load_query, model_name};
 pub use naming::{Naming, view_relation};
 pub use reads::reads;
 pub use record::{Category, Previous, SnapshotRecord};
+pub(crate) use restamp::restamp;
 
 use crate::id::{Hash128, ModelName, SnapshotId};
 use crate::interval::{Cadence, IntervalUnit};

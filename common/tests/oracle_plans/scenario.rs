@@ -13,7 +13,10 @@ use coord_common::task::TableId;
 use serde_json::Value;
 
 /// Options that planning knows, and those that don't touch what is compared.
-const KNOWN: [&str; 13] = [
+const KNOWN: [&str; 16] = [
+    "effective_from",
+    "enable_preview",
+    "restate_models",
     "start",
     "end",
     "skip_backfill",
@@ -158,21 +161,23 @@ impl Scenario {
         let env = BTreeMap::new();
         let (project, mut findings) =
             project::load(&ProjectInput { files: &files, env: &env, gateway: None });
-        let (proposed, purpose) = if run {
-            (self.held(&options.environment)?, Purpose::Run)
+        let purpose = if run { Purpose::Run } else { Purpose::Change };
+        let (proposed, purpose) = if run || !options.restate_models.is_empty() {
+            (self.held(&options.environment)?, purpose)
         } else {
             let (snapshots, more) = snapshot::build(&project);
             findings.extend(more);
             if let Some(error) = findings.iter().find(|finding| finding.is_error()) {
                 return Err(format!("{error:?}"));
             }
-            (snapshots.by_name, Purpose::Change)
+            (snapshots.by_name, purpose)
         };
         let input = PlanInput {
             proposed: &proposed,
             settings: &project.settings,
             current: self.environments.get(&options.environment),
             prod: self.environments.get(&EnvironmentName::prod()),
+            environments: &self.environments.values().collect::<Vec<_>>(),
             records: &self.records,
             tables: &self.tables,
             options,
@@ -197,12 +202,18 @@ impl Scenario {
             let Some(table) = &model.table else { continue };
             let record = self.tables.entry(table.clone()).or_default();
             record.created = true;
+            record.done = record.done.union(&model.assumed);
             let snapshot = &self.records[&model.snapshot.expect("a table has a snapshot")].snapshot;
             for range in model.missing.ranges() {
                 let whole = recorded(*range, model.batches.unit, snapshot.model.allow_partials);
                 if let Some(whole) = whole {
                     record.done.insert(whole);
                 }
+            }
+        }
+        for clear in &plan.clears {
+            if let Some(record) = self.tables.get_mut(&clear.table) {
+                record.done.remove(clear.range);
             }
         }
         if plan.purpose == Purpose::Change {
@@ -213,6 +224,7 @@ impl Scenario {
                 start: plan.start,
                 end: plan.end,
                 models: plan.target.clone(),
+                unrestorable: plan.unrestorable.clone(),
             };
             self.environments.insert(plan.environment.clone(), environment);
         }
@@ -263,6 +275,9 @@ impl Scenario {
             // Ours lists what applying would compute, which is nothing.
             return;
         }
+        let restated = ranges(&Value::Array(theirs.get("restatement").cloned().into_iter().collect()));
+        let ours = model.restatement.map_or(Vec::new(), |range| vec![range]);
+        self.check("restatement", name, restated == ours, || (show(&restated), show(&ours)));
         let missing: IntervalSet = ranges(&theirs["missing_intervals"]).into_iter().collect();
         let same = missing == model.missing;
         self.check("missing", name, same, || (show(missing.ranges()), show(model.missing.ranges())));
@@ -385,12 +400,18 @@ fn options(action: &Value, clock: &Value) -> Result<PlanOptions, String> {
         None => clock.as_str().map(str::to_owned),
         Some(given) => given.as_str().map(str::to_owned),
     };
+    options.effective_from = text("effective_from");
+    options.enable_preview = asked["enable_preview"].as_bool();
     options.skip_backfill = flag("skip_backfill");
     options.empty_backfill = flag("empty_backfill");
     options.include_unmodified = flag("include_unmodified");
     options.ignore_cron = flag("ignore_cron");
     options.run = flag("run");
     options.forward_only = flag("forward_only");
+    for name in asked["restate_models"].as_array().into_iter().flatten() {
+        let name = name.as_str().unwrap_or_default();
+        options.restate_models.push(name.parse().map_err(|_| format!("selector {name}"))?);
+    }
     for name in asked["backfill_models"].as_array().into_iter().flatten() {
         let name = name.as_str().unwrap_or_default();
         options.backfill_models.push(name.parse().map_err(|_| format!("selector {name}"))?);

@@ -11,8 +11,11 @@ mod lead;
 mod plans;
 mod recover;
 mod report;
+mod switch;
+mod tend;
 mod turn;
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -26,6 +29,7 @@ pub use book::PlanState;
 pub(crate) use book::{Book, PlanBody};
 pub(crate) use command::{ApplyError, Command, Handle, NotReady, Refused};
 pub use report::{ExecutedBatch, FailureView, ModelView, PlanView, WorkerView};
+pub(crate) use tend::{Tend, Tended};
 
 use crate::apply::{Group, groups};
 use crate::schedule::{Config, Event, Instant, Output, Random, Record, Scheduler};
@@ -96,6 +100,8 @@ pub(crate) struct Control {
     scheduler: Scheduler,
     workers: Workers,
     logs: Logs,
+    /// What went wrong with switches and drops, by what they were about, since this term began.
+    troubles: BTreeMap<String, String>,
     changed: watch::Sender<u64>,
 }
 
@@ -167,6 +173,7 @@ impl Control {
             scheduler,
             workers: Workers::default(),
             logs: Logs::default(),
+            troubles: BTreeMap::new(),
             changed,
         };
         control.recover().await?;

@@ -57,6 +57,9 @@ impl Control {
                 | PlanState::Cancelled => {}
             }
         }
+        for environment in self.book.switches.keys().cloned().collect::<Vec<_>>() {
+            self.issue_switch(&environment, &mut out).await?;
+        }
         if !under_way.is_empty() {
             info!(plans = under_way.len(), "resuming what was under way");
         }
