@@ -64,7 +64,9 @@ fn render_all(
     for snapshot in all {
         let name = snapshot.name();
         match render_one(snapshot, args) {
-            Ok(text) if session.format() == Format::Json => documents.push(json!({ "model": name, "sql": text })),
+            Ok(text) if session.format() == Format::Json => {
+                documents.push(json!({ "model": name, "sql": text }))
+            }
             Ok(text) => output::line(&format!("-- {name}\n{};\n", text.trim())),
             Err(error) => {
                 documents.push(json!({ "model": name, "error": error.document() }));
