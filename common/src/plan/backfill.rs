@@ -172,14 +172,18 @@ pub(super) fn has_previews(input: &PlanInput<'_>) -> bool {
 /// Nothing: all.
 pub(super) fn backfilled(input: &PlanInput<'_>, diff: &Diff) -> Option<BTreeSet<ModelName>> {
     let options = input.options;
-    let mut open: Vec<&ModelName> = options.backfill_models.iter().collect();
     let differing = !options.environment.is_prod()
         && !options.include_unmodified
         && options.restate_models.is_empty()
         && input.purpose == Purpose::Change;
-    if open.is_empty() && differing {
-        open.extend(input.proposed.values().filter(|snapshot| diff.touches(snapshot)).map(|s| s.name()));
+    if let Some(asked) = &options.backfill_models {
+        return Some(match options.no_auto_upstream {
+            true => asked.clone(),
+            false => with_upstream(input, asked.iter().collect()),
+        });
     }
+    let touched = || input.proposed.values().filter(|snapshot| diff.touches(snapshot));
+    let open: Vec<&ModelName> = touched().filter(|_| differing).map(|snapshot| snapshot.name()).collect();
     (!open.is_empty()).then(|| with_upstream(input, open))
 }
 

@@ -90,7 +90,7 @@ pub(super) fn target(
 ) -> BTreeMap<ModelName, EnvironmentModel> {
     let options = input.options;
     let all =
-        options.environment.is_prod() || (options.include_unmodified && options.backfill_models.is_empty());
+        options.environment.is_prod() || (options.include_unmodified && options.backfill_models.is_none());
     let promoted_before: BTreeSet<&ModelName> = match input.current {
         Some(current) => {
             current.models.iter().filter(|(_, m)| m.view.is_some()).map(|(name, _)| name).collect()
@@ -102,9 +102,9 @@ pub(super) fn target(
         .map(|(name, record)| {
             let model = &record.snapshot.model;
             let differs = input.purpose == Purpose::Change
-                && match options.backfill_models.as_slice() {
-                    [] => diff.touches(&record.snapshot),
-                    selected => selected.contains(name),
+                && match &options.backfill_models {
+                    None => diff.touches(&record.snapshot),
+                    Some(selected) => selected.contains(name),
                 };
             let promoted = all || differs || promoted_before.contains(name);
             let table = tables.get(name).cloned();
@@ -127,7 +127,8 @@ pub(super) fn target(
 /// A new development environment that differs in nothing is a mistake.
 pub(super) fn refuse_empty_new(input: &PlanInput<'_>, differs: bool) -> Result<(), PlanError> {
     let new = input.current.is_none() && !input.options.environment.is_prod();
-    let asked = input.options.include_unmodified || !input.options.backfill_models.is_empty();
+    let asked = input.options.include_unmodified
+        || input.options.backfill_models.as_ref().is_some_and(|models| !models.is_empty());
     if new && !differs && !asked {
         return Err(PlanError::new(
             "no-changes",

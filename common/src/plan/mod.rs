@@ -11,8 +11,10 @@ mod document;
 mod environment;
 mod options;
 mod order;
+mod propose;
 mod restate;
 mod revert;
+mod select;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -23,9 +25,11 @@ pub use backfill::{BatchRule, TableRecord};
 pub use change::Change;
 pub use document::{Executed, PlanDocument, document};
 pub use environment::{Environment, EnvironmentModel, Tables, bindings, views};
-pub use options::{Choice, PlanOptions};
+pub use options::{Choice, PlanOptions, Selectors};
 pub use order::topological;
+pub use propose::{Known, Proposal, propose, select_all};
 pub use restate::{Clear, Refusal, clears};
+pub use select::{Candidate, Candidates, Selector, SelectorError};
 
 use crate::id::{EnvironmentName, Hasher, ModelName, PlanId, SnapshotId, Version};
 use crate::interval::{Interval, IntervalSet, Timestamp};

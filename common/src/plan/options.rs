@@ -74,13 +74,54 @@ pub struct PlanOptions {
     /// What changes mean, where the user says it.
     #[serde(default)]
     pub categorize: BTreeMap<ModelName, Choice>,
-    /// Only these models are backfilled, and what they read.
+    /// Only these models are backfilled, and what they read; absent: all that need it.
     #[serde(default)]
-    pub backfill_models: Vec<ModelName>,
+    pub backfill_models: Option<BTreeSet<ModelName>>,
     /// These models are computed again over the plan's times, and everything below them. What is
     /// proposed must then be what the environment holds.
     #[serde(default)]
     pub restate_models: Vec<ModelName>,
+    /// With a restatement: plan changes in files as well.
+    #[serde(default)]
+    pub always_include_local_changes: bool,
+    /// Every direct change must be categorised by the user.
+    #[serde(default)]
+    pub no_auto_categorization: bool,
+    /// Consider at least so many ticks of each model, although the plan starts later.
+    #[serde(default)]
+    pub min_intervals: Option<u32>,
+    /// Refuse to promote a table that lacks ranges which the one before it had.
+    #[serde(default)]
+    pub no_gaps: bool,
+    /// In a run with selected models: leave out what they read.
+    #[serde(default)]
+    pub no_auto_upstream: bool,
+    /// Models as the user picked them; [`propose`](super::propose) turns them into names.
+    #[serde(default)]
+    pub selectors: Selectors,
+}
+
+/// Selectors as written, by what they are for.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Selectors {
+    /// Models to take from the files; in a run, models to compute.
+    #[serde(default)]
+    pub select: Vec<String>,
+    /// Models to backfill.
+    #[serde(default)]
+    pub backfill: Vec<String>,
+    /// Models to compute again.
+    #[serde(default)]
+    pub restate: Vec<String>,
+    /// Models whose table may lose columns.
+    #[serde(default)]
+    pub allow_destructive: Vec<String>,
+    /// Models whose table may get columns.
+    #[serde(default)]
+    pub allow_additive: Vec<String>,
+    /// For `git:`: files that differ from a branch, by branch.
+    #[serde(default)]
+    pub changed_files: BTreeMap<String, BTreeSet<String>>,
 }
 
 impl PlanOptions {
@@ -111,8 +152,14 @@ impl PlanOptions {
             run: false,
             ignore_cron: false,
             categorize: BTreeMap::new(),
-            backfill_models: Vec::new(),
+            backfill_models: None,
             restate_models: Vec::new(),
+            always_include_local_changes: false,
+            no_auto_categorization: false,
+            min_intervals: None,
+            no_gaps: false,
+            no_auto_upstream: false,
+            selectors: Selectors::default(),
         }
     }
 }
@@ -244,9 +291,9 @@ fn preview_start(
     let yesterday = IntervalUnit::Day.prev(IntervalUnit::Day.floor(execution));
     let end = if options.run { None } else { prod_end(input, backfilled) };
     let Some(end) = end else { return Some(yesterday) };
-    let selected = |snapshot: &&Arc<Snapshot>| match options.backfill_models.as_slice() {
-        [] => diff.touches(snapshot),
-        models => models.contains(snapshot.name()),
+    let selected = |snapshot: &&Arc<Snapshot>| match &options.backfill_models {
+        None => diff.touches(snapshot),
+        Some(models) => models.contains(snapshot.name()),
     };
     let last = |snapshot: &Arc<Snapshot>| {
         let shown = input.prod.and_then(|prod| prod.models.get(snapshot.name()));

@@ -61,7 +61,7 @@ pub(crate) fn check_base(plan: &Plan, book: &Book, now: Timestamp) -> Result<(),
 /// Whether workers can run a model's kind yet. What has nothing to run is no hindrance.
 pub(crate) fn is_run(model: &PlannedModel) -> bool {
     let idle = model.missing.is_empty() && !model.create;
-    let kinds = ["SCD_TYPE_2_BY_TIME", "SCD_TYPE_2_BY_COLUMN", "MANAGED", "CUSTOM"];
+    let kinds = ["MANAGED", "CUSTOM"];
     idle || !kinds.contains(&model.kind.as_str())
 }
 

@@ -17,6 +17,7 @@ mod fence;
 mod noop;
 mod postgres;
 mod profile;
+mod scd;
 mod session;
 mod statements;
 mod views;
@@ -30,6 +31,7 @@ pub use config::{
 pub use error::{Class, EngineError};
 pub use noop::NoopEngine;
 pub use profile::{Describe, FullReplace, Profile};
+pub use scd::ScdWrite;
 pub use tokio_util::sync::CancellationToken;
 
 use async_trait::async_trait;
@@ -152,6 +154,8 @@ pub enum Write {
         /// The query.
         query: String,
     },
+    /// Brings a table of versions of rows up to date.
+    Scd(Box<ScdWrite>),
     /// Makes or replaces a view.
     View {
         /// The query.
@@ -182,6 +186,7 @@ impl Write {
             | Self::Partition { query, .. }
             | Self::Append { query }
             | Self::Full { query } => Some(query),
+            Self::Scd(write) => Some(&write.query),
             Self::View { .. } | Self::Seed { .. } | Self::AuditOnly => None,
         }
     }
