@@ -234,8 +234,8 @@ pub(crate) struct RunArgs {
 
 #[derive(Debug, Args)]
 pub(crate) struct RenderArgs {
-    /// The model.
-    pub(crate) model: String,
+    /// The model; without one, all that have a query.
+    pub(crate) model: Option<String>,
     /// The batch's start.
     #[arg(long, short)]
     pub(crate) start: Option<String>,
