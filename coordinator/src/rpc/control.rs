@@ -53,6 +53,7 @@ fn apply_refusal(error: &ApplyError) -> Status {
             ("environment-busy", "wait for it to end (`coordctl watch`), or cancel it")
         }
         ApplyError::Switching { .. } => ("environment-busy", "try again in a moment"),
+        ApplyError::Blocked(blocker) => (blocker.code.as_str(), blocker.hint.as_str()),
         ApplyError::Unsupported { .. } => {
             ("unsupported-kind", "leave the model out with `enabled false`, or write it as another kind")
         }
