@@ -103,7 +103,9 @@ fn duckdb() -> anyhow::Result<()> {
 
 /// How close a chain of slow models comes to the ideal.
 fn chain() -> anyhow::Result<()> {
-    println!("# chain of 10 models × 60 batches on 16 workers, PostgreSQL, etcd; wanted: at most 1.05 × ideal");
+    println!(
+        "# chain of 10 models × 60 batches on 16 workers, PostgreSQL, etcd; wanted: at most 1.05 × ideal"
+    );
     let (models, days, slots) = (10, 60, 16);
     for (parallel, work_millis) in [(false, 50), (true, 50), (false, 500)] {
         let server = Postgres::start();
