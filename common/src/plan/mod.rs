@@ -13,6 +13,7 @@ mod options;
 mod order;
 mod propose;
 mod restate;
+mod retention;
 mod revert;
 mod select;
 
@@ -29,6 +30,7 @@ pub use options::{Choice, PlanOptions, Selectors};
 pub use order::topological;
 pub use propose::{Known, Proposal, propose, select_all};
 pub use restate::{Clear, Refusal, clears};
+pub use retention::{Garbage, Needed, Retention, garbage, table_kind, tables_of};
 pub use select::{Candidate, Candidates, Selector, SelectorError};
 
 use crate::id::{EnvironmentName, Hasher, ModelName, PlanId, SnapshotId, Version};

@@ -29,7 +29,7 @@ pub(crate) fn check_base(plan: &Plan, book: &Book, now: Timestamp) -> Result<(),
     let current = book.live(&plan.environment, now);
     let seq = current.map_or(0, |environment| environment.seq);
     if seq == plan.base_seq {
-        return Ok(());
+        return check_tables(plan, book);
     }
     let what = match current {
         Some(environment) => {
@@ -56,6 +56,19 @@ pub(crate) fn check_base(plan: &Plan, book: &Book, now: Timestamp) -> Result<(),
         None => "it has expired or was removed".to_owned(),
     };
     Err(StalePlan { environment: plan.environment.to_string(), what })
+}
+
+/// Checks that tables which the plan found are still there: the janitor may have dropped them.
+fn check_tables(plan: &Plan, book: &Book) -> Result<(), StalePlan> {
+    let found = plan.models.iter().filter(|model| !model.create);
+    let gone = found.filter_map(|model| model.table.as_ref()).find(|table| !book.tables.contains_key(table));
+    match gone {
+        None => Ok(()),
+        Some(table) => Err(StalePlan {
+            environment: plan.environment.to_string(),
+            what: format!("a table of `{}` that it relied on was dropped", table.model),
+        }),
+    }
 }
 
 /// Whether workers can run a model's kind yet. What has nothing to run is no hindrance.

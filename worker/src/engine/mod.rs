@@ -11,6 +11,7 @@
 mod adbc;
 mod batch;
 mod config;
+mod discard;
 mod duckdb;
 mod error;
 mod fence;
@@ -258,6 +259,19 @@ pub enum Switched {
     Superseded,
 }
 
+/// A table to drop for good.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Discard {
+    /// What the table's slots belong to: [`Fence::table`].
+    pub table: String,
+    /// The attempt's token. Older ones can write the table no more; newer ones win.
+    pub token: Token,
+    /// The table.
+    pub relation: Relation,
+    /// What it is.
+    pub kind: RelationKind,
+}
+
 /// What kind of thing a relation is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum RelationKind {
@@ -312,6 +326,13 @@ pub trait Engine: Send + Sync {
     /// Drops relations that exist, each on its own and never what depends on them; returns those
     /// that couldn't be dropped, and why.
     async fn drop_relations(&self, relations: &[(Relation, RelationKind)]) -> Vec<(Relation, EngineError)>;
+
+    /// Drops a table, if it exists, and shuts older tokens out, in one transaction. Doing it again
+    /// is harmless; what depends on the table keeps it from being dropped.
+    ///
+    /// # Errors
+    /// [`Class::Stale`] where a newer token has written the table, or is about to.
+    async fn discard(&self, discard: &Discard, cancel: &CancellationToken) -> Result<(), EngineError>;
 
     /// Forgets the slots of a [`Fence::table`] up to a token, and refuses that token and older ones
     /// new slots from now on. For tables that no plan in flight writes, such as dropped ones.
