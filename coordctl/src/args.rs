@@ -230,7 +230,7 @@ pub(crate) struct RunArgs {
     /// Don't wait for crons to tick.
     #[arg(long)]
     pub(crate) ignore_cron: bool,
-    /// Don't tidy up first (nothing is tidied up yet).
+    /// Don't remove first what has expired; runs of production do.
     #[arg(long)]
     pub(crate) skip_janitor: bool,
     /// Compute only these models and what they read.
@@ -243,8 +243,8 @@ pub(crate) struct RunArgs {
 
 #[derive(Debug, Args)]
 pub(crate) struct RenderArgs {
-    /// The model.
-    pub(crate) model: String,
+    /// The model; without one, all that have a query.
+    pub(crate) model: Option<String>,
     /// The batch's start.
     #[arg(long, short)]
     pub(crate) start: Option<String>,

@@ -14,6 +14,7 @@ mod options;
 mod order;
 mod propose;
 mod restate;
+mod retention;
 mod revert;
 mod select;
 mod stages;
@@ -32,6 +33,7 @@ pub use options::{Choice, PlanOptions, Selectors};
 pub use order::topological;
 pub use propose::{Known, Proposal, propose, select_all};
 pub use restate::{Clear, Refusal, clears};
+pub use retention::{Garbage, Needed, Retention, garbage, table_kind, tables_of};
 pub use select::{Candidate, Candidates, Selector, SelectorError};
 pub use stages::{PlanStage, stages};
 

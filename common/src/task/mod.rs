@@ -1,5 +1,7 @@
 //! What both ends of a lease must agree on: which work it grants, and what came of it.
 
+mod drop;
+
 use std::collections::BTreeMap;
 use std::fmt;
 use std::str::FromStr;
@@ -8,6 +10,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 pub use crate::sql::ReadRange;
+pub use drop::{DropTable, TableKind};
 
 use crate::id::{EnvironmentName, InvalidId, ModelName, PlanId, SnapshotId, Token, Version};
 use crate::interval::{Interval, Timestamp};
@@ -163,6 +166,8 @@ pub enum Work {
     Evaluate(Evaluate),
     /// Show an environment's snapshots: switch all its views.
     Promote(Promote),
+    /// Remove a table that nothing needs any more.
+    Drop(DropTable),
 }
 
 /// Compute one batch.
@@ -262,7 +267,7 @@ impl Lease {
     pub fn batch(&self) -> Option<&Batch> {
         match &self.work {
             Work::Evaluate(evaluate) => Some(&evaluate.batch),
-            Work::Promote(_) => None,
+            Work::Promote(_) | Work::Drop(_) => None,
         }
     }
 }

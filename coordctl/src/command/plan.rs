@@ -7,7 +7,7 @@ use coord_common::id::{EnvironmentName, ModelName};
 use coord_common::plan::{Blocker, Choice, Plan, PlanOptions, Selectors};
 use coord_common::project::Settings;
 
-use super::{apply, git};
+use super::{apply, git, tend};
 use crate::args::{Format, PlanArgs, RunArgs};
 use crate::client::{PlanAnswer, PlanUpload};
 use crate::error::{CliError, CliResult};
@@ -104,6 +104,9 @@ pub(crate) async fn run(session: &mut Session, args: RunArgs) -> CliResult<ExitC
     let files = session.files()?;
     let settings = files.settings()?;
     let mut options = PlanOptions::new(environment(args.environment.as_deref(), &settings)?);
+    if options.environment.is_prod() && !args.skip_janitor {
+        tend::tidy_up(session).await;
+    }
     options.start = args.start;
     options.end = args.end;
     options.execution_time = args.execution_time;

@@ -118,12 +118,16 @@ pub(crate) enum Color {
     Dim,
 }
 
-/// Colours a text where colours are wanted: on a terminal, unless NO_COLOR is set.
-pub(crate) fn paint(text: &str, color: Color) -> String {
-    let wanted = std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())
+/// Whether colours are wanted: on a terminal, unless NO_COLOR is set.
+pub(crate) fn colours_wanted() -> bool {
+    std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())
         && std::io::stdout().is_terminal()
-        && std::io::stderr().is_terminal();
-    if !wanted {
+        && std::io::stderr().is_terminal()
+}
+
+/// Colours a text where colours are wanted.
+pub(crate) fn paint(text: &str, color: Color) -> String {
+    if !colours_wanted() {
         return text.to_owned();
     }
     let code = match color {
