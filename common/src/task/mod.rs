@@ -1,6 +1,7 @@
 //! What both ends of a lease must agree on: which work it grants, and what came of it.
 
 mod columns;
+mod drop;
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -12,6 +13,7 @@ use serde::{Deserialize, Serialize};
 pub use columns::{ColumnChanges, Policies, Policy, added_by_kind};
 
 pub use crate::sql::ReadRange;
+pub use drop::{DropTable, TableKind};
 
 use crate::id::{EnvironmentName, InvalidId, ModelName, PlanId, SnapshotId, Token, Version};
 use crate::interval::{Interval, Timestamp};
@@ -180,6 +182,8 @@ pub enum Work {
     Evaluate(Evaluate),
     /// Show an environment's snapshots: switch all its views.
     Promote(Promote),
+    /// Remove a table that nothing needs any more.
+    Drop(DropTable),
 }
 
 /// Compute one batch.
@@ -281,7 +285,7 @@ impl Lease {
     pub fn batch(&self) -> Option<&Batch> {
         match &self.work {
             Work::Evaluate(evaluate) => Some(&evaluate.batch),
-            Work::Promote(_) => None,
+            Work::Promote(_) | Work::Drop(_) => None,
         }
     }
 }

@@ -7,7 +7,8 @@ use coord_common::diagnostic::Diagnostic;
 use coord_common::id::{EnvironmentName, ModelName, SnapshotId};
 use coord_common::interval::{Timestamp, parse_time};
 use coord_common::plan::{
-    self, Change, Environment, PlanError, PlanInput, PlanOptions, Planned, PlannedModel, Purpose, TableRecord,
+    self, Change, Environment, Known, PlanError, PlanInput, PlanOptions, Planned, PlannedModel, Purpose,
+    TableRecord,
 };
 use coord_common::project::{self, Project, ProjectInput, SourceFile};
 use coord_common::snapshot::{self, ByName, Category, SnapshotRecord, Snapshots};
@@ -124,6 +125,20 @@ impl World {
             now: self.now,
             purpose,
         })
+    }
+
+    /// Plans as a coordinator does: selectors and all.
+    pub(crate) fn propose_and_plan(
+        &self,
+        options: &PlanOptions,
+        purpose: Purpose,
+    ) -> Result<Planned, PlanError> {
+        let (project, ..) = self.load();
+        let environments: Vec<&Environment> = self.environments.values().collect();
+        let known = Known { environments: &environments, records: &self.records };
+        let proposal = plan::propose(&project, options, &known, purpose)?;
+        assert!(proposal.findings.iter().all(|finding| !finding.is_error()), "{:?}", proposal.findings);
+        self.plan_snapshots(&project, &proposal.proposed, &proposal.options, purpose)
     }
 
     pub(crate) fn plan(&self, environment: &str) -> Planned {

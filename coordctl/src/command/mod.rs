@@ -3,6 +3,7 @@
 mod apply;
 mod driver;
 mod fetch;
+mod git;
 mod init;
 mod inspect;
 mod local;

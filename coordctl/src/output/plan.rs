@@ -42,6 +42,9 @@ pub(crate) fn plan(answer: &PlanAnswer, no_diff: bool) {
         }
     }
     backfill(plan);
+    for blocker in &plan.blockers {
+        super::error_line(&paint(&format!("this plan can't be applied: {}", blocker.message), Color::Yellow));
+    }
 }
 
 /// What forward-only changes do to columns, where models want it told.

@@ -83,7 +83,8 @@ impl Control {
     async fn resume(&mut self, id: PlanId, out: &mut Output) -> Result<(), ControlError> {
         let Some((record, _)) = self.book.plans.get(&id).cloned() else { return Ok(()) };
         let body: PlanBody = read_blob(&*self.store, record.body).await?;
-        self.keep_snapshots(&body.records).await?;
+        self.keep_snapshots(&body).await?;
+        self.spare(&body, out).await?;
         let todo = if record.materialised {
             self.todos_on_record(id).await?
         } else {
@@ -146,7 +147,7 @@ impl Control {
             }
             // A promotion is cheap and idempotent: it is simply granted again, under a newer token
             // whose fence turns the old one away.
-            LeasedWork::Promote { .. } => None,
+            LeasedWork::Promote { .. } | LeasedWork::Drop { .. } => None,
         }
     }
 }

@@ -12,6 +12,7 @@
 //! Invariant: when a worker asks and nothing is granted, nothing is ready. (`tests::simulation`)
 
 mod admit;
+mod chore;
 mod commit;
 mod event;
 mod explain;
@@ -20,7 +21,6 @@ mod grid;
 mod lease;
 mod output;
 mod plan;
-mod promote;
 mod random;
 mod table;
 #[cfg(test)]
@@ -38,9 +38,9 @@ pub use grid::{Cut, Whole};
 pub use output::{Committed, FailedBatch, Notice, Output, PlanOutcome, Record, Shrunk};
 pub use random::Random;
 
+use chore::Chore;
 use fleet::{Fleet, GatewayNo};
 use plan::{Phase, Plan};
-use promote::Promotion;
 use table::{NodeRef, TableNo, Tables};
 
 /// A point on the leader's monotonic clock, in milliseconds; means nothing to anybody else.
@@ -97,7 +97,7 @@ pub struct Scheduler {
     plan_numbers: BTreeMap<PlanId, u64>,
     tables: Tables,
     fleet: Fleet,
-    promotions: BTreeMap<u64, Promotion>,
+    chores: BTreeMap<u64, Chore>,
     leases: BTreeMap<Token, Held>,
     timers: BTreeSet<(Instant, Timer)>,
     /// Leases that a report ended, oldest first.
@@ -119,7 +119,7 @@ struct Held {
 #[derive(Debug)]
 enum Target {
     Batch(BatchLease),
-    Promote(u64),
+    Chore(u64),
 }
 
 #[derive(Debug)]
@@ -141,7 +141,7 @@ struct BatchLease {
 enum Timer {
     Lease(Token),
     Retry(NodeRef, Interval),
-    Promote(u64),
+    Chore(u64),
 }
 
 impl Scheduler {
@@ -158,7 +158,7 @@ impl Scheduler {
             plan_numbers: BTreeMap::new(),
             tables: Tables::default(),
             fleet: Fleet::default(),
-            promotions: BTreeMap::new(),
+            chores: BTreeMap::new(),
             leases: BTreeMap::new(),
             timers: BTreeSet::new(),
             ended: VecDeque::new(),
@@ -176,6 +176,8 @@ impl Scheduler {
             Event::Admit(work) => self.admit(work, out),
             Event::Recovered(recovered) => self.recover(recovered),
             Event::Promote(promote, plan) => self.promote(promote, plan),
+            Event::Drop(drop, plan) => self.drop_table(drop, plan),
+            Event::Spare(table) => self.spare(&table),
             Event::Ask { worker, gateways, free } => self.fleet.ask(worker, &gateways, free),
             Event::Report { worker, token, outcome } => {
                 let verdict = self.report(&worker, token, outcome, out);
@@ -220,7 +222,7 @@ impl Scheduler {
             match timer {
                 Timer::Lease(token) => self.expire(token, out),
                 Timer::Retry(node, interval) => self.retry_due(node, interval),
-                Timer::Promote(number) => self.promote_due(number),
+                Timer::Chore(number) => self.chore_due(number),
             }
         }
     }

@@ -17,8 +17,8 @@ use super::profile::Profile;
 use super::session::{Answer, Connector, Pool, Session, cancellable};
 use super::statements::{self, Known, Script};
 use super::{
-    AuditResult, BatchReport, BatchWrite, Engine, Migration, Outcome, Relation, RelationKind, Rows, Switched,
-    ViewSwitch, Write,
+    AuditResult, BatchReport, BatchWrite, Discard, Engine, Migration, Outcome, Relation, RelationKind, Rows,
+    Switched, ViewSwitch, Write,
 };
 
 /// How often a batch is tried before an error that may pass is the caller's.
@@ -418,10 +418,19 @@ impl Transaction<'_> {
             self.begin(&mut go);
             self.alone(&mut go, &batch.pre).await?;
         }
-        let schema_missing = match (&target, &batch.write) {
+        let mut schema_missing = match (&target, &batch.write) {
             (Some(_), _) | (None, Write::AuditOnly) => false,
             (None, _) => self.schema_missing().await?,
         };
+        let mut target = target;
+        if target.is_none() && self.reads_itself() {
+            // The query can't even be described without its table.
+            self.begin(&mut go);
+            let make = statements::declared_table(engine.pool.profile(), batch, schema_missing);
+            self.alone(&mut go, &make).await?;
+            target = batch.columns.clone();
+            schema_missing = false;
+        }
         let mut known = Known { target, schema_missing, query: self.query_columns().await? };
         if let Write::Migrate { query, migration } = &batch.write {
             return self.migrate(go, query, migration, known).await;
@@ -512,6 +521,12 @@ impl Transaction<'_> {
             Ok(AuditResult { name: audit.name.clone(), blocking: audit.blocking, bad_rows })
         });
         Ok(Worked::Now(rows, audits.collect::<Result<_, EngineError>>()?))
+    }
+
+    /// Whether the query reads the table that it is to fill, and the table could be made beforehand.
+    fn reads_itself(&self) -> bool {
+        let own = self.engine.pool.profile().relation(&self.batch.target);
+        self.batch.columns.is_some() && self.batch.write.described().is_some_and(|query| query.contains(&own))
     }
 
     /// Asked for, since making a schema that exists can need rights that nobody has.
@@ -605,13 +620,7 @@ impl Engine for TransactionalEngine {
         let mut failed = Vec::new();
         for (relation, kind) in relations {
             let name = self.pool.profile().relation(relation);
-            let what = match kind {
-                RelationKind::MaterializedView if self.pool.profile().materialized_views => {
-                    "MATERIALIZED VIEW"
-                }
-                RelationKind::View | RelationKind::MaterializedView => "VIEW",
-                RelationKind::Table => "TABLE",
-            };
+            let what = self.pool.profile().word(*kind);
             self.columns.forget(relation);
             let result = async {
                 let mut session = self.pool.get().await?;
@@ -625,6 +634,11 @@ impl Engine for TransactionalEngine {
             }
         }
         failed
+    }
+
+    async fn discard(&self, discard: &Discard, cancel: &CancellationToken) -> Result<(), EngineError> {
+        self.columns.forget(&discard.relation);
+        super::discard::discard(self, discard, cancel).await
     }
 
     async fn prune(&self, catalog: Option<&str>, table: &str, upto: Token) -> Result<(), EngineError> {

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use coord_common::id::ModelName;
 use coord_common::interval::{Timestamp, format_time, inclusive_end};
 use coord_common::project::audits_builtin::builtin_audit;
-use coord_common::project::model::{Call, Code, Model, ModelKind, TimeRange};
+use coord_common::project::model::{Call, Code, ColumnDef, Model, ModelKind, ScdType2, TimeRange};
 use coord_common::project::render::{RenderContext, Stage, TimeVars, render, render_audit, render_statement};
 use coord_common::project::seed;
 use coord_common::snapshot::{Snapshot, model_name};
@@ -18,7 +18,7 @@ use coord_common::task::{
 };
 
 use super::merge::merge_names;
-use crate::engine::{AUDITED, AuditQuery, BatchWrite, Fence, Migration, Write};
+use crate::engine::{AUDITED, AuditQuery, BatchWrite, Fence, Migration, ScdWrite, Write};
 
 type Embedded = BTreeMap<ModelName, Arc<Snapshot>>;
 
@@ -39,10 +39,8 @@ pub(super) fn batch(
     let write = match work.mode {
         Mode::Audit => Write::AuditOnly,
         Mode::Migrate => scene.migration()?,
-        Mode::Create if !matches!(model.kind, ModelKind::View { .. } | ModelKind::Seed(_)) => {
-            Write::Create { query: scene.query(Stage::Creating)? }
-        }
-        Mode::Create | Mode::First | Mode::Write | Mode::Anew => scene.write()?,
+        Mode::Create => scene.create()?,
+        Mode::First | Mode::Write | Mode::Anew => scene.write()?,
     };
     let audits = match work.mode {
         Mode::Create | Mode::Migrate => Vec::new(),
@@ -61,15 +59,21 @@ pub(super) fn batch(
             table: work.task.table.to_string(),
             supersedes: work.supersedes.iter().map(ToString::to_string).collect(),
         },
-        columns: declared(model),
+        columns: declared(snapshot),
         replayed_is_done: lease.attempt > 1,
         known_columns_only: Policies::of(model, work.task.allows).additive == Policy::Ignore,
         first: matches!(work.mode, Mode::First | Mode::Anew),
     })
 }
 
-fn declared(model: &Model) -> Option<Vec<coord_common::project::model::ColumnDef>> {
-    model.columns.clone().filter(|columns| columns.iter().all(|column| !column.data_type.is_empty()))
+/// The columns that the model declares; of a model that reads itself those that its query tells, since
+/// its table must be there before the warehouse can tell them.
+fn declared(snapshot: &Snapshot) -> Option<Vec<ColumnDef>> {
+    let model = &snapshot.model;
+    let told = snapshot.columns.clone().filter(|_| snapshot.depends_on_self());
+    let columns = model.columns.clone().or(told)?;
+    let typed = columns.iter().all(|column| !column.data_type.is_empty());
+    typed.then(|| model.kind.table_columns(columns))
 }
 
 /// Statements to run after a view was switched.
@@ -148,6 +152,27 @@ impl Scene<'_> {
         Ok(Write::Migrate { query: self.query(Stage::Creating)?, migration })
     }
 
+    /// Only the table, empty; views and seeds are made as they are.
+    fn create(&self) -> Result<Write, Failure> {
+        match &self.model().kind {
+            ModelKind::View { .. } | ModelKind::Seed(_) => self.write(),
+            ModelKind::ScdType2(kind) => self.scd(kind, true),
+            _ => Ok(Write::Create { query: self.query(Stage::Creating)? }),
+        }
+    }
+
+    fn scd(&self, kind: &ScdType2, only_create: bool) -> Result<Write, Failure> {
+        let at = self.task.execution_time.to_datetime();
+        let text =
+            format_time("%Y-%m-%d %H:%M:%S.%f", at).map_err(|error| refuse(error.to_string(), None))?;
+        Ok(Write::Scd(Box::new(ScdWrite {
+            query: self.query(self.stage())?,
+            kind: kind.clone(),
+            execution: format!("'{text}'"),
+            only_create,
+        })))
+    }
+
     fn write(&self) -> Result<Write, Failure> {
         let query = || self.query(self.stage());
         Ok(match &self.model().kind {
@@ -172,8 +197,8 @@ impl Scene<'_> {
                 rows: seed::rows(self.model()).map_err(|finding| refuse(finding.message, finding.hint))?,
                 batch: kind.batch_size.max(1) as usize,
             },
-            kind @ (ModelKind::ScdType2(_)
-            | ModelKind::Managed
+            ModelKind::ScdType2(kind) => self.scd(kind, false)?,
+            kind @ (ModelKind::Managed
             | ModelKind::Custom { .. }
             | ModelKind::Embedded
             | ModelKind::External) => {

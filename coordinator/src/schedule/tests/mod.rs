@@ -117,7 +117,7 @@ fn failure(class: FailureClass) -> Outcome {
 fn evaluate(lease: &Lease) -> &Evaluate {
     match &lease.work {
         Work::Evaluate(evaluate) => evaluate,
-        Work::Promote(_) => panic!("a promotion where a batch was expected"),
+        Work::Promote(_) | Work::Drop(_) => panic!("a promotion where a batch was expected"),
     }
 }
 
@@ -183,6 +183,7 @@ fn shown(lease: &Lease) -> String {
             format!("{} {}-{}", evaluate.batch.table.model.table(), start.0, end.0)
         }
         Work::Promote(promote) => format!("promote {} {}", promote.environment, promote.seq),
+        Work::Drop(drop) => format!("drop {}", drop.relation),
     }
 }
 
