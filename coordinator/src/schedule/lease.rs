@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use coord_common::id::{PlanId, Token, WorkerId};
-use coord_common::interval::Interval;
+use coord_common::interval::{Interval, IntervalSet};
 use coord_common::task::{
     Batch, Evaluate, Failure, FailureClass, Lease, LeaseState, Mode, Outcome, Verdict, Work,
 };
@@ -26,7 +26,7 @@ pub(super) enum Setback {
 impl Scheduler {
     pub(super) fn grant(&mut self, worker: WorkerId, ready: Ready, out: &mut Output) {
         match ready {
-            Ready::Promote(number) => self.grant_promotion(worker, number, out),
+            Ready::Errand(number) => self.grant_errand(worker, number, out),
             Ready::Batch { plan, node, .. } => self.grant_batch(worker, NodeRef { plan, node }, out),
         }
     }
@@ -61,6 +61,7 @@ impl Scheduler {
             losses,
             serves: self.served_by(at, interval, offer.mode),
             supersedes: self.tables.get(table).lost_over(interval),
+            void: IntervalSet::new(),
         };
         let deadline = self.now.after(self.config.accept);
         self.hold_batch(Held { worker: worker.clone(), deadline, gateway, target: Target::Batch(lease) });
@@ -196,7 +197,7 @@ impl Scheduler {
             Outcome::Done(done) => {
                 match held.target {
                     Target::Batch(lease) => self.commit(lease, held.gateway, done, out),
-                    Target::Promote(number) => self.promoted(token, number, out),
+                    Target::Errand(number) => self.errand_done(token, number, out),
                 }
                 return verdict;
             }
@@ -216,7 +217,7 @@ impl Scheduler {
     fn set_back(&mut self, held: Held, token: Token, setback: Setback, out: &mut Output) {
         match held.target {
             Target::Batch(lease) => self.batch_set_back(lease, held.gateway, setback, out),
-            Target::Promote(number) => self.promotion_set_back(number, token, setback, out),
+            Target::Errand(number) => self.errand_set_back(number, token, setback, out),
         }
     }
 }

@@ -13,6 +13,7 @@
 
 mod admit;
 mod commit;
+mod errand;
 mod event;
 mod explain;
 mod fleet;
@@ -20,7 +21,7 @@ mod grid;
 mod lease;
 mod output;
 mod plan;
-mod promote;
+mod publish;
 mod random;
 mod table;
 #[cfg(test)]
@@ -29,7 +30,7 @@ mod tests;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use coord_common::id::{PlanId, Token, WorkerId};
-use coord_common::interval::Interval;
+use coord_common::interval::{Interval, IntervalSet};
 use coord_common::task::Mode;
 
 pub use event::{Edge, Event, NodeMode, NodeWork, PlanWork, Recovered, RetryLimits, TableState};
@@ -38,9 +39,9 @@ pub use grid::{Cut, Whole};
 pub use output::{Committed, FailedBatch, Notice, Output, PlanOutcome, Record, Shrunk};
 pub use random::Random;
 
+use errand::{Errand, Task};
 use fleet::{Fleet, GatewayNo};
 use plan::{Phase, Plan};
-use promote::Promotion;
 use table::{NodeRef, TableNo, Tables};
 
 /// A point on the leader's monotonic clock, in milliseconds; means nothing to anybody else.
@@ -97,7 +98,7 @@ pub struct Scheduler {
     plan_numbers: BTreeMap<PlanId, u64>,
     tables: Tables,
     fleet: Fleet,
-    promotions: BTreeMap<u64, Promotion>,
+    errands: BTreeMap<u64, Errand>,
     leases: BTreeMap<Token, Held>,
     timers: BTreeSet<(Instant, Timer)>,
     /// Leases that a report ended, oldest first.
@@ -119,7 +120,7 @@ struct Held {
 #[derive(Debug)]
 enum Target {
     Batch(BatchLease),
-    Promote(u64),
+    Errand(u64),
 }
 
 #[derive(Debug)]
@@ -135,13 +136,15 @@ struct BatchLease {
     serves: Vec<NodeRef>,
     /// Lost batches whose fences it raises.
     supersedes: Vec<Interval>,
+    /// What was cleared while it was leased: its commit doesn't count there.
+    void: IntervalSet,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Timer {
     Lease(Token),
     Retry(NodeRef, Interval),
-    Promote(u64),
+    Errand(u64),
 }
 
 impl Scheduler {
@@ -158,7 +161,7 @@ impl Scheduler {
             plan_numbers: BTreeMap::new(),
             tables: Tables::default(),
             fleet: Fleet::default(),
-            promotions: BTreeMap::new(),
+            errands: BTreeMap::new(),
             leases: BTreeMap::new(),
             timers: BTreeSet::new(),
             ended: VecDeque::new(),
@@ -175,7 +178,11 @@ impl Scheduler {
         match event {
             Event::Admit(work) => self.admit(work, out),
             Event::Recovered(recovered) => self.recover(recovered),
-            Event::Promote(promote, plan) => self.promote(promote, plan),
+            Event::Promote(promote, plan) => self.add_errand(Task::Promote(promote), plan),
+            Event::Hold { plan, tables } => self.hold(plan, &tables),
+            Event::Release { plan } => self.release(plan),
+            Event::Publish(publish, plan) => self.publish(publish, plan),
+            Event::Clear(ranges) => self.clear(&ranges),
             Event::Ask { worker, gateways, free } => self.fleet.ask(worker, &gateways, free),
             Event::Report { worker, token, outcome } => {
                 let verdict = self.report(&worker, token, outcome, out);
@@ -211,7 +218,7 @@ impl Scheduler {
             match timer {
                 Timer::Lease(token) => self.expire(token, out),
                 Timer::Retry(node, interval) => self.retry_due(node, interval),
-                Timer::Promote(number) => self.promote_due(number),
+                Timer::Errand(number) => self.errand_due(number),
             }
         }
     }
