@@ -103,6 +103,7 @@ impl State {
             settings: &project.settings,
             current: self.prod.as_ref(),
             prod: self.prod.as_ref(),
+            environments: &[],
             records: &self.records,
             tables: &self.tables,
             options: &options,

@@ -159,7 +159,7 @@ pub(crate) struct PlanArgs {
     /// Don't show how definitions changed.
     #[arg(long)]
     pub(crate) no_diff: bool,
-    /// Recompute models (not supported yet).
+    /// Compute a model again over the plan's times, and everything below it; files don't count.
     #[arg(long, short = 'r', value_name = "MODEL")]
     pub(crate) restate_model: Vec<String>,
     /// Take only matching models from the files (not supported yet).

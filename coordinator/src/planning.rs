@@ -74,6 +74,9 @@ pub(crate) fn plan(request: &PlanRequest, book: &Book, now: Timestamp) -> Result
     let (project, mut findings) = project::load(&input);
     let (proposed, purpose) = if request.run {
         (held(book, &request.options.environment)?, Purpose::Run)
+    } else if !request.options.restate_models.is_empty() {
+        // What is restated is what the environment shows; files don't count.
+        (held(book, &request.options.environment)?, Purpose::Change)
     } else {
         (local(&project, &mut findings)?.by_name, Purpose::Change)
     };
@@ -145,11 +148,13 @@ fn plan_snapshots(
         book.environments.get(name).map(|(environment, _)| &**environment)
     };
     let prod: EnvironmentName = EnvironmentName::prod();
+    let environments: Vec<&Environment> = book.environments.values().map(|(shown, _)| &**shown).collect();
     let input = PlanInput {
         proposed,
         settings,
         current: shown(&request.options.environment),
         prod: shown(&prod),
+        environments: &environments,
         records: &book.snapshots,
         tables: &book.tables,
         options: &request.options,

@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use super::categorize::Records;
 use super::change::Diff;
 use super::options::Times;
+use super::restate::Restatements;
 use super::{EnvironmentModel, PlanInput, Purpose, Tables};
 use crate::id::ModelName;
 use crate::interval::{
@@ -79,6 +80,8 @@ pub(super) struct Scope<'a> {
     pub(super) starts: &'a BTreeMap<ModelName, Timestamp>,
     /// The models to compute, if not all.
     pub(super) backfilled: Option<&'a BTreeSet<ModelName>>,
+    /// What is computed although it is complete.
+    pub(super) restatements: &'a Restatements,
 }
 
 fn missing_of(
@@ -93,11 +96,17 @@ fn missing_of(
     let model = &snapshot.model;
     let start = scope.starts[snapshot.name()];
     let nothing = IntervalSet::new();
-    if table.dev && record.forward_only && !has_previews(input) {
-        return nothing;
+    let restated = scope.restatements.ranges.get(snapshot.name()).copied();
+    let mut done = input.tables.get(table).map_or_else(IntervalSet::new, |known| known.done.clone());
+    if table.dev && record.forward_only && !input.records.contains_key(&record.id()) {
+        // A new snapshot that keeps its table has what that has; only the preview is computed.
+        let kept = input.tables.get(&record.table(false));
+        done = kept.map_or(done.clone(), |kept| done.union(&kept.done));
     }
-    let known = input.tables.get(table);
-    let mut end = times.end_or_now();
+    let mut end = restated.map_or(times.end_or_now(), |range| range.end);
+    if let Some(range) = restated {
+        done.remove(range);
+    }
     if times.capped_by_prod {
         let shown = input.prod.and_then(|prod| prod.models.get(snapshot.name()));
         if let Some(cap) = shown.and_then(|shown| done_end(input, shown)) {
@@ -105,6 +114,7 @@ fn missing_of(
         }
     }
     let asked = if table.dev { times.covered_from } else { times.start };
+    let asked = restated.map_or(asked, |range| Some(range.start));
     let from = asked.unwrap_or(earliest).max(start);
     if from >= end {
         return nothing;
@@ -118,7 +128,7 @@ fn missing_of(
         execution: times.execution,
         unit: model.interval_unit.unwrap_or_else(|| cadence.unit()),
         cadence: &cadence,
-        done: known.map_or(&nothing, |known| &known.done),
+        done: &done,
         model_start: Some(start),
         model_end: point(&model.end),
         lookback: model.lookback(),
@@ -138,21 +148,28 @@ pub(super) fn has_previews(input: &PlanInput<'_>) -> bool {
 pub(super) fn backfilled(input: &PlanInput<'_>, diff: &Diff) -> Option<BTreeSet<ModelName>> {
     let options = input.options;
     let mut open: Vec<&ModelName> = options.backfill_models.iter().collect();
-    let differing =
-        !options.environment.is_prod() && !options.include_unmodified && input.purpose == Purpose::Change;
+    let differing = !options.environment.is_prod()
+        && !options.include_unmodified
+        && options.restate_models.is_empty()
+        && input.purpose == Purpose::Change;
     if open.is_empty() && differing {
         open.extend(input.proposed.values().filter(|snapshot| diff.touches(snapshot)).map(|s| s.name()));
     }
-    if open.is_empty() {
-        return None;
-    }
+    (!open.is_empty()).then(|| with_upstream(input, open))
+}
+
+/// Models and everything that they read.
+pub(super) fn with_upstream<'a>(
+    input: &'a PlanInput<'_>,
+    mut open: Vec<&'a ModelName>,
+) -> BTreeSet<ModelName> {
     let mut wanted = BTreeSet::new();
     while let Some(name) = open.pop() {
         if wanted.insert(name.clone()) {
             open.extend(input.proposed.get(name).into_iter().flat_map(|snapshot| snapshot.upstream()));
         }
     }
-    Some(wanted)
+    wanted
 }
 
 /// Where the history of each model starts: its own start, else the earliest of its parents', else

@@ -27,6 +27,7 @@ pub struct PlanDocument {
     has_changes: bool,
     requires_backfill: bool,
     models: Vec<ModelDocument>,
+    notes: Vec<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     executed: Option<Vec<Executed>>,
 }
@@ -69,6 +70,7 @@ pub fn document(plan: &Plan, executed: Option<Vec<Executed>>) -> PlanDocument {
         has_changes: plan.has_changes,
         requires_backfill: plan.requires_backfill(),
         models: plan.models.iter().map(model).collect(),
+        notes: plan.refused.keys().map(|name| format!("restatement_refused:{name}")).collect(),
         executed,
     }
 }

@@ -11,6 +11,7 @@ mod document;
 mod environment;
 mod options;
 mod order;
+mod restate;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -23,6 +24,7 @@ pub use document::{Executed, PlanDocument, document};
 pub use environment::{Environment, EnvironmentModel, Tables, bindings, views};
 pub use options::{Choice, PlanOptions};
 pub use order::topological;
+pub use restate::{Clear, Refusal, clears};
 
 use crate::id::{EnvironmentName, Hasher, ModelName, PlanId, SnapshotId, Version};
 use crate::interval::{Interval, IntervalSet, Timestamp};
@@ -68,6 +70,17 @@ pub struct Plan {
     /// Record what is missing as complete without computing it.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub empty_backfill: bool,
+    /// Whether models are computed again because somebody asked for it: the environment's snapshots
+    /// stay, and [`PlannedModel::restatement`] says which ranges.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub restates: bool,
+    /// What stops being complete in tables that the environment doesn't show, once this plan's
+    /// batches are committed. Only restatements of production have such.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub clears: Vec<Clear>,
+    /// Models below the restated ones that aren't restated, and why.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub refused: BTreeMap<ModelName, Refusal>,
     /// How views are named, and what else of the settings applying needs.
     pub layout: Layout,
 }
@@ -135,6 +148,8 @@ pub struct PlanInput<'a> {
     pub current: Option<&'a Environment>,
     /// Production as it is.
     pub prod: Option<&'a Environment>,
+    /// All environments as they are, by name.
+    pub environments: &'a [&'a Environment],
     /// Every snapshot that the state holds.
     pub records: &'a BTreeMap<SnapshotId, Arc<SnapshotRecord>>,
     /// What is recorded of every table.
@@ -186,6 +201,7 @@ pub fn plan(input: &PlanInput<'_>) -> Result<Planned, PlanError> {
     };
     let input = &PlanInput { options: &options, ..*input };
     let order = proposed_order(input)?;
+    restate::refuse_unknown(input)?;
     let base = environment::baseline(input)?;
     let diff = change::diff(input.proposed, base, input.records);
     refuse_removed_but_read(input.proposed, &diff)?;
@@ -200,7 +216,17 @@ pub fn plan(input: &PlanInput<'_>) -> Result<Planned, PlanError> {
     let starts = backfill::starts(input, &order, &times);
     let tables = deployability::tables(input, &order, records, &starts, &times);
     let target = environment::target(input, records, &tables, &diff);
-    let scope = backfill::Scope { times: &times, starts: &starts, backfilled: backfilled.as_ref() };
+    let restatements = restate::restatements(input, &order, records, &diff, &times, &starts);
+    let backfilled = backfilled.or_else(|| {
+        let restated = || restatements.ranges.keys().collect();
+        (!input.options.restate_models.is_empty()).then(|| backfill::with_upstream(input, restated()))
+    });
+    let scope = backfill::Scope {
+        times: &times,
+        starts: &starts,
+        backfilled: backfilled.as_ref(),
+        restatements: &restatements,
+    };
     let windows = backfill::windows(input, &scope, records, &tables);
     let mut models = Vec::with_capacity(diff.changes.len());
     for (name, change) in &diff.changes {
@@ -208,7 +234,11 @@ pub fn plan(input: &PlanInput<'_>) -> Result<Planned, PlanError> {
             models.push(removed(name, base));
             continue;
         };
-        models.push(planned(input, record, *change, &tables, &windows, &diff));
+        let restated = restatements.ranges.get(name).copied();
+        models.push(PlannedModel {
+            restatement: restated,
+            ..planned(input, record, *change, &tables, &windows, &diff)
+        });
     }
     let new_records: Vec<_> =
         records.values().filter(|record| !input.records.contains_key(&record.id())).cloned().collect();
@@ -225,6 +255,9 @@ pub fn plan(input: &PlanInput<'_>) -> Result<Planned, PlanError> {
         new_snapshots: new_records.iter().map(|record| record.id()).collect(),
         has_changes: differs || input.current.is_none(),
         empty_backfill: input.options.empty_backfill,
+        restates: !input.options.restate_models.is_empty(),
+        clears: restate::clears_of(input, records, &restatements),
+        refused: restatements.refused,
         layout: layout(input.settings, records.values()),
     };
     plan.id = identity(&plan);
@@ -247,7 +280,7 @@ fn proposed_order(input: &PlanInput<'_>) -> Result<Vec<ModelName>, PlanError> {
 impl Plan {
     /// Whether rows must be computed.
     pub fn requires_backfill(&self) -> bool {
-        self.models.iter().any(|model| !model.missing.is_empty())
+        self.models.iter().any(|model| !model.missing.is_empty() || model.restatement.is_some())
     }
 
     /// Whether applying records what is missing without computing it.

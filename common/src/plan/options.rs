@@ -65,6 +65,10 @@ pub struct PlanOptions {
     /// Only these models are backfilled, and what they read.
     #[serde(default)]
     pub backfill_models: Vec<ModelName>,
+    /// These models are computed again over the plan's times, and everything below them. What is
+    /// proposed must then be what the environment holds.
+    #[serde(default)]
+    pub restate_models: Vec<ModelName>,
 }
 
 impl PlanOptions {
@@ -92,6 +96,7 @@ impl PlanOptions {
             ignore_cron: false,
             categorize: BTreeMap::new(),
             backfill_models: Vec::new(),
+            restate_models: Vec::new(),
         }
     }
 }
@@ -129,7 +134,8 @@ pub(super) fn resolve_times(
         Some(text) => time("execution-time", text, input.now)?.at,
         None => input.now,
     };
-    if input.purpose == Purpose::Change && options.environment.is_prod() {
+    let whole_history = options.environment.is_prod() && options.restate_models.is_empty();
+    if input.purpose == Purpose::Change && whole_history {
         for (flag, value) in [("start", &options.start), ("end", &options.end)] {
             if value.is_some() {
                 return Err(PlanError::new(

@@ -13,7 +13,8 @@ use coord_common::task::TableId;
 use serde_json::Value;
 
 /// Options that planning knows, and those that don't touch what is compared.
-const KNOWN: [&str; 13] = [
+const KNOWN: [&str; 14] = [
+    "restate_models",
     "start",
     "end",
     "skip_backfill",
@@ -158,21 +159,23 @@ impl Scenario {
         let env = BTreeMap::new();
         let (project, mut findings) =
             project::load(&ProjectInput { files: &files, env: &env, gateway: None });
-        let (proposed, purpose) = if run {
-            (self.held(&options.environment)?, Purpose::Run)
+        let purpose = if run { Purpose::Run } else { Purpose::Change };
+        let (proposed, purpose) = if run || !options.restate_models.is_empty() {
+            (self.held(&options.environment)?, purpose)
         } else {
             let (snapshots, more) = snapshot::build(&project);
             findings.extend(more);
             if let Some(error) = findings.iter().find(|finding| finding.is_error()) {
                 return Err(format!("{error:?}"));
             }
-            (snapshots.by_name, Purpose::Change)
+            (snapshots.by_name, purpose)
         };
         let input = PlanInput {
             proposed: &proposed,
             settings: &project.settings,
             current: self.environments.get(&options.environment),
             prod: self.environments.get(&EnvironmentName::prod()),
+            environments: &self.environments.values().collect::<Vec<_>>(),
             records: &self.records,
             tables: &self.tables,
             options,
@@ -203,6 +206,11 @@ impl Scenario {
                 if let Some(whole) = whole {
                     record.done.insert(whole);
                 }
+            }
+        }
+        for clear in &plan.clears {
+            if let Some(record) = self.tables.get_mut(&clear.table) {
+                record.done.remove(clear.range);
             }
         }
         if plan.purpose == Purpose::Change {
@@ -263,6 +271,9 @@ impl Scenario {
             // Ours lists what applying would compute, which is nothing.
             return;
         }
+        let restated = ranges(&Value::Array(theirs.get("restatement").cloned().into_iter().collect()));
+        let ours = model.restatement.map_or(Vec::new(), |range| vec![range]);
+        self.check("restatement", name, restated == ours, || (show(&restated), show(&ours)));
         let missing: IntervalSet = ranges(&theirs["missing_intervals"]).into_iter().collect();
         let same = missing == model.missing;
         self.check("missing", name, same, || (show(missing.ranges()), show(model.missing.ranges())));
@@ -391,6 +402,10 @@ fn options(action: &Value, clock: &Value) -> Result<PlanOptions, String> {
     options.ignore_cron = flag("ignore_cron");
     options.run = flag("run");
     options.forward_only = flag("forward_only");
+    for name in asked["restate_models"].as_array().into_iter().flatten() {
+        let name = name.as_str().unwrap_or_default();
+        options.restate_models.push(name.parse().map_err(|_| format!("selector {name}"))?);
+    }
     for name in asked["backfill_models"].as_array().into_iter().flatten() {
         let name = name.as_str().unwrap_or_default();
         options.backfill_models.push(name.parse().map_err(|_| format!("selector {name}"))?);

@@ -2,5 +2,6 @@
 
 mod changes;
 mod reads;
+mod restate;
 mod times;
 mod world;

@@ -117,6 +117,7 @@ impl World {
             settings: &project.settings,
             current: self.environments.get(&options.environment),
             prod: self.environments.get(&EnvironmentName::prod()),
+            environments: &self.environments.values().collect::<Vec<_>>(),
             records: &self.records,
             tables: &self.tables,
             options,
@@ -131,14 +132,18 @@ impl World {
 
     /// Plans a run of what an environment holds.
     pub(crate) fn run(&self, environment: &str) -> Planned {
-        let options = options(environment);
+        self.plan_held(&options(environment), Purpose::Run).expect("a run")
+    }
+
+    /// Plans with what an environment holds.
+    pub(crate) fn plan_held(&self, options: &PlanOptions, purpose: Purpose) -> Result<Planned, PlanError> {
         let (project, ..) = self.load();
         let models = &self.environments[&options.environment].models;
         let held = |(name, model): (&ModelName, &plan::EnvironmentModel)| {
             (name.clone(), self.records[&model.snapshot].snapshot.clone())
         };
         let proposed = models.iter().map(held).collect();
-        self.plan_snapshots(&project, &proposed, &options, Purpose::Run).expect("a run")
+        self.plan_snapshots(&project, &proposed, options, purpose)
     }
 
     /// Makes everything true that a plan says.

@@ -20,11 +20,12 @@ pub(crate) async fn plan(session: &mut Session, args: PlanArgs) -> CliResult<Exi
     let files = session.files()?;
     let settings = files.settings()?;
     let options = plan_options(&args, &settings)?;
+    let held = !options.restate_models.is_empty();
     let mut client = session.client().await?;
     let answer = client
         .plan(PlanUpload {
             options,
-            files: files.for_upload()?,
+            files: if held { files.config_for_upload()? } else { files.for_upload()? },
             env: files.named_variables(),
             gateway: session.global.gateway.clone(),
             run: false,
@@ -132,6 +133,7 @@ fn plan_options(args: &PlanArgs, settings: &Settings) -> CliResult<PlanOptions> 
     options.run = args.run;
     options.ignore_cron = args.ignore_cron;
     options.backfill_models = models(&args.backfill_model)?;
+    options.restate_models = models(&args.restate_model)?;
     for choice in &args.categorize {
         let (name, category) = category(choice)?;
         options.categorize.insert(name, category);
@@ -167,7 +169,6 @@ fn category(text: &str) -> CliResult<(ModelName, Choice)> {
 /// What SQLMesh can and we can't yet is refused, never dropped in silence.
 fn refuse_unsupported(args: &PlanArgs) -> CliResult {
     let given = [
-        ("--restate-model", !args.restate_model.is_empty()),
         ("--select-model", !args.select_model.is_empty()),
         ("--effective-from", args.effective_from.is_some()),
         ("--min-intervals", args.min_intervals.is_some()),

@@ -1,7 +1,7 @@
 //! A plan for people: what changes, what it means, what must be computed.
 
 use coord_common::interval::batches;
-use coord_common::plan::{Change, Plan, PlannedModel};
+use coord_common::plan::{Change, Plan, PlannedModel, Refusal};
 use coordinator::control::ExecutedBatch;
 
 use super::{Color, line, paint, range};
@@ -10,6 +10,7 @@ use crate::client::PlanAnswer;
 /// Prints a plan.
 pub(crate) fn plan(answer: &PlanAnswer, no_diff: bool) {
     let plan = &answer.plan;
+    refused(plan);
     if plan.is_empty() {
         line(&format!("No changes to plan: `{}` is up to date.", plan.environment));
         return;
@@ -42,6 +43,17 @@ pub(crate) fn plan(answer: &PlanAnswer, no_diff: bool) {
     backfill(plan);
 }
 
+/// Models that a restatement leaves out.
+fn refused(plan: &Plan) {
+    for (name, refusal) in &plan.refused {
+        let why = match refusal {
+            Refusal::Disabled => "its restatement is disabled (disable_restatement)",
+            Refusal::InProduction => "production shows the same table; restate production instead",
+        };
+        super::error_line(&paint(&format!("warning: `{name}` is not restated: {why}"), Color::Yellow));
+    }
+}
+
 fn backfill(plan: &Plan) {
     let missing: Vec<&PlannedModel> = plan.models.iter().filter(|model| !model.missing.is_empty()).collect();
     if missing.is_empty() {
@@ -57,9 +69,10 @@ fn backfill(plan: &Plan) {
         let more = if more > 0 { format!(" and {more} more") } else { String::new() };
         let number = batches(&model.missing, model.batches.unit, model.batches.size).count();
         count += number;
+        let again = if plan.restates && model.restatement.is_some() { " (again)" } else { "" };
         let preview = if model.table.as_ref().is_some_and(|table| table.dev) { " (preview)" } else { "" };
         let batches = if number > 1 { format!("  {number} batches") } else { String::new() };
-        line(&format!("  {}: {}{more}{batches}{preview}", model.name, ranges.join(" ")));
+        line(&format!("  {}: {}{more}{batches}{again}{preview}", model.name, ranges.join(" ")));
     }
     line(&format!("\n{count} batches in {} models.", missing.len()));
 }

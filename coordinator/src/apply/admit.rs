@@ -84,6 +84,9 @@ pub(crate) fn todos(plan: &Plan, book: &Book) -> BTreeMap<TableId, Todo> {
 
 /// The planned ranges that aren't done; where lookback computes done ranges again, those too.
 fn again(model: &PlannedModel, done: &IntervalSet) -> IntervalSet {
+    if model.restatement.is_some() {
+        return model.missing.clone();
+    }
     if !model.redo {
         return model.missing.difference(done);
     }

@@ -1,0 +1,128 @@
+//! Restatements: what is computed again, and what must be forgotten elsewhere.
+
+use coord_common::interval::Timestamp;
+use coord_common::plan::{Planned, Purpose, Refusal};
+
+use crate::world::{INCREMENTAL, STAGED, World, at, find, missing, options, world};
+
+/// Plans a restatement of what an environment holds.
+fn restate(world: &World, environment: &str, model: &str, start: &str, end: &str) -> Planned {
+    let mut options = options(environment);
+    options.restate_models = vec![model.parse().expect("a name")];
+    options.start = Some(start.to_owned());
+    options.end = Some(end.to_owned());
+    world.plan_held(&options, Purpose::Change).expect("a plan")
+}
+
+fn live() -> World {
+    let mut world = world();
+    world.plan_and_apply("prod");
+    world
+}
+
+#[test]
+fn a_restated_range_reaches_everything_below_and_full_models_whole() {
+    let world = live();
+    let planned = restate(&world, "prod", "stg.events", "2024-01-03", "2024-01-04");
+    assert!(planned.plan.restates && !planned.plan.has_changes && !planned.plan.is_empty());
+    for (name, expected) in [
+        ("raw.events", ""),
+        ("stg.events", "01-03..01-05"),
+        ("mart.daily", "01-03..01-05"),
+        ("mart.users", "01-01..01-08"),
+        ("mart.top", "01-01..01-08"),
+    ] {
+        assert_eq!(missing(&planned, name), expected, "{name}");
+        assert_eq!(find(&planned, name).restatement.is_some(), !expected.is_empty(), "{name}");
+    }
+    assert!(planned.plan.clears.is_empty(), "nobody has other tables");
+}
+
+#[test]
+fn changes_in_files_dont_count_in_a_restatement() {
+    let mut world = live();
+    world.model("stg.events", INCREMENTAL, &format!("{STAGED} AND amount > 1"));
+    let planned = restate(&world, "prod", "mart.daily", "2024-01-03", "2024-01-03");
+    assert!(!planned.plan.has_changes && planned.new_records.is_empty());
+    assert_eq!(missing(&planned, "mart.daily"), "01-03..01-04");
+}
+
+#[test]
+fn restating_an_hour_restates_the_days_that_read_it() {
+    let mut world = world();
+    world.model("stg.events", &format!("{INCREMENTAL}, cron '@hourly'"), STAGED);
+    world.plan_and_apply("prod");
+    let planned = restate(&world, "prod", "stg.events", "2024-01-03 04:00:00", "2024-01-03 06:00:00");
+    let hours = find(&planned, "stg.events").missing.ranges().to_vec();
+    assert_eq!(hours.len(), 1);
+    assert_eq!((hours[0].start, hours[0].end), (at("2024-01-03 04:00:00"), at("2024-01-03 06:00:00")));
+    assert_eq!(missing(&planned, "mart.daily"), "01-03..01-04");
+}
+
+#[test]
+fn what_forbids_restatement_is_refused_and_carries_nothing_on() {
+    let mut world = world();
+    let kind = "kind INCREMENTAL_BY_TIME_RANGE (time_column ds, disable_restatement true)";
+    world.model("stg.events", kind, STAGED);
+    world.plan_and_apply("prod");
+    let planned = restate(&world, "prod", "stg.events", "2024-01-03", "2024-01-04");
+    let name = "stg.events".parse().expect("a name");
+    assert_eq!(planned.plan.refused.get(&name), Some(&Refusal::Disabled));
+    assert!(planned.plan.is_empty());
+    // A seed has the file's rows, whatever the time: it is left alone without a word.
+    let planned = restate(&world, "prod", "raw.events", "2024-01-03", "2024-01-04");
+    assert!(planned.plan.is_empty() && planned.plan.refused.is_empty());
+}
+
+#[test]
+fn production_tables_cant_be_restated_from_development() {
+    let mut world = live();
+    world.model("mart.top", "kind VIEW", "SELECT id FROM mart.users WHERE total > 15");
+    world.plan_and_apply("dev");
+    let planned = restate(&world, "dev", "stg.events", "2024-01-03", "2024-01-04");
+    let name = "stg.events".parse().expect("a name");
+    assert_eq!(planned.plan.refused.get(&name), Some(&Refusal::InProduction));
+    assert_eq!(missing(&planned, "mart.top"), "");
+    let planned = restate(&world, "dev", "mart.top", "2024-01-03", "2024-01-04");
+    assert_eq!(missing(&planned, "mart.top"), "01-01..01-08");
+}
+
+#[test]
+fn restating_production_clears_the_range_in_tables_of_other_environments_and_of_kept_snapshots() {
+    let mut world = live();
+    let clears = |planned: &Planned| -> Vec<(String, bool)> {
+        let whole = |clear: &coord_common::plan::Clear| clear.range.start == Timestamp::MIN;
+        planned.plan.clears.iter().map(|clear| (clear.table.model.to_string(), whole(clear))).collect()
+    };
+    world.model("stg.events", INCREMENTAL, &format!("{STAGED} AND amount > 1"));
+    world.plan_and_apply("dev");
+    let expected: Vec<(String, bool)> =
+        [("mart.daily", false), ("mart.top", true), ("mart.users", true), ("stg.events", false)]
+            .map(|(name, whole)| (name.to_owned(), whole))
+            .into();
+    let planned = restate(&world, "prod", "stg.events", "2024-01-03", "2024-01-04");
+    assert_eq!(clears(&planned), expected);
+    let range = planned.plan.clears[0].range;
+    assert_eq!((range.start, range.end), (at("2024-01-03"), at("2024-01-05")));
+    // Only what reads the restated model in that environment.
+    let planned = restate(&world, "prod", "mart.daily", "2024-01-03", "2024-01-04");
+    assert_eq!(clears(&planned), [("mart.daily".to_owned(), false)]);
+    // Another change in development: tables of the snapshots that no environment shows any more
+    // would otherwise be promoted with the old rows.
+    world.model("stg.events", INCREMENTAL, &format!("{STAGED} AND amount > 2"));
+    world.plan_and_apply("dev");
+    let planned = restate(&world, "prod", "stg.events", "2024-01-03", "2024-01-04");
+    assert_eq!(clears(&planned).len(), 2 * expected.len());
+    // In development nothing is cleared elsewhere.
+    let planned = restate(&world, "dev", "stg.events", "2024-01-03", "2024-01-04");
+    assert!(planned.plan.clears.is_empty() && !planned.plan.is_empty());
+}
+
+#[test]
+fn a_model_that_the_environment_doesnt_hold_cant_be_restated() {
+    let world = live();
+    let mut options = options("prod");
+    options.restate_models = vec!["mart.nothing".parse().expect("a name")];
+    let error = world.plan_held(&options, Purpose::Change).expect_err("unknown");
+    assert_eq!(error.code, "unknown-model");
+}
