@@ -1,6 +1,7 @@
 //! Coordinator and workers in this process: the same code as a fleet's, over an in-memory channel,
 //! on a SQLite file.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -29,7 +30,9 @@ pub(crate) struct Embedded {
     channel: Channel,
     stop: CancellationToken,
     server: JoinHandle<Result<(), coordinator::ServeError>>,
-    worker: Option<JoinHandle<()>>,
+    workers: Vec<JoinHandle<()>>,
+    /// Gateways that a worker reaches.
+    reached: BTreeSet<String>,
 }
 
 impl Embedded {
@@ -62,7 +65,7 @@ impl Embedded {
                 }
             },
         ));
-        Ok(Self { channel, stop, server: serving, worker: None })
+        Ok(Self { channel, stop, server: serving, workers: Vec::new(), reached: BTreeSet::new() })
     }
 
     /// The way to the coordinator.
@@ -70,16 +73,21 @@ impl Embedded {
         self.channel.clone()
     }
 
-    /// Starts a worker with the engines of the gateways that are needed.
+    /// Starts a worker with the engines of the gateways that are needed and that none reaches yet.
     pub(crate) fn start_worker(
         &mut self,
         settings: &Settings,
         folder: &std::path::Path,
         needed: &[String],
     ) -> CliResult {
-        let engines = worker::config::open_engines(settings, folder, needed).map_err(gateway_error)?;
+        let needed: Vec<String> =
+            needed.iter().filter(|gateway| !self.reached.contains(*gateway)).cloned().collect();
+        if needed.is_empty() {
+            return Ok(());
+        }
+        let engines = worker::config::open_engines(settings, folder, &needed).map_err(gateway_error)?;
         let slots: usize = engines.values().map(|engine| engine.concurrency()).sum();
-        let id = format!("embedded-{}", std::process::id());
+        let id = format!("embedded-{}-{}", std::process::id(), self.workers.len());
         let worker: WorkerId = id.parse().map_err(|_| CliError::ours("worker-id", id.clone()))?;
         let config = AgentConfig {
             worker,
@@ -90,14 +98,15 @@ impl Embedded {
         let executor = Arc::new(Executor::new(engines, SnapshotSource::new(self.channel())));
         let agent = Agent::new(config, self.channel(), executor);
         let stop = self.stop.clone();
-        self.worker = Some(tokio::spawn(agent.run(stop)));
+        self.workers.push(tokio::spawn(agent.run(stop)));
+        self.reached.extend(needed);
         Ok(())
     }
 
     /// Lets go of leases, and of the state.
     pub(crate) async fn stop(self) {
         self.stop.cancel();
-        if let Some(worker) = self.worker {
+        for worker in self.workers {
             let _ = tokio::time::timeout(Duration::from_secs(6), worker).await;
         }
         drop(self.channel);

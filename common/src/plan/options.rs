@@ -69,6 +69,9 @@ pub struct PlanOptions {
     /// proposed must then be what the environment holds.
     #[serde(default)]
     pub restate_models: Vec<ModelName>,
+    /// Restatements replace rows where they are, batch by batch, instead of all at once at the end.
+    #[serde(default)]
+    pub in_place: bool,
 }
 
 impl PlanOptions {
@@ -97,6 +100,7 @@ impl PlanOptions {
             categorize: BTreeMap::new(),
             backfill_models: Vec::new(),
             restate_models: Vec::new(),
+            in_place: false,
         }
     }
 }

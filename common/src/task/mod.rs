@@ -57,8 +57,11 @@ const ASIDE: &str = "+aside.";
 impl FromStr for TableId {
     type Err = InvalidId;
     fn from_str(text: &str) -> Result<Self, InvalidId> {
-        let bad =
-            || InvalidId { what: "table id", text: text.to_owned(), why: "it must be model@version[+dev][+aside.plan]" };
+        let bad = || InvalidId {
+            what: "table id",
+            text: text.to_owned(),
+            why: "it must be model@version[+dev][+aside.plan]",
+        };
         let (model, rest) = text.rsplit_once('@').ok_or_else(bad)?;
         let (rest, aside) = match rest.split_once(ASIDE) {
             Some((rest, plan)) => (rest, Some(plan.parse()?)),

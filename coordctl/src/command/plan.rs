@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use coord_common::id::{EnvironmentName, ModelName};
-use coord_common::plan::{Choice, PlanOptions};
+use coord_common::plan::{Choice, PlanDocument, PlanOptions};
 use coord_common::project::Settings;
 
 use super::apply;
@@ -62,15 +62,18 @@ pub(crate) async fn run(session: &mut Session, args: RunArgs) -> CliResult<ExitC
     options.run = true;
     options.backfill_models = models(&args.select_model)?;
     let mut client = session.client().await?;
-    let answer = client
-        .plan(PlanUpload {
-            options,
-            files: files.config_for_upload()?,
-            env: files.named_variables(),
-            gateway: session.global.gateway.clone(),
-            run: true,
-        })
-        .await?;
+    let upload = PlanUpload {
+        options,
+        files: files.config_for_upload()?,
+        env: files.named_variables(),
+        gateway: session.global.gateway.clone(),
+        run: true,
+    };
+    let mut answer = client.plan(upload.clone()).await?;
+    if !answer.unfinished.is_empty() {
+        complete_restatements(session, &settings, &files, &answer).await?;
+        answer = client.plan(upload).await?;
+    }
     if answer.plan.is_empty() {
         if session.format() == Format::Text {
             output::line("Nothing to do: no interval is due.");
@@ -78,6 +81,24 @@ pub(crate) async fn run(session: &mut Session, args: RunArgs) -> CliResult<ExitC
         return finish(session, &answer);
     }
     apply::carry_out(session, &settings, files.folder.clone(), &answer.plan).await
+}
+
+/// Brings restatements to their end that were begun and interrupted: a run leaves nothing half done.
+async fn complete_restatements(
+    session: &mut Session,
+    settings: &Settings,
+    files: &ProjectFiles,
+    answer: &PlanAnswer,
+) -> CliResult {
+    let environment = &answer.plan.environment;
+    for id in &answer.unfinished {
+        let id = id.to_string();
+        let short = output::short(&id);
+        output::error_line(&format!("Completing the restatement {short} of `{environment}` first."));
+        let plan = session.client().await?.show_plan(&id).await?;
+        apply::bring_to_an_end(session, settings, files.folder.clone(), &plan).await?;
+    }
+    Ok(())
 }
 
 enum Decision {
@@ -100,7 +121,11 @@ fn decide(session: &Session, args: &PlanArgs, answer: &PlanAnswer) -> Decision {
 /// A plan that isn't applied: printed for programs, with the next step for people.
 fn finish(session: &Session, answer: &PlanAnswer) -> CliResult<ExitCode> {
     match session.format() {
-        Format::Json => output::json(&coord_common::plan::document(&answer.plan, None))?,
+        Format::Json => {
+            let unfinished = answer.unfinished.iter().map(|id| format!("unfinished_restatement:{id}"));
+            let document = coord_common::plan::document(&answer.plan, None);
+            output::json(&unfinished.fold(document, PlanDocument::with_note))?;
+        }
         Format::Text | Format::Csv if answer.plan.is_empty() => {}
         Format::Text | Format::Csv => {
             output::line(&format!(
@@ -133,6 +158,7 @@ fn plan_options(args: &PlanArgs, settings: &Settings) -> CliResult<PlanOptions> 
     options.run = args.run;
     options.ignore_cron = args.ignore_cron;
     options.backfill_models = models(&args.backfill_model)?;
+    options.in_place = args.in_place;
     options.restate_models = models(&args.restate_model)?;
     for choice in &args.categorize {
         let (name, category) = category(choice)?;

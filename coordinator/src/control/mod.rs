@@ -11,11 +11,14 @@ mod lead;
 mod plans;
 mod recover;
 mod report;
+mod restate;
 mod turn;
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use coord_common::id::PlanId;
 use coord_common::interval::Timestamp;
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant as Moment, sleep_until};
@@ -96,6 +99,10 @@ pub(crate) struct Control {
     scheduler: Scheduler,
     workers: Workers,
     logs: Logs,
+    /// Restatements that have ended: their tables are anybody's again.
+    ended: Vec<PlanId>,
+    /// How many publications of a plan aren't done yet.
+    publishing: BTreeMap<PlanId, usize>,
     changed: watch::Sender<u64>,
 }
 
@@ -167,6 +174,8 @@ impl Control {
             scheduler,
             workers: Workers::default(),
             logs: Logs::default(),
+            ended: Vec::new(),
+            publishing: BTreeMap::new(),
             changed,
         };
         control.recover().await?;
@@ -229,6 +238,7 @@ impl Control {
     async fn settle(&mut self, mut out: Output, answers: Vec<Answer>) -> Result<(), ControlError> {
         let mut answers = answers;
         loop {
+            self.let_go(&mut out);
             self.record(&out.records).await?;
             self.note(&out.records);
             for answer in answers.drain(..) {
@@ -237,7 +247,7 @@ impl Control {
             let notices = std::mem::take(&mut out.notices);
             self.workers.tell(&mut out);
             self.stop_asking();
-            if notices.is_empty() {
+            if notices.is_empty() && self.ended.is_empty() {
                 break;
             }
             out = Output::default();
@@ -293,6 +303,12 @@ impl Control {
                     self.book.lost.retain(|batch| {
                         batch.table != committed.table || !committed.superseded.contains(&batch.interval)
                     });
+                }
+                Record::Filled { table, done } => {
+                    self.book.tables.entry(table.clone()).or_default().done = done.clone();
+                }
+                Record::Published { superseded, .. } => {
+                    self.book.lost.retain(|batch| !superseded.contains(batch));
                 }
                 Record::Lost { batch, .. } => self.book.lost.push(batch.clone()),
                 Record::Granted { .. }

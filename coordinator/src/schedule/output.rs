@@ -2,7 +2,9 @@
 
 use coord_common::id::{PlanId, Token, WorkerId};
 use coord_common::interval::{Interval, IntervalSet};
-use coord_common::task::{AuditResult, Batch, Failure, Lease, LeaseState, Mode, Promote, Publish, TableId, Verdict};
+use coord_common::task::{
+    AuditResult, Batch, Failure, Lease, LeaseState, Mode, Promote, Publish, TableId, Verdict,
+};
 
 /// What came of one or more events, in order.
 #[derive(Debug, Clone, Default, PartialEq)]

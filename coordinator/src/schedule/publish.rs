@@ -90,7 +90,9 @@ impl Scheduler {
         let unleased: Vec<u64> = self
             .errands
             .iter()
-            .filter(|(_, errand)| !errand.leased && !errand.blocked && matches!(errand.work, Task::Publish(_)))
+            .filter(|(_, errand)| {
+                !errand.leased && !errand.blocked && matches!(errand.work, Task::Publish(_))
+            })
             .map(|(number, _)| *number)
             .collect();
         for number in unleased {

@@ -51,6 +51,9 @@ pub struct Profile {
     pub end_sessions: Option<&'static str>,
     /// Put before pruning the table `{table}`, so that no new row appears meanwhile.
     pub before_prune: Option<&'static str>,
+    /// Keeps other writers off the table `{table}` until the transaction ends, but no readers: where
+    /// conflicts between writers aren't found by themselves.
+    pub lock_writers: Option<&'static str>,
     /// Whether a statement's failure within a transaction can be undone alone.
     pub savepoints: bool,
     /// The query that counts schemas named `{schema}` in the connection's own catalog.
@@ -76,6 +79,7 @@ impl Profile {
              AND usename = session_user AND state <> 'idle' AND pid <> pg_backend_pid()",
         ),
         before_prune: Some("LOCK TABLE {table} IN EXCLUSIVE MODE"),
+        lock_writers: Some("LOCK TABLE {table} IN SHARE ROW EXCLUSIVE MODE"),
         savepoints: true,
         schema_query: "SELECT COUNT(*) FROM pg_catalog.pg_namespace WHERE nspname = {schema}",
         version_query: "SELECT version()",
@@ -94,6 +98,7 @@ impl Profile {
         before_raise: None,
         end_sessions: None,
         before_prune: None,
+        lock_writers: None,
         savepoints: false,
         schema_query: "SELECT COUNT(*) FROM information_schema.schemata \
                        WHERE catalog_name = current_database() AND schema_name = {schema}",

@@ -343,7 +343,7 @@ fn same_names(left: &[ColumnDef], right: &[ColumnDef]) -> bool {
 
 /// A bound in a column's type. Bounds are UTC: a column with a zone must not read them in the
 /// session's.
-fn cast_bound(bound: &str, data_type: &str) -> String {
+pub(super) fn cast_bound(bound: &str, data_type: &str) -> String {
     let upper = data_type.to_ascii_uppercase();
     if upper.starts_with("TIMESTAMP")
         && (upper.starts_with("TIMESTAMPTZ") || upper.ends_with("WITH TIME ZONE"))
@@ -384,6 +384,7 @@ mod tests {
             columns: None,
             replayed_is_done: true,
             first: false,
+            aside: None,
         };
         let known = Known { target: target.map(columns), schema_missing: false, query: columns(&["i"]) };
         let script = script(profile, &batch, &known).unwrap();

@@ -9,7 +9,9 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Instant;
 
-use coord_common::task::{self, Done, Evaluate, Failure, FailureClass, Lease, Outcome, Promote, Work};
+use coord_common::task::{
+    self, Done, Evaluate, Failure, FailureClass, Lease, Outcome, Promote, Publish, Work,
+};
 use tokio_util::sync::CancellationToken;
 use tracing::{Instrument, info_span, warn};
 
@@ -85,6 +87,33 @@ impl Executor {
         }
     }
 
+    async fn publish(&self, lease: &Lease, work: &Publish, cancel: &CancellationToken) -> Outcome {
+        let engine = match self.engine(&work.gateway) {
+            Ok(engine) => engine,
+            Err(failure) => return Outcome::Failed(failure),
+        };
+        let prepared = async {
+            let mut snapshots = BTreeMap::new();
+            for table in &work.tables {
+                snapshots.insert(table.snapshot, self.snapshots.get(table.snapshot).await?);
+            }
+            prepare::publication(lease, work, &snapshots)
+        };
+        let publication = match prepared.await {
+            Ok(publication) => publication,
+            Err(failure) => return Outcome::Failed(failure),
+        };
+        let started = Instant::now();
+        match engine.publish(&publication, cancel).await {
+            Ok(outcome) => Outcome::Done(Done {
+                millis: started.elapsed().as_millis() as u64,
+                already: outcome == engine::Outcome::AlreadyDone,
+                ..Done::default()
+            }),
+            Err(error) => outcome(error, cancel),
+        }
+    }
+
     async fn virtual_update(
         &self,
         work: &Promote,
@@ -113,12 +142,16 @@ impl Execute for Executor {
     async fn execute(&self, lease: Lease, cancel: CancellationToken) -> Outcome {
         let span = match &lease.work {
             Work::Evaluate(work) => info_span!("batch", batch = %work.batch, token = lease.token.0),
+            Work::Publish(work) => {
+                info_span!("publish", plan = %lease.plan, tables = work.tables.len(), discard = work.discard)
+            }
             Work::Promote(work) => info_span!("promote", environment = %work.environment, seq = work.seq),
         };
         let run = async {
             match &lease.work {
                 Work::Evaluate(work) => self.evaluate(&lease, work, &cancel).await,
                 Work::Promote(work) => self.promote(work, &cancel).await,
+                Work::Publish(work) => self.publish(&lease, work, &cancel).await,
             }
         };
         let outcome = run.instrument(span.clone()).await;

@@ -43,7 +43,12 @@ fn plan_id(number: u128) -> PlanId {
 }
 
 fn table_id(number: usize) -> TableId {
-    TableId { model: format!("db.m{number}").parse().unwrap(), version: Version(Hash128(1)), dev: false, aside: None }
+    TableId {
+        model: format!("db.m{number}").parse().unwrap(),
+        version: Version(Hash128(1)),
+        dev: false,
+        aside: None,
+    }
 }
 
 fn worker(name: &str) -> WorkerId {
