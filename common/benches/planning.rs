@@ -142,6 +142,7 @@ impl State {
             start: plan.start,
             end: plan.end,
             models: plan.target.clone(),
+            unrestorable: plan.unrestorable.clone(),
         });
     }
 }

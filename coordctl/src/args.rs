@@ -70,6 +70,10 @@ pub(crate) enum Command {
     Lint,
     /// List environments.
     Environments,
+    /// Make a development environment count as gone; the janitor removes it.
+    Invalidate(InvalidateArgs),
+    /// Remove environments that have expired.
+    Janitor(JanitorArgs),
     /// List plans and what happened to them.
     Plans,
     /// Show what is complete and what is missing.
@@ -139,7 +143,7 @@ pub(crate) struct PlanArgs {
     #[arg(long)]
     pub(crate) include_unmodified: bool,
     /// Backfill only these models and what they read.
-    #[arg(long, value_name = "MODEL")]
+    #[arg(long, value_name = "SELECTOR")]
     pub(crate) backfill_model: Vec<String>,
     /// What a change means, where you know better: MODEL=breaking or MODEL=non-breaking.
     #[arg(long, value_name = "MODEL=CATEGORY")]
@@ -160,18 +164,33 @@ pub(crate) struct PlanArgs {
     #[arg(long)]
     pub(crate) no_diff: bool,
     /// Compute a model again over the plan's times, and everything below it; files don't count.
-    #[arg(long, short = 'r', value_name = "MODEL")]
+    #[arg(long, short = 'r', value_name = "SELECTOR")]
     pub(crate) restate_model: Vec<String>,
     /// With --restate-model: replace rows where they are, batch by batch, for tables that are too
     /// large to be computed aside; readers see old and new rows side by side meanwhile.
     #[arg(long, requires = "restate_model")]
     pub(crate) in_place: bool,
-    /// Take only matching models from the files (not supported yet).
+    /// With --restate-model: plan changes in files as well.
+    #[arg(long)]
+    pub(crate) always_include_local_changes: bool,
+    /// Models whose tables may lose columns in this plan.
+    #[arg(long, value_name = "SELECTOR")]
+    pub(crate) allow_destructive_model: Vec<String>,
+    /// Models whose tables may get columns in this plan.
+    #[arg(long, value_name = "SELECTOR")]
+    pub(crate) allow_additive_model: Vec<String>,
+    /// Take only matching models from the files: a name, mart.*, tag:x, git:branch, with + & | ^ ( ).
     #[arg(long, value_name = "SELECTOR")]
     pub(crate) select_model: Vec<String>,
-    /// From when on a forward-only change counts (not supported yet).
+    /// From when on rows follow forward-only changes; needs --forward-only.
     #[arg(long, value_name = "TIME")]
     pub(crate) effective_from: Option<String>,
+    /// Compute forward-only changes in a development environment, into throwaway tables.
+    #[arg(long, overrides_with = "no_enable_preview")]
+    pub(crate) enable_preview: bool,
+    /// Don't compute forward-only changes in a development environment.
+    #[arg(long)]
+    pub(crate) no_enable_preview: bool,
     /// Consider at least so many intervals of each model (not supported yet).
     #[arg(long, value_name = "N")]
     pub(crate) min_intervals: Option<u32>,
@@ -210,8 +229,11 @@ pub(crate) struct RunArgs {
     #[arg(long)]
     pub(crate) skip_janitor: bool,
     /// Compute only these models and what they read.
-    #[arg(long, value_name = "MODEL")]
+    #[arg(long, value_name = "SELECTOR")]
     pub(crate) select_model: Vec<String>,
+    /// With --select-model: leave out what they read.
+    #[arg(long)]
+    pub(crate) no_auto_upstream: bool,
 }
 
 #[derive(Debug, Args)]
@@ -233,6 +255,25 @@ pub(crate) struct RenderArgs {
 pub(crate) struct DagArgs {
     /// A file to write, in Graphviz's language.
     pub(crate) file: Option<PathBuf>,
+    /// Show only matching models.
+    #[arg(long, value_name = "SELECTOR")]
+    pub(crate) select_model: Vec<String>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct InvalidateArgs {
+    /// The environment.
+    pub(crate) environment: String,
+    /// Drop its views at once.
+    #[arg(long, short)]
+    pub(crate) sync: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct JanitorArgs {
+    /// Remove what nothing needs however short ago it was needed.
+    #[arg(long)]
+    pub(crate) ignore_ttl: bool,
 }
 
 #[derive(Debug, Args)]

@@ -31,8 +31,8 @@ pub(crate) struct Embedded {
     stop: CancellationToken,
     server: JoinHandle<Result<(), coordinator::ServeError>>,
     workers: Vec<JoinHandle<()>>,
-    /// Gateways that a worker reaches.
-    reached: BTreeSet<String>,
+    /// The gateways that the workers have open.
+    gateways: BTreeSet<String>,
 }
 
 impl Embedded {
@@ -65,7 +65,7 @@ impl Embedded {
                 }
             },
         ));
-        Ok(Self { channel, stop, server: serving, workers: Vec::new(), reached: BTreeSet::new() })
+        Ok(Self { channel, stop, server: serving, workers: Vec::new(), gateways: BTreeSet::new() })
     }
 
     /// The way to the coordinator.
@@ -73,7 +73,7 @@ impl Embedded {
         self.channel.clone()
     }
 
-    /// Starts a worker with the engines of the gateways that are needed and that none reaches yet.
+    /// Starts a worker with the engines of the gateways that are needed and not open yet.
     pub(crate) fn start_worker(
         &mut self,
         settings: &Settings,
@@ -81,11 +81,12 @@ impl Embedded {
         needed: &[String],
     ) -> CliResult {
         let needed: Vec<String> =
-            needed.iter().filter(|gateway| !self.reached.contains(*gateway)).cloned().collect();
+            needed.iter().filter(|name| !self.gateways.contains(*name)).cloned().collect();
         if needed.is_empty() {
             return Ok(());
         }
         let engines = worker::config::open_engines(settings, folder, &needed).map_err(gateway_error)?;
+        self.gateways.extend(needed);
         let slots: usize = engines.values().map(|engine| engine.concurrency()).sum();
         let id = format!("embedded-{}-{}", std::process::id(), self.workers.len());
         let worker: WorkerId = id.parse().map_err(|_| CliError::ours("worker-id", id.clone()))?;
@@ -99,7 +100,6 @@ impl Embedded {
         let agent = Agent::new(config, self.channel(), executor);
         let stop = self.stop.clone();
         self.workers.push(tokio::spawn(agent.run(stop)));
-        self.reached.extend(needed);
         Ok(())
     }
 

@@ -6,7 +6,7 @@ use coord_common::id::Token;
 use coord_common::interval::{Interval, Timestamp};
 use coord_common::task::{
     AuditResult, Batch, Binding, Done, Evaluate, Failure, FailureClass, Lease, LeaseState, Mode, Outcome,
-    Promote, Relation, TableTask, Verdict, View, Work,
+    Promote, Relation, Report, TableTask, Verdict, View, Work,
 };
 
 use crate::wire;
@@ -122,6 +122,7 @@ impl From<Mode> for wire::Mode {
             Mode::First => Self::First,
             Mode::Write => Self::Write,
             Mode::Audit => Self::Audit,
+            Mode::Anew => Self::Anew,
         }
     }
 }
@@ -132,6 +133,7 @@ fn mode(value: i32) -> Result<Mode, Malformed> {
         Ok(wire::Mode::First) => Ok(Mode::First),
         Ok(wire::Mode::Write) => Ok(Mode::Write),
         Ok(wire::Mode::Audit) => Ok(Mode::Audit),
+        Ok(wire::Mode::Anew) => Ok(Mode::Anew),
         Ok(wire::Mode::Unspecified) | Err(_) => Err(missing("evaluate.mode")),
     }
 }
@@ -179,6 +181,11 @@ impl From<&Promote> for wire::Promote {
             execution_time: promote.execution_time.0,
             views: promote.views.iter().map(view).collect(),
             drop: promote.drop.iter().cloned().map(Into::into).collect(),
+            drop_schemas: promote
+                .drop_schemas
+                .iter()
+                .map(|(catalog, schema)| wire::Schema { catalog: catalog.clone(), schema: schema.clone() })
+                .collect(),
         }
     }
 }
@@ -202,6 +209,7 @@ impl TryFrom<wire::Promote> for Promote {
             execution_time: Timestamp(promote.execution_time),
             views: promote.views.into_iter().map(view).collect::<Result<_, Malformed>>()?,
             drop: promote.drop.into_iter().map(Into::into).collect(),
+            drop_schemas: promote.drop_schemas.into_iter().map(|of| (of.catalog, of.schema)).collect(),
         })
     }
 }
@@ -304,6 +312,28 @@ impl TryFrom<wire::report::Outcome> for Outcome {
             }),
             wire::report::Outcome::HandedBack(_) => Self::HandedBack,
             wire::report::Outcome::Fenced(_) => Self::Fenced,
+        })
+    }
+}
+
+impl From<Report> for wire::Report {
+    fn from(report: Report) -> Self {
+        Self {
+            token: report.token.0,
+            batch: report.batch.map(|batch| batch.to_string()).unwrap_or_default(),
+            outcome: Some(report.outcome.into()),
+        }
+    }
+}
+
+impl TryFrom<wire::Report> for Report {
+    type Error = Malformed;
+    fn try_from(report: wire::Report) -> Result<Self, Malformed> {
+        let batch = Some(report.batch).filter(|batch| !batch.is_empty());
+        Ok(Self {
+            token: Token(report.token),
+            batch: batch.map(|batch| parse("report.batch", &batch)).transpose()?,
+            outcome: report.outcome.ok_or_else(|| missing("report.outcome"))?.try_into()?,
         })
     }
 }

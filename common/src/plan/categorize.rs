@@ -9,6 +9,7 @@ use std::sync::Arc;
 use super::change::Diff;
 use super::{Change, Choice, PlanInput};
 use crate::id::{Hasher, ModelName, Version};
+use crate::interval::Timestamp;
 use crate::project::model::{ModelKind, ModelSource};
 use crate::snapshot::{Category, Naming, Previous, Snapshot, SnapshotRecord};
 use crate::sql::{QueryChange, compare};
@@ -19,9 +20,15 @@ const REMEMBERED: usize = 10;
 /// Every proposed model's record, by name; those that the state holds are reused.
 pub(super) type Records = BTreeMap<ModelName, Arc<SnapshotRecord>>;
 
-pub(super) fn categorize(input: &PlanInput<'_>, order: &[ModelName], diff: &Diff) -> Records {
+pub(super) fn categorize(
+    input: &PlanInput<'_>,
+    order: &[ModelName],
+    diff: &Diff,
+    effective_from: Option<Timestamp>,
+) -> Records {
     let unknown = reaching_unknown_columns(input, order, diff);
-    let mut rules = Rules { input, diff, unknown, upstream: BTreeMap::new(), records: BTreeMap::new() };
+    let mut rules =
+        Rules { input, diff, effective_from, unknown, upstream: BTreeMap::new(), records: BTreeMap::new() };
     for name in order {
         let snapshot = &input.proposed[name];
         rules.note_upstream(snapshot);
@@ -38,6 +45,8 @@ pub(super) fn categorize(input: &PlanInput<'_>, order: &[ModelName], diff: &Diff
 struct Rules<'a> {
     input: &'a PlanInput<'a>,
     diff: &'a Diff,
+    /// From when on rows follow new snapshots.
+    effective_from: Option<Timestamp>,
     /// Models that have unknown columns somewhere below: nothing there can be proven safe.
     unknown: BTreeSet<ModelName>,
     /// For each model what is new above it, at any distance.
@@ -119,7 +128,15 @@ fn new_record(rules: &Rules<'_>, snapshot: &Arc<Snapshot>) -> SnapshotRecord {
         previous: old.map(|old| history(old)).unwrap_or_default(),
         naming,
         created: input.now,
+        effective_from: rules.effective_from.filter(|_| takes_effective_date(&snapshot.model.kind)),
     }
+}
+
+/// Kinds that can be computed again from a date on.
+fn takes_effective_date(kind: &ModelKind) -> bool {
+    let disabled = kind.incremental().is_some_and(|common| common.disable_restatement);
+    let whole = kind.full_history_restatement_only() && kind.incremental().is_some();
+    !kind.is_symbolic() && !disabled && !whole
 }
 
 /// The snapshots before one that follows `old`.

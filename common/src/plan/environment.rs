@@ -9,6 +9,7 @@ use super::change::Diff;
 use super::{PlanError, PlanInput, Purpose};
 use crate::id::{EnvironmentName, ModelName, PlanId, SnapshotId};
 use crate::interval::Timestamp;
+use crate::project::Settings;
 use crate::project::model::ModelKind;
 use crate::snapshot::{SnapshotRecord, view_relation};
 use crate::task::{Binding, Relation, TableId, View};
@@ -31,6 +32,9 @@ pub struct Environment {
     pub end: Timestamp,
     /// Its models.
     pub models: BTreeMap<ModelName, EnvironmentModel>,
+    /// In production: snapshots that can't be returned to, as others fill their tables since.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub unrestorable: BTreeSet<SnapshotId>,
 }
 
 /// One model of an environment.
@@ -52,6 +56,13 @@ pub struct EnvironmentModel {
     /// Whether the view has statements to run after it was switched.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub on_virtual_update: bool,
+}
+
+/// For how long an environment lives after a plan was applied to it; nothing where it stays.
+pub(super) fn ttl(name: &EnvironmentName, settings: &Settings) -> Option<String> {
+    let pinned =
+        || settings.pinned_environments.iter().any(|pinned| pinned.parse().ok().as_ref() == Some(name));
+    if name.is_prod() || pinned() { None } else { settings.environment_ttl.clone() }
 }
 
 /// What the project is compared with: the environment itself, or where a new one starts from.
@@ -79,7 +90,7 @@ pub(super) fn target(
 ) -> BTreeMap<ModelName, EnvironmentModel> {
     let options = input.options;
     let all =
-        options.environment.is_prod() || (options.include_unmodified && options.backfill_models.is_empty());
+        options.environment.is_prod() || (options.include_unmodified && options.backfill_models.is_none());
     let promoted_before: BTreeSet<&ModelName> = match input.current {
         Some(current) => {
             current.models.iter().filter(|(_, m)| m.view.is_some()).map(|(name, _)| name).collect()
@@ -91,9 +102,9 @@ pub(super) fn target(
         .map(|(name, record)| {
             let model = &record.snapshot.model;
             let differs = input.purpose == Purpose::Change
-                && match options.backfill_models.as_slice() {
-                    [] => diff.touches(&record.snapshot),
-                    selected => selected.contains(name),
+                && match &options.backfill_models {
+                    None => diff.touches(&record.snapshot),
+                    Some(selected) => selected.contains(name),
                 };
             let promoted = all || differs || promoted_before.contains(name);
             let table = tables.get(name).cloned();
@@ -116,7 +127,8 @@ pub(super) fn target(
 /// A new development environment that differs in nothing is a mistake.
 pub(super) fn refuse_empty_new(input: &PlanInput<'_>, differs: bool) -> Result<(), PlanError> {
     let new = input.current.is_none() && !input.options.environment.is_prod();
-    let asked = input.options.include_unmodified || !input.options.backfill_models.is_empty();
+    let asked = input.options.include_unmodified
+        || input.options.backfill_models.as_ref().is_some_and(|models| !models.is_empty());
     if new && !differs && !asked {
         return Err(PlanError::new(
             "no-changes",

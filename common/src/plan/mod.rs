@@ -11,7 +11,10 @@ mod document;
 mod environment;
 mod options;
 mod order;
+mod propose;
 mod restate;
+mod revert;
+mod select;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -22,9 +25,11 @@ pub use backfill::{BatchRule, TableRecord};
 pub use change::Change;
 pub use document::{Executed, PlanDocument, document};
 pub use environment::{Environment, EnvironmentModel, Tables, bindings, views};
-pub use options::{Choice, PlanOptions};
+pub use options::{Choice, PlanOptions, Selectors};
 pub use order::topological;
+pub use propose::{Known, Proposal, propose, select_all};
 pub use restate::{Clear, Refusal, clears};
+pub use select::{Candidate, Candidates, Selector, SelectorError};
 
 use crate::id::{EnvironmentName, Hasher, ModelName, PlanId, SnapshotId, Version};
 use crate::interval::{Interval, IntervalSet, Timestamp};
@@ -82,6 +87,10 @@ pub struct Plan {
     /// batches are committed. Only restatements of production have such.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub clears: Vec<Clear>,
+    /// Snapshots that production can't return to once the plan is applied, as others fill their tables
+    /// in another way since: their definitions come back as new snapshots.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub unrestorable: BTreeSet<SnapshotId>,
     /// Models below the restated ones that aren't restated, and why.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub refused: BTreeMap<ModelName, Refusal>,
@@ -98,6 +107,17 @@ pub struct Layout {
     pub default_gateway: String,
     /// The gateways that the plan's work runs on.
     pub gateways: BTreeSet<String>,
+    /// For how long the environment lives once the plan is applied, as written (`in 1 week`);
+    /// absent: for good, as production and pinned environments do.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub environment_ttl: Option<String>,
+    /// For how long a snapshot is kept once no environment shows it, as written.
+    #[serde(default = "default_snapshot_ttl")]
+    pub snapshot_ttl: String,
+}
+
+fn default_snapshot_ttl() -> String {
+    Settings::default().snapshot_ttl
 }
 
 /// What a plan says of one model.
@@ -128,6 +148,13 @@ pub struct PlannedModel {
     /// What is computed again although it was complete.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub restatement: Option<Interval>,
+    /// From here on, what is complete was filled by other snapshots and is computed again.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub effective_from: Option<Timestamp>,
+    /// What counts as complete once the table is made although this plan doesn't compute it: a
+    /// preview leaves out most of the history that production has.
+    #[serde(default, skip_serializing_if = "IntervalSet::is_empty")]
+    pub assumed: IntervalSet,
     /// Whether the table must be made.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub create: bool,
@@ -205,6 +232,8 @@ pub fn plan(input: &PlanInput<'_>) -> Result<Planned, PlanError> {
     };
     let input = &PlanInput { options: &options, ..*input };
     let order = proposed_order(input)?;
+    let restorable = revert::restorable(input, &order);
+    let input = &PlanInput { proposed: restorable.as_ref().unwrap_or(input.proposed), ..*input };
     restate::refuse_unknown(input)?;
     let base = environment::baseline(input)?;
     let diff = change::diff(input.proposed, base, input.records);
@@ -216,7 +245,7 @@ pub fn plan(input: &PlanInput<'_>) -> Result<Planned, PlanError> {
     }
     let backfilled = backfill::backfilled(input, &diff);
     let times = options::resolve_times(input, &diff, backfilled.as_ref())?;
-    let records = &categorize::categorize(input, &order, &diff);
+    let records = &categorize::categorize(input, &order, &diff, times.effective_from);
     let starts = backfill::starts(input, &order, &times);
     let tables = deployability::tables(input, &order, records, &starts, &times);
     let target = environment::target(input, records, &tables, &diff);
@@ -263,7 +292,8 @@ pub fn plan(input: &PlanInput<'_>) -> Result<Planned, PlanError> {
         in_place: input.options.in_place && !input.options.restate_models.is_empty(),
         clears: restate::clears_of(input, records, &restatements),
         refused: restatements.refused,
-        layout: layout(input.settings, records.values()),
+        unrestorable: revert::unrestorable(input, records),
+        layout: layout(input, records.values()),
     };
     plan.id = identity(&plan);
     Ok(Planned { plan, new_records })
@@ -309,14 +339,21 @@ fn identity(plan: &Plan) -> PlanId {
     PlanId(Hasher::new("plan/v1").field("plan", text).finish())
 }
 
-fn layout<'a>(settings: &Settings, records: impl Iterator<Item = &'a Arc<SnapshotRecord>>) -> Layout {
+fn layout<'a>(input: &PlanInput<'_>, records: impl Iterator<Item = &'a Arc<SnapshotRecord>>) -> Layout {
+    let settings = input.settings;
     let default_gateway = settings.default_gateway.clone();
     let gateways = records
         .filter(|record| !record.snapshot.model.kind.is_symbolic())
         .map(|record| record.snapshot.model.gateway.clone().unwrap_or_else(|| default_gateway.clone()))
         .chain([default_gateway.clone()])
         .collect();
-    Layout { concurrent_tasks: settings.concurrent_tasks(), default_gateway, gateways }
+    Layout {
+        concurrent_tasks: settings.concurrent_tasks(),
+        default_gateway,
+        gateways,
+        environment_ttl: environment::ttl(&input.options.environment, settings),
+        snapshot_ttl: settings.snapshot_ttl.clone(),
+    }
 }
 
 fn removed(name: &ModelName, base: Option<&Environment>) -> PlannedModel {
@@ -333,6 +370,8 @@ fn removed(name: &ModelName, base: Option<&Environment>) -> PlannedModel {
         redo: false,
         batches: BatchRule::default(),
         restatement: None,
+        effective_from: None,
+        assumed: IntervalSet::new(),
         create: false,
         sequential: false,
         concurrency: None,
@@ -355,6 +394,7 @@ fn planned(
     let done = table.as_ref().and_then(|id| input.tables.get(id)).map(|known| &known.done);
     let redo = done.is_some_and(|done| !done.intersection(&missing).is_empty());
     let created = table.as_ref().is_some_and(|id| input.tables.get(id).is_some_and(|known| known.created));
+    let anew = table.as_ref().is_some_and(|table| backfill::follows_anew(input, record, table));
     let directly = matches!(change, Change::DirectlyModified | Change::MetadataUpdated);
     PlannedModel {
         name: name.clone(),
@@ -363,6 +403,8 @@ fn planned(
         category: (change != Change::Unchanged).then(|| record.shown_category()),
         version: table.as_ref().map(|table| if table.dev { record.dev_version } else { record.version }),
         snapshot: Some(snapshot.id),
+        effective_from: anew.then_some(record.effective_from).flatten(),
+        assumed: backfill::assumed(input, record, table.as_ref(), &missing),
         create: table.is_some() && !created,
         batches: BatchRule { unit: snapshot.interval_unit(), size: snapshot.model.batch_size() },
         sequential: snapshot.depends_on_past(),

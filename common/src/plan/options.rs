@@ -53,6 +53,18 @@ pub struct PlanOptions {
     /// Changes keep the physical table.
     #[serde(default)]
     pub forward_only: bool,
+    /// From when on rows follow forward-only changes; needs `forward_only`, not in the future.
+    #[serde(default)]
+    pub effective_from: Option<String>,
+    /// Whether development environments compute forward-only changes; absent: as the settings say.
+    #[serde(default)]
+    pub enable_preview: Option<bool>,
+    /// Models whose tables may lose columns.
+    #[serde(default)]
+    pub allow_destructive: Vec<ModelName>,
+    /// Models whose tables may get columns.
+    #[serde(default)]
+    pub allow_additive: Vec<ModelName>,
     /// Also compute what became due since production last ran.
     #[serde(default)]
     pub run: bool,
@@ -62,9 +74,9 @@ pub struct PlanOptions {
     /// What changes mean, where the user says it.
     #[serde(default)]
     pub categorize: BTreeMap<ModelName, Choice>,
-    /// Only these models are backfilled, and what they read.
+    /// Only these models are backfilled, and what they read; absent: all that need it.
     #[serde(default)]
-    pub backfill_models: Vec<ModelName>,
+    pub backfill_models: Option<BTreeSet<ModelName>>,
     /// These models are computed again over the plan's times, and everything below them. What is
     /// proposed must then be what the environment holds.
     #[serde(default)]
@@ -72,6 +84,47 @@ pub struct PlanOptions {
     /// Restatements replace rows where they are, batch by batch, instead of all at once at the end.
     #[serde(default)]
     pub in_place: bool,
+    /// With a restatement: plan changes in files as well.
+    #[serde(default)]
+    pub always_include_local_changes: bool,
+    /// Every direct change must be categorised by the user.
+    #[serde(default)]
+    pub no_auto_categorization: bool,
+    /// Consider at least so many ticks of each model, although the plan starts later.
+    #[serde(default)]
+    pub min_intervals: Option<u32>,
+    /// Refuse to promote a table that lacks ranges which the one before it had.
+    #[serde(default)]
+    pub no_gaps: bool,
+    /// In a run with selected models: leave out what they read.
+    #[serde(default)]
+    pub no_auto_upstream: bool,
+    /// Models as the user picked them; [`propose`](super::propose) turns them into names.
+    #[serde(default)]
+    pub selectors: Selectors,
+}
+
+/// Selectors as written, by what they are for.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Selectors {
+    /// Models to take from the files; in a run, models to compute.
+    #[serde(default)]
+    pub select: Vec<String>,
+    /// Models to backfill.
+    #[serde(default)]
+    pub backfill: Vec<String>,
+    /// Models to compute again.
+    #[serde(default)]
+    pub restate: Vec<String>,
+    /// Models whose table may lose columns.
+    #[serde(default)]
+    pub allow_destructive: Vec<String>,
+    /// Models whose table may get columns.
+    #[serde(default)]
+    pub allow_additive: Vec<String>,
+    /// For `git:`: files that differ from a branch, by branch.
+    #[serde(default)]
+    pub changed_files: BTreeMap<String, BTreeSet<String>>,
 }
 
 impl PlanOptions {
@@ -95,12 +148,22 @@ impl PlanOptions {
             skip_backfill: false,
             empty_backfill: false,
             forward_only: false,
+            effective_from: None,
+            enable_preview: None,
+            allow_destructive: Vec::new(),
+            allow_additive: Vec::new(),
             run: false,
             ignore_cron: false,
             categorize: BTreeMap::new(),
-            backfill_models: Vec::new(),
+            backfill_models: None,
             restate_models: Vec::new(),
             in_place: false,
+            always_include_local_changes: false,
+            no_auto_categorization: false,
+            min_intervals: None,
+            no_gaps: false,
+            no_auto_upstream: false,
+            selectors: Selectors::default(),
         }
     }
 }
@@ -116,6 +179,8 @@ pub(super) struct Times {
     pub(super) end: Option<Timestamp>,
     /// The "now".
     pub(super) execution: Timestamp,
+    /// From when on rows follow forward-only changes.
+    pub(super) effective_from: Option<Timestamp>,
     /// Whether production's progress caps each model.
     pub(super) capped_by_prod: bool,
 }
@@ -185,7 +250,28 @@ pub(super) fn resolve_times(
     let start = start.map(|point| point.at).or_else(|| preview_start(input, diff, backfilled, execution));
     let dev_run = input.purpose == Purpose::Run && !options.environment.is_prod();
     let covered_from = start.or_else(|| input.current.filter(|_| dev_run).map(|current| current.start));
-    Ok(Times { start, covered_from, end, execution, capped_by_prod: !unbounded })
+    let effective_from = effective_from(input, execution)?;
+    Ok(Times { start, covered_from, end, execution, effective_from, capped_by_prod: !unbounded })
+}
+
+fn effective_from(input: &PlanInput<'_>, execution: Timestamp) -> Result<Option<Timestamp>, PlanError> {
+    let Some(text) = &input.options.effective_from else { return Ok(None) };
+    if !input.options.forward_only {
+        return Err(PlanError::new(
+            "effective-from-alone",
+            "--effective-from needs a forward-only plan",
+            "give --forward-only, too; other changes always apply to the whole history",
+        ));
+    }
+    let from = time("effective-from", text, execution)?.at;
+    if from > input.now {
+        return Err(PlanError::new(
+            "effective-from-in-future",
+            format!("--effective-from {from} is in the future"),
+            "give a date that is not after now",
+        ));
+    }
+    Ok(Some(from))
 }
 
 /// Where a development plan with forward-only changes starts unless it is told: such changes are
@@ -209,9 +295,9 @@ fn preview_start(
     let yesterday = IntervalUnit::Day.prev(IntervalUnit::Day.floor(execution));
     let end = if options.run { None } else { prod_end(input, backfilled) };
     let Some(end) = end else { return Some(yesterday) };
-    let selected = |snapshot: &&Arc<Snapshot>| match options.backfill_models.as_slice() {
-        [] => diff.touches(snapshot),
-        models => models.contains(snapshot.name()),
+    let selected = |snapshot: &&Arc<Snapshot>| match &options.backfill_models {
+        None => diff.touches(snapshot),
+        Some(models) => models.contains(snapshot.name()),
     };
     let last = |snapshot: &Arc<Snapshot>| {
         let shown = input.prod.and_then(|prod| prod.models.get(snapshot.name()));

@@ -223,8 +223,21 @@ pub enum Mode {
     First,
     /// Fill the batch.
     Write,
+    /// Fill the batch; what the table holds counts for nothing, since no interval of it is recorded
+    /// or all of them are computed again.
+    Anew,
     /// Only run the audits over the batch.
     Audit,
+}
+
+impl Mode {
+    /// Whether the batch's intervals are filled by it.
+    pub fn fills(self) -> bool {
+        match self {
+            Self::First | Self::Write | Self::Anew => true,
+            Self::Create | Self::Audit => false,
+        }
+    }
 }
 
 /// Show an environment's snapshots: all views in one transaction.
@@ -242,6 +255,9 @@ pub struct Promote {
     pub views: Vec<View>,
     /// Views to drop.
     pub drop: Vec<Relation>,
+    /// Schemas, with their catalogs, to drop if nothing is left in them.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub drop_schemas: Vec<(Option<String>, String)>,
 }
 
 /// One view of an environment.
@@ -273,6 +289,28 @@ pub struct Lease {
     pub ttl_millis: u64,
     /// The how-manieth attempt it is, from 1.
     pub attempt: u32,
+}
+
+impl Lease {
+    /// The batch that it grants, where it grants one.
+    pub fn batch(&self) -> Option<&Batch> {
+        match &self.work {
+            Work::Evaluate(evaluate) => Some(&evaluate.batch),
+            Work::Promote(_) | Work::Publish(_) => None,
+        }
+    }
+}
+
+/// What a worker says of a lease that has ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Report {
+    /// The lease's token.
+    pub token: Token,
+    /// The batch that it granted, where it granted one: a leader that never saw the lease, since the
+    /// former one had already recorded its end, knows it by that.
+    pub batch: Option<Batch>,
+    /// What came of it.
+    pub outcome: Outcome,
 }
 
 /// What came of a lease, as its worker reports it.

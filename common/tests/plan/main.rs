@@ -3,5 +3,6 @@
 mod changes;
 mod reads;
 mod restate;
+mod selection;
 mod times;
 mod world;

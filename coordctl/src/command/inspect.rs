@@ -51,6 +51,7 @@ pub(crate) async fn environments(session: &mut Session) -> CliResult {
         ("models", "models"),
         ("views", "views"),
         ("end", "end"),
+        ("expires", "expires"),
         ("plan", "plan_id"),
         ("restating", "restating"),
     ];

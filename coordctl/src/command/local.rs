@@ -3,12 +3,15 @@
 use std::collections::BTreeMap;
 
 use coord_common::diagnostic::Diagnostic;
+use coord_common::id::ModelName;
 use coord_common::interval::{Timestamp, parse_time};
+use coord_common::plan::{self, Selectors};
 use coord_common::project::render::{RenderContext, Stage, TimeVars, render as expand};
 use coord_common::project::{self, suggest_model};
 use coord_common::snapshot::{self, Snapshots};
 use serde_json::json;
 
+use super::git;
 use super::plan::model;
 use crate::args::{DagArgs, Format, RenderArgs};
 use crate::error::{CliError, CliResult};
@@ -94,12 +97,23 @@ pub(crate) fn render(session: &Session, args: &RenderArgs) -> CliResult {
 
 /// `coordctl dag`.
 pub(crate) fn dag(session: &Session, args: &DagArgs) -> CliResult {
-    let (snapshots, findings) = load(session)?;
+    let (mut snapshots, findings) = load(session)?;
     output::findings(&findings, session.format());
+    if !args.select_model.is_empty() {
+        let folder = session.files()?.folder.clone();
+        let selectors = Selectors { select: args.select_model.clone(), ..Selectors::default() };
+        let changed = git::changed_files(&selectors, &folder)?;
+        let chosen = plan::select_all(&selectors.select, &snapshots.by_name, &changed)?;
+        snapshots.by_name.retain(|name, _| chosen.contains(name));
+        snapshots.order.retain(|name| chosen.contains(name));
+    }
+    let known = |parent: &&ModelName| args.select_model.is_empty() || snapshots.by_name.contains_key(*parent);
     let edges: BTreeMap<String, Vec<String>> = snapshots
         .by_name
         .iter()
-        .map(|(name, snapshot)| (name.to_string(), snapshot.upstream().map(ToString::to_string).collect()))
+        .map(|(name, snapshot)| {
+            (name.to_string(), snapshot.upstream().filter(known).map(ToString::to_string).collect())
+        })
         .collect();
     if let Some(file) = &args.file {
         std::fs::write(file, dot(&edges))?;
@@ -112,7 +126,7 @@ pub(crate) fn dag(session: &Session, args: &DagArgs) -> CliResult {
             .iter()
             .filter_map(|name| snapshots.by_name.get(name))
             .map(|snapshot| {
-                let parents: Vec<_> = snapshot.upstream().collect();
+                let parents: Vec<_> = snapshot.upstream().filter(known).collect();
                 json!({ "model": snapshot.name(), "kind": snapshot.model.kind.name(), "upstream": parents })
             })
             .collect();

@@ -1,12 +1,13 @@
 //! `plan` and `run`: upload, show, and perhaps apply.
 
+use std::path::Path;
 use std::process::ExitCode;
 
 use coord_common::id::{EnvironmentName, ModelName};
-use coord_common::plan::{Choice, PlanDocument, PlanOptions};
+use coord_common::plan::{Choice, PlanDocument, PlanOptions, Selectors};
 use coord_common::project::Settings;
 
-use super::apply;
+use super::{apply, git};
 use crate::args::{Format, PlanArgs, RunArgs};
 use crate::client::{PlanAnswer, PlanUpload};
 use crate::error::{CliError, CliResult};
@@ -19,8 +20,8 @@ pub(crate) async fn plan(session: &mut Session, args: PlanArgs) -> CliResult<Exi
     refuse_unsupported(&args)?;
     let files = session.files()?;
     let settings = files.settings()?;
-    let options = plan_options(&args, &settings)?;
-    let held = !options.restate_models.is_empty();
+    let options = plan_options(&args, &settings, &files.folder)?;
+    let held = !options.selectors.restate.is_empty() && !options.always_include_local_changes;
     let mut client = session.client().await?;
     let answer = client
         .plan(PlanUpload {
@@ -60,7 +61,9 @@ pub(crate) async fn run(session: &mut Session, args: RunArgs) -> CliResult<ExitC
     options.execution_time = args.execution_time;
     options.ignore_cron = args.ignore_cron;
     options.run = true;
-    options.backfill_models = models(&args.select_model)?;
+    options.selectors.select.clone_from(&args.select_model);
+    options.no_auto_upstream = args.no_auto_upstream;
+    options.selectors.changed_files = git::changed_files(&options.selectors, &files.folder)?;
     let mut client = session.client().await?;
     let upload = PlanUpload {
         options,
@@ -144,7 +147,7 @@ pub(super) fn environment(given: Option<&str>, settings: &Settings) -> CliResult
     })
 }
 
-fn plan_options(args: &PlanArgs, settings: &Settings) -> CliResult<PlanOptions> {
+fn plan_options(args: &PlanArgs, settings: &Settings, folder: &Path) -> CliResult<PlanOptions> {
     let mut options = PlanOptions::new(environment(args.environment.as_deref(), settings)?);
     options.start.clone_from(&args.start);
     options.end.clone_from(&args.end);
@@ -154,21 +157,30 @@ fn plan_options(args: &PlanArgs, settings: &Settings) -> CliResult<PlanOptions> 
     options.include_unmodified = args.include_unmodified || settings.plan.include_unmodified;
     options.skip_backfill = args.skip_backfill;
     options.empty_backfill = args.empty_backfill;
+    options.effective_from = args.effective_from.clone();
+    options.enable_preview = match (args.enable_preview, args.no_enable_preview) {
+        (false, false) => None,
+        (enabled, _) => Some(enabled),
+    };
     options.forward_only = args.forward_only || settings.plan.forward_only;
     options.run = args.run;
     options.ignore_cron = args.ignore_cron;
-    options.backfill_models = models(&args.backfill_model)?;
     options.in_place = args.in_place;
-    options.restate_models = models(&args.restate_model)?;
+    options.always_include_local_changes = args.always_include_local_changes;
+    options.selectors = Selectors {
+        select: args.select_model.clone(),
+        backfill: args.backfill_model.clone(),
+        restate: args.restate_model.clone(),
+        allow_destructive: args.allow_destructive_model.clone(),
+        allow_additive: args.allow_additive_model.clone(),
+        ..Selectors::default()
+    };
+    options.selectors.changed_files = git::changed_files(&options.selectors, folder)?;
     for choice in &args.categorize {
         let (name, category) = category(choice)?;
         options.categorize.insert(name, category);
     }
     Ok(options)
-}
-
-fn models(names: &[String]) -> CliResult<Vec<ModelName>> {
-    names.iter().map(|name| model(name)).collect()
 }
 
 /// A model's name as written on the command line.
@@ -194,12 +206,7 @@ fn category(text: &str) -> CliResult<(ModelName, Choice)> {
 
 /// What SQLMesh can and we can't yet is refused, never dropped in silence.
 fn refuse_unsupported(args: &PlanArgs) -> CliResult {
-    let given = [
-        ("--select-model", !args.select_model.is_empty()),
-        ("--effective-from", args.effective_from.is_some()),
-        ("--min-intervals", args.min_intervals.is_some()),
-        ("--no-gaps", args.no_gaps),
-    ];
+    let given = [("--min-intervals", args.min_intervals.is_some()), ("--no-gaps", args.no_gaps)];
     match given.iter().find(|(_, given)| *given) {
         Some((flag, _)) => {
             Err(CliError::user("unsupported", format!("{flag} is not supported yet"), "leave it out"))

@@ -18,6 +18,12 @@ use crate::store::{Entry, Revision, Store, StoreError, blob, keys, record};
 pub(crate) struct Book {
     /// Environments, and the revision of each pointer.
     pub(crate) environments: BTreeMap<EnvironmentName, (Arc<Environment>, Revision)>,
+    /// Their pointers.
+    pub(crate) pointers: BTreeMap<EnvironmentName, Pointer>,
+    /// Changes of views that are no plans'.
+    pub(crate) switches: BTreeMap<EnvironmentName, Switch>,
+    /// The last numbers of environments that were removed.
+    pub(crate) gone: BTreeMap<EnvironmentName, u64>,
     /// Plans, and the revision of each record.
     pub(crate) plans: BTreeMap<PlanId, (PlanRecord, Revision)>,
     /// Snapshots.
@@ -41,6 +47,46 @@ pub(crate) struct Pointer {
     pub(crate) previous: Option<Hash128>,
     /// Whether all views show the set.
     pub(crate) views_done: bool,
+    /// From when on the environment counts as gone; absent: never.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) expires: Option<Timestamp>,
+    /// Whether dropping its views has begun: they may be there or not.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub(crate) leaving: bool,
+}
+
+/// A change of an environment's views that is no plan's: durable until the views have followed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Switch {
+    /// What stands for it where a plan's id is asked for.
+    pub(crate) id: PlanId,
+    /// The pointer's number.
+    pub(crate) seq: u64,
+    /// What for.
+    pub(crate) what: SwitchKind,
+    /// The gateway whose workers can do it.
+    pub(crate) gateway: String,
+    /// When it was asked for.
+    pub(crate) at: Timestamp,
+    /// By whom.
+    pub(crate) by: String,
+}
+
+/// What views are switched for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum SwitchKind {
+    /// The environment goes, with all its views.
+    Retire,
+    /// The pointer moved to what an earlier plan had promoted.
+    Rollback,
+}
+
+impl Pointer {
+    /// Whether the environment counts as gone.
+    pub(crate) fn has_expired(&self, now: Timestamp) -> bool {
+        self.expires.is_some_and(|at| at <= now)
+    }
 }
 
 /// How far a plan is.
@@ -80,6 +126,11 @@ impl PlanState {
         }
     }
 
+    /// Whether it moves, or is about to move, its environment.
+    pub(crate) fn is_under_way(self) -> bool {
+        matches!(self, Self::Applying | Self::Cancelling | Self::Publishing | Self::Promoting)
+    }
+
     /// Whether nothing of it goes on.
     pub fn is_final(self) -> bool {
         matches!(self, Self::Finished | Self::Failed | Self::Cancelled)
@@ -112,7 +163,7 @@ pub(crate) struct PlanRecord {
 }
 
 /// What is kept of a plan that restates.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Restatement {
     /// Whether it replaces rows where they are, batch by batch.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
@@ -123,6 +174,27 @@ pub(crate) struct Restatement {
     /// What tables held that can only be replaced whole, when it began: a hash.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) based_on: Option<Hash128>,
+    /// How often it was carried out before: each time is published anew.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub(crate) round: u32,
+}
+
+#[allow(clippy::trivially_copy_pass_by_ref, reason = "serde passes references")]
+fn is_zero(number: &u32) -> bool {
+    *number == 0
+}
+
+impl Restatement {
+    /// Whether nothing of it is left in a state of its plan, so that it can be carried out once more.
+    pub(crate) fn is_over(&self, state: PlanState) -> bool {
+        let given_up = state == PlanState::Cancelled && !self.in_place;
+        !self.aside && (state == PlanState::Finished || given_up)
+    }
+
+    /// The same once more.
+    pub(crate) fn again(self) -> Self {
+        Self { based_on: None, round: self.round + 1, ..self }
+    }
 }
 
 impl PlanRecord {
@@ -202,7 +274,14 @@ impl Book {
         for entry in store.range(keys::ENVIRONMENTS).await?.entries {
             let pointer: Pointer = decode(&entry)?;
             let environment = read_environment(store, &pointer).await?;
+            book.pointers.insert(environment.name.clone(), pointer);
             book.environments.insert(environment.name.clone(), (Arc::new(environment), entry.mod_revision));
+        }
+        for entry in store.range(keys::SWITCHES).await?.entries {
+            book.switches.insert(name(&entry, keys::SWITCHES)?, decode(&entry)?);
+        }
+        for entry in store.range(keys::GONE).await?.entries {
+            book.gone.insert(name(&entry, keys::GONE)?, decode(&entry)?);
         }
         for entry in store.range(keys::PLANS).await?.entries {
             let id = name(&entry, keys::PLANS)?;
@@ -220,6 +299,20 @@ impl Book {
             book.lost.push(name(&entry, keys::LOST)?);
         }
         Ok(book)
+    }
+
+    /// The number of an environment's last flip, even if it is gone: the warehouse never goes back.
+    pub(crate) fn last_seq(&self, name: &EnvironmentName) -> u64 {
+        let gone = self.gone.get(name).copied().unwrap_or_default();
+        self.pointers.get(name).map_or(gone, |pointer| pointer.seq.max(gone))
+    }
+
+    /// An environment, unless it has expired: then it counts as gone, whether or not its views are
+    /// dropped yet.
+    pub(crate) fn live(&self, name: &EnvironmentName, now: Timestamp) -> Option<&Arc<Environment>> {
+        let (environment, _) = self.environments.get(name)?;
+        let expired = self.pointers.get(name).is_some_and(|pointer| pointer.has_expired(now));
+        (!expired).then_some(environment)
     }
 }
 

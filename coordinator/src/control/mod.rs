@@ -12,6 +12,8 @@ mod plans;
 mod recover;
 mod report;
 mod restate;
+mod switch;
+mod tend;
 mod turn;
 
 use std::collections::BTreeMap;
@@ -29,6 +31,7 @@ pub use book::PlanState;
 pub(crate) use book::{Book, PlanBody};
 pub(crate) use command::{ApplyError, Command, Handle, NotReady, Refused};
 pub use report::{ExecutedBatch, FailureView, ModelView, PlanView, WorkerView};
+pub(crate) use tend::{Tend, Tended};
 
 use crate::apply::{Group, groups};
 use crate::schedule::{Config, Event, Instant, Output, Random, Record, Scheduler};
@@ -103,6 +106,8 @@ pub(crate) struct Control {
     ended: Vec<PlanId>,
     /// How many publications of a plan aren't done yet.
     publishing: BTreeMap<PlanId, usize>,
+    /// What went wrong with switches and drops, by what they were about, since this term began.
+    troubles: BTreeMap<String, String>,
     changed: watch::Sender<u64>,
 }
 
@@ -176,6 +181,7 @@ impl Control {
             logs: Logs::default(),
             ended: Vec::new(),
             publishing: BTreeMap::new(),
+            troubles: BTreeMap::new(),
             changed,
         };
         control.recover().await?;

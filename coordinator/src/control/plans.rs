@@ -15,6 +15,7 @@ use super::book::{
     read_blob,
 };
 use super::command::{ApplyError, Command};
+use super::tend::later;
 use super::{Control, ControlError, nothing_left};
 use crate::apply;
 use crate::schedule::{Event, FailedBatch, Notice, Output, PlanOutcome};
@@ -51,6 +52,11 @@ impl Control {
                 let answer = self.cancel(plan).await?;
                 drop(reply.send(answer));
             }
+            Command::Tend { tend, by, reply } => {
+                let answer = self.tend(tend, &by).await?;
+                drop(reply.send(answer));
+            }
+            Command::Tended { waits, reply } => drop(reply.send(self.left(&waits))),
             Command::Progress { plan, since, reply } => drop(reply.send(self.view(plan, since))),
             Command::Why { plan, table, at, reply } => {
                 let mut reasons = self.scheduler.why_waiting(plan, &table, at.start);
@@ -74,13 +80,13 @@ impl Control {
     /// Keeps a plan; one that is kept already stays as it is.
     async fn store_plan(&mut self, planned: Planned) -> Result<PlanState, ControlError> {
         let id = planned.plan.id;
-        if let Some((record, _)) = self.book.plans.get(&id) {
-            return Ok(record.state);
+        if let Some((record, _)) = self.book.plans.get(&id).cloned() {
+            return self.plan_again(id, record, &planned.plan).await;
         }
         let environment = planned.plan.environment.clone();
         let plan = &planned.plan;
         let restatement =
-            plan.restates.then(|| Restatement { in_place: plan.in_place, aside: false, based_on: None });
+            plan.restates.then(|| Restatement { in_place: plan.in_place, ..Restatement::default() });
         let body = PlanBody { plan: planned.plan, records: planned.new_records };
         let bytes = serde_json::to_vec(&body).map_err(|error| StoreError::Invalid(error.to_string()))?;
         let hash = blob::put_blob(&*self.store, &bytes).await?;
@@ -94,6 +100,38 @@ impl Control {
             failures: Vec::new(),
             restatement,
         };
+        self.put_plan(id, record, Txn::new()).await?;
+        Ok(PlanState::Planned)
+    }
+
+    /// A finished plan whose environment has gone since can be carried out once more; so can a
+    /// restatement, which leaves the environment as it was.
+    async fn plan_again(
+        &mut self,
+        id: PlanId,
+        record: PlanRecord,
+        plan: &Plan,
+    ) -> Result<PlanState, ControlError> {
+        let again = match &record.restatement {
+            Some(known) => known.is_over(record.state),
+            None => {
+                record.state == PlanState::Finished
+                    && plan.purpose == Purpose::Change
+                    && apply::check_base(plan, &self.book, (self.clock)()).is_ok()
+            }
+        };
+        if !again {
+            return Ok(record.state);
+        }
+        let restatement = record.restatement.clone().map(Restatement::again);
+        let mut record = PlanRecord {
+            state: PlanState::Planned,
+            materialised: false,
+            failures: Vec::new(),
+            restatement,
+            ..record
+        };
+        record.history.push(HistoryEntry { at: (self.clock)(), what: "planned again".to_owned(), by: None });
         self.put_plan(id, record, Txn::new()).await?;
         Ok(PlanState::Planned)
     }
@@ -141,6 +179,10 @@ impl Control {
                 && !plan.state.is_final()
                 && plan.state != PlanState::Planned
         });
+        if let Some(switch) = self.book.switches.get(&record.environment) {
+            let environment = record.environment.to_string();
+            return Ok(Err(ApplyError::Switching { environment, what: switch.what.name() }));
+        }
         if let Some((other, _)) = busy {
             let environment = record.environment.to_string();
             return Ok(Err(ApplyError::Busy { other: *other, environment }));
@@ -165,7 +207,7 @@ impl Control {
                     return Ok(Err(ApplyError::Stale(why)));
                 }
             }
-        } else if let Err(stale) = apply::check_base(&body.plan, &self.book) {
+        } else if let Err(stale) = apply::check_base(&body.plan, &self.book, (self.clock)()) {
             return Ok(Err(ApplyError::Stale(stale.to_string())));
         }
         let resumed = record.state != PlanState::Planned;
@@ -188,7 +230,8 @@ impl Control {
 
     /// Whether a plan's environment shows it already, as far as the pointer goes.
     fn is_flipped(&self, id: PlanId, environment: &EnvironmentName) -> bool {
-        self.book.environments.get(environment).is_some_and(|(environment, _)| environment.plan == id)
+        let live = self.book.live(environment, (self.clock)());
+        live.is_some_and(|environment| environment.plan == id)
     }
 
     /// The pointer moved but the views could not follow: only they are left to do.
@@ -349,6 +392,12 @@ impl Control {
             Notice::PlanSettled { plan, outcome: PlanOutcome::Failed { failures, .. } } => {
                 self.fail(plan, failures).await
             }
+            Notice::Promoted { plan, promote } if self.is_switch(plan, &promote) => {
+                self.switched(&promote.environment).await
+            }
+            Notice::PromoteFailed { plan, promote, failure } if self.is_switch(plan, &promote) => {
+                self.switch_failed(&promote.environment, &failure).await
+            }
             Notice::PlanCancelled { plan } => {
                 self.finish(plan, PlanState::Cancelled, "cancelled").await?;
                 self.discard(plan, out).await
@@ -399,21 +448,28 @@ impl Control {
     async fn flip(&mut self, id: PlanId, mut record: PlanRecord, plan: &Plan) -> Result<(), ControlError> {
         let environment = Environment {
             name: plan.environment.clone(),
-            seq: plan.base_seq + 1,
+            // The warehouse never goes back: an environment that is made anew counts on.
+            seq: self.book.last_seq(&plan.environment) + 1,
             plan: id,
             start: plan.start,
             end: plan.end,
             models: plan.target.clone(),
+            unrestorable: plan.unrestorable.clone(),
         };
         let bytes = serde_json::to_vec(&environment).map_err(|e| StoreError::Invalid(e.to_string()))?;
         let set = blob::put_blob(&*self.store, &bytes).await?;
         // What the views show: a set that they never came to show is left out.
         let shown = |pointer: Pointer| if pointer.views_done { Some(pointer.set) } else { pointer.previous };
         let previous = self.pointer(&plan.environment).await?.and_then(shown);
-        let pointer = Pointer { seq: environment.seq, plan: id, set, previous, views_done: false };
+        let now = (self.clock)();
+        let expires = plan.layout.environment_ttl.as_deref().map(|ttl| later(ttl, now));
+        // Views that were being dropped may be there or not: all are made.
+        let leaving = self.book.pointers.get(&plan.environment).is_some_and(|pointer| pointer.leaving);
+        let pointer =
+            Pointer { seq: environment.seq, plan: id, set, previous, views_done: false, expires, leaving };
         record.state = PlanState::Promoting;
         let what = format!("flipped {} to revision {}", plan.environment, environment.seq);
-        record.history.push(HistoryEntry { at: (self.clock)(), what, by: None });
+        record.history.push(HistoryEntry { at: now, what, by: None });
         let key = keys::environment(&plan.environment);
         let txn = Txn::new()
             .require(nothing_left(id))
@@ -422,6 +478,7 @@ impl Control {
         let revision = self.put_plan(id, record, txn).await?;
         info!(plan = %id, environment = %plan.environment, seq = environment.seq, "flipped");
         self.book.environments.insert(plan.environment.clone(), (Arc::new(environment), revision));
+        self.book.pointers.insert(plan.environment.clone(), pointer);
         Ok(())
     }
 
@@ -446,7 +503,10 @@ impl Control {
             Some(hash) => Some(read_blob(&*self.store, hash).await?),
             None => None,
         };
-        let (make, drop) = views(before.as_ref().map(|before| &before.models), &environment.models);
+        let (mut make, drop) = views(before.as_ref().map(|before| &before.models), &environment.models);
+        if pointer.leaving {
+            make = views(None, &environment.models).0;
+        }
         let Some((record, _)) = self.book.plans.get(&id) else { return Ok(()) };
         let body: PlanBody = read_blob(&*self.store, record.body).await?;
         let promote = Promote {
@@ -456,6 +516,7 @@ impl Control {
             execution_time: body.plan.execution_time,
             views: make,
             drop,
+            drop_schemas: Vec::new(),
         };
         if promote.views.is_empty() && promote.drop.is_empty() {
             return self.promoted(id, &promote).await;
@@ -469,12 +530,13 @@ impl Control {
         let Some(pointer) = self.pointer(&promote.environment).await? else { return Ok(()) };
         let key = keys::environment(&promote.environment);
         let unchanged = self.environment_unchanged(&promote.environment);
-        let pointer = Pointer { views_done: true, ..pointer };
+        let pointer = Pointer { views_done: true, leaving: false, ..pointer };
         let txn = Txn::new().require(unchanged).put(key, encode_json(&pointer)?);
         let revision = self.commit(txn).await?;
         if let Some(entry) = self.book.environments.get_mut(&promote.environment) {
             entry.1 = revision;
         }
+        self.book.pointers.insert(promote.environment.clone(), pointer);
         self.finish(id, PlanState::Finished, "finished").await
     }
 

@@ -68,6 +68,9 @@ impl Control {
             }
         }
         self.discard_leftovers(&mut out).await?;
+        for environment in self.book.switches.keys().cloned().collect::<Vec<_>>() {
+            self.issue_switch(&environment, &mut out).await?;
+        }
         if !under_way.is_empty() {
             info!(plans = under_way.len(), "resuming what was under way");
         }

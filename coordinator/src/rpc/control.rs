@@ -52,6 +52,7 @@ fn apply_refusal(error: &ApplyError) -> Status {
         ApplyError::Busy { .. } => {
             ("environment-busy", "wait for it to end (`coordctl watch`), or cancel it")
         }
+        ApplyError::Switching { .. } => ("environment-busy", "try again in a moment"),
         ApplyError::Unsupported { .. } => {
             ("unsupported-kind", "leave the model out with `enabled false`, or write it as another kind")
         }
@@ -157,6 +158,12 @@ impl Control for ControlService {
         Ok(Response::new(wire::CancelReply { state: state.to_owned() }))
     }
 
+    type TendStream = Pieces;
+
+    async fn tend(&self, request: Request<wire::TendRequest>) -> Result<Response<Pieces>, Status> {
+        super::tend::tend(self.handle.clone(), request.into_inner()).await
+    }
+
     type ListStream = Pieces;
 
     async fn list(&self, request: Request<wire::ListRequest>) -> Result<Response<Pieces>, Status> {
@@ -164,7 +171,7 @@ impl Control for ControlService {
         let book = self.handle.ask(|reply| Command::Book { reply }).await?;
         let now = (self.handle.clock)();
         let document = match what.as_str() {
-            "environments" => documents::environments(&book),
+            "environments" => documents::environments(&book, now),
             "plans" => documents::plans(&book),
             "workers" => {
                 let workers = self.handle.ask(|reply| Command::Workers { reply }).await?;

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use coord_common::diagnostic::Diagnostic;
 use coord_common::id::{EnvironmentName, ModelName, PlanId};
 use coord_common::interval::{Interval, Timestamp};
-use coord_common::plan::{self, EnvironmentModel, Plan, PlanOptions};
+use coord_common::plan::{self, Environment, EnvironmentModel, Plan, PlanOptions};
 use coord_common::project::model::ModelSource;
 use coord_common::snapshot::{SnapshotRecord, reads};
 use coord_common::task::TableId;
@@ -15,6 +15,7 @@ use serde_json::{Value, json};
 use tonic::Status;
 
 use super::control::refusal;
+use crate::control::book::Pointer;
 use crate::control::{Book, Command, Handle};
 use crate::planning::{Answer, Refusal};
 
@@ -77,7 +78,7 @@ pub(super) async fn find_plan(handle: &Handle, text: &str) -> Result<Option<Plan
     }
 }
 
-pub(super) fn environments(book: &Book) -> Value {
+pub(super) fn environments(book: &Book, now: Timestamp) -> Value {
     let environments: Vec<Value> = book
         .environments
         .values()
@@ -89,12 +90,24 @@ pub(super) fn environments(book: &Book) -> Value {
                 "models": environment.models.len(),
                 "views": environment.models.values().filter(|model| model.view.is_some()).count(),
                 "end": environment.end.to_string(),
+                "expires": pointer(book, environment).and_then(|p| p.expires).map(|at| at.to_string()),
+                "expired": pointer(book, environment).is_some_and(|p| p.has_expired(now)),
+                "finalized": is_finalized(book, environment),
             });
             mark_restating(&mut document, book, &environment.name);
             document
         })
         .collect();
     json!({ "environments": environments })
+}
+
+fn pointer<'a>(book: &'a Book, environment: &Environment) -> Option<&'a Pointer> {
+    book.pointers.get(&environment.name)
+}
+
+/// Whether the views show what the pointer says.
+fn is_finalized(book: &Book, environment: &Environment) -> bool {
+    pointer(book, environment).is_some_and(|pointer| pointer.views_done)
 }
 
 pub(super) fn plans(book: &Book) -> Value {
@@ -184,7 +197,7 @@ pub(super) fn state(book: &Book) -> Value {
     for (environment, _) in book.environments.values() {
         let models: serde_json::Map<String, Value> =
             environment.models.iter().map(|(name, model)| (name.to_string(), shown(book, model))).collect();
-        let mut document = json!({ "finalized": true, "models": models });
+        let mut document = json!({ "finalized": is_finalized(book, environment), "models": models });
         mark_restating(&mut document, book, &environment.name);
         environments.insert(environment.name.to_string(), document);
     }

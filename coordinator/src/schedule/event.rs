@@ -140,6 +140,8 @@ pub struct NodeWork {
     pub task: Arc<TableTask>,
     /// What the plan must still fill (or audit) of it.
     pub todo: IntervalSet,
+    /// What counts as filled once the table is made, although nobody fills it.
+    pub assumed: IntervalSet,
     /// Whether the table must exist at the end, even if there is nothing to fill. Also assumed
     /// where another node reads the table.
     pub create: bool,
@@ -151,6 +153,9 @@ pub struct NodeWork {
     pub concurrency: Option<u32>,
     /// Whether batches depend on the past: each only after all earlier ones are committed.
     pub sequential: bool,
+    /// Whether a todo that covers all that is recorded of the table replaces the whole of it, as a
+    /// restatement does; otherwise only a table of which nothing is recorded is filled anew.
+    pub anew: bool,
     /// What it reads.
     pub parents: Vec<Edge>,
 }

@@ -85,7 +85,7 @@ impl Scheduler {
     /// could run it now, too.
     fn served_by(&self, at: NodeRef, interval: Interval, mode: Mode) -> Vec<NodeRef> {
         let mut served = vec![at];
-        if !matches!(mode, Mode::First | Mode::Write) {
+        if !mode.fills() {
             return served;
         }
         let table = self.tables.get(self.plans[&at.plan].nodes[at.node].table);

@@ -31,7 +31,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use coord_common::id::{PlanId, Token, WorkerId};
 use coord_common::interval::{Interval, IntervalSet};
-use coord_common::task::Mode;
+use coord_common::task::{Batch, Mode};
 
 pub use event::{Edge, Event, NodeMode, NodeWork, PlanWork, Recovered, RetryLimits, TableState};
 pub use explain::{NodeProgress, PlanProgress, Reason};
@@ -208,6 +208,15 @@ impl Scheduler {
     /// When the scheduler wants a [`Event::Tick`] at the latest; nothing if only events matter.
     pub fn next_wakeup(&self) -> Option<Instant> {
         self.timers.first().map(|(at, _)| *at)
+    }
+
+    /// Whether a plan still has to compute some of a batch, or somebody holds a lease of it.
+    pub fn awaits(&self, batch: &Batch) -> bool {
+        let Some(table) = self.tables.find(&batch.table).map(|table| self.tables.get(table)) else {
+            return false;
+        };
+        let todo = |at: &NodeRef| &self.plans[&at.plan].nodes[at.node].todo;
+        table.busy(batch.interval).is_some() || table.users.iter().any(|at| todo(at).overlaps(batch.interval))
     }
 
     fn fire_timers(&mut self, out: &mut Output) {

@@ -5,6 +5,8 @@
 //! r1/schema                              the state's format
 //! r1/env/<environment>                   the pointer
 //! r1/applying/<environment>              the plan that may move the pointer
+//! r1/switch/<environment>                a change of an environment's views that is no plan's
+//! r1/gone/<environment>                  the last number of an environment that was removed
 //! r1/blob/<hash>/<n>                     environments' sets, plan bodies, large snapshots, in chunks
 //! r1/plan/<plan>                         how far a plan is, and what happened to it
 //! r1/snap/<snapshot>                     a planned snapshot, or the blob that holds it
@@ -47,6 +49,21 @@ pub const APPLYING: &str = "r1/applying/";
 pub const LOST: &str = "r1/lost/";
 /// All batches that wait or failed.
 pub const SETBACKS: &str = "r1/setback/";
+
+/// All changes of environments' views that are no plans'.
+pub const SWITCHES: &str = "r1/switch/";
+/// The last numbers of environments that were removed.
+pub const GONE: &str = "r1/gone/";
+
+/// A change of an environment's views that is no plan's.
+pub fn switch(environment: &EnvironmentName) -> String {
+    join(SWITCHES, &[environment])
+}
+
+/// The last number of an environment that was removed.
+pub fn gone(environment: &EnvironmentName) -> String {
+    join(GONE, &[environment])
+}
 
 /// An environment's pointer.
 pub fn environment(name: &EnvironmentName) -> String {

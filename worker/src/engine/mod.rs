@@ -158,6 +158,13 @@ pub struct Published {
     pub supersedes: Vec<String>,
 }
 
+impl BatchWrite {
+    /// Whether doing it twice would show: then any plan's success at it counts.
+    pub(crate) fn once(&self) -> bool {
+        matches!(self.write, Write::Append { .. }) && !self.first
+    }
+}
+
 /// What a batch does to its table.
 #[derive(Debug, Clone)]
 pub enum Write {
@@ -197,7 +204,8 @@ pub enum Write {
         /// The key's expressions over the table's columns.
         key: Vec<String>,
     },
-    /// Adds the query's rows.
+    /// Adds the query's rows. Unless it is the first of its table, it is done once whatever happens:
+    /// success at the same slot counts for all plans.
     Append {
         /// The query.
         query: String,
@@ -225,6 +233,21 @@ pub enum Write {
     },
     /// Writes nothing: runs the audits only.
     AuditOnly,
+}
+
+impl Write {
+    /// The query whose columns must be known before it can be written.
+    pub(crate) fn described(&self) -> Option<&str> {
+        match self {
+            Self::Create { query }
+            | Self::TimeRange { query, .. }
+            | Self::UniqueKey { query, .. }
+            | Self::Partition { query, .. }
+            | Self::Append { query }
+            | Self::Full { query } => Some(query),
+            Self::View { .. } | Self::Seed { .. } | Self::AuditOnly => None,
+        }
+    }
 }
 
 /// Whether this attempt did the work.

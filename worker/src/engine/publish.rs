@@ -163,7 +163,7 @@ async fn attempt(
     let fences = fences(publication, tables);
     for (n, fence) in fences.iter().enumerate() {
         let overtaken = ledger.overtaken(session, fence).await?;
-        let raised = engine.raise(session, ledger, fence).await?;
+        let raised = engine.raise(session, ledger, fence, false).await?;
         if n == 0 && raised.done != 0 {
             return Ok(Outcome::AlreadyDone);
         }

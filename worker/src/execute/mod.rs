@@ -74,7 +74,7 @@ impl Executor {
             seq: work.seq,
             views,
             drop: work.drop.clone(),
-            drop_schemas: Vec::new(),
+            drop_schemas: work.drop_schemas.clone(),
         };
         let started = Instant::now();
         match engine.switch_views(&switch, cancel).await {

@@ -43,11 +43,11 @@ pub(super) fn batch(
         Mode::Create if !matches!(model.kind, ModelKind::View { .. } | ModelKind::Seed(_)) => {
             Write::Create { query: scene.query(Stage::Creating)? }
         }
-        Mode::Create | Mode::First | Mode::Write => scene.write()?,
+        Mode::Create | Mode::First | Mode::Write | Mode::Anew => scene.write()?,
     };
     let audits = match work.mode {
         Mode::Create => Vec::new(),
-        Mode::First | Mode::Write | Mode::Audit => scene.audits(&target)?,
+        Mode::First | Mode::Write | Mode::Anew | Mode::Audit => scene.audits(&target)?,
     };
     Ok(BatchWrite {
         target: work.task.target.clone(),
@@ -65,7 +65,7 @@ pub(super) fn batch(
         columns: declared(model),
         replayed_is_done: lease.attempt > 1,
         // A copy of what readers see is worth keeping.
-        first: work.mode == Mode::First
+        first: matches!(work.mode, Mode::First | Mode::Anew)
             && work.task.aside.as_ref().is_none_or(|aside| aside.keeps != Keeps::Copy),
         aside: work.task.aside.as_ref().map(|aside| beside(aside, snapshot)).transpose()?,
     })
@@ -123,7 +123,7 @@ impl Scene<'_> {
     fn stage(&self) -> Stage {
         match self.work.mode {
             Mode::Create | Mode::First => Stage::Creating,
-            Mode::Write => Stage::Evaluating,
+            Mode::Write | Mode::Anew => Stage::Evaluating,
             Mode::Audit => Stage::Auditing,
         }
     }
@@ -134,7 +134,7 @@ impl Scene<'_> {
         // Only making a table happens outside of any interval; its texts show 1970, as while loading.
         let (start, end) = match self.work.mode {
             Mode::Create => (Timestamp(0), Timestamp(0)),
-            Mode::First | Mode::Write | Mode::Audit => (interval.start, interval.end),
+            Mode::First | Mode::Write | Mode::Anew | Mode::Audit => (interval.start, interval.end),
         };
         TimeVars::Batch { start, end, execution: self.task.execution_time }
     }
@@ -149,8 +149,12 @@ impl Scene<'_> {
                 matched: kind.when_matched.as_deref().map(merge_names),
                 filter: kind.merge_filter.as_deref().map(merge_names),
             },
-            ModelKind::IncrementalByPartition(_) => {
-                Write::Partition { query: query()?, key: self.model().storage.partitioned_by.clone() }
+            ModelKind::IncrementalByPartition(_)
+            | ModelKind::IncrementalUnmanaged { insert_overwrite: true, .. } => {
+                Write::Partition { query: query()?, key: self.partitions()? }
+            }
+            ModelKind::IncrementalUnmanaged { insert_overwrite: false, .. } => {
+                Write::Append { query: query()? }
             }
             ModelKind::Full => Write::Full { query: query()? },
             ModelKind::View { materialized } => Write::View {
@@ -163,8 +167,7 @@ impl Scene<'_> {
                 rows: seed::rows(self.model()).map_err(|finding| refuse(finding.message, finding.hint))?,
                 batch: kind.batch_size.max(1) as usize,
             },
-            kind @ (ModelKind::IncrementalUnmanaged { .. }
-            | ModelKind::ScdType2(_)
+            kind @ (ModelKind::ScdType2(_)
             | ModelKind::Managed
             | ModelKind::Custom { .. }
             | ModelKind::Embedded
@@ -173,6 +176,16 @@ impl Scene<'_> {
                 return Err(refuse(message, Some("leave the model out of the plan for now".to_owned())));
             }
         })
+    }
+
+    fn partitions(&self) -> Result<Vec<String>, Failure> {
+        let model = self.model();
+        let key = model.storage.partitioned_by.clone();
+        if key.is_empty() {
+            let message = format!("`{}` overwrites partitions but has none", model.name);
+            return Err(refuse(message, Some("set `partitioned_by`".to_owned())));
+        }
+        Ok(key)
     }
 
     /// Bounds are inclusive: the last microsecond inside stands for the end. Text and number

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use coord_common::id::Token;
 use coord_common::interval::Timestamp;
-use coord_common::task::{Done, FailureClass, LeaseState, Mode, Outcome, Promote, Verdict};
+use coord_common::task::{Batch, Done, FailureClass, LeaseState, Mode, Outcome, Promote, Verdict};
 
 use super::{
     Bench, Event, evaluate, existing, failure, node, plan, plan_id, plan_on_tables, range, set, shown,
@@ -20,6 +20,7 @@ fn promote(seq: u64) -> Promote {
         execution_time: Timestamp(0),
         views: Vec::new(),
         drop: Vec::new(),
+        drop_schemas: Vec::new(),
     }
 }
 
@@ -52,6 +53,36 @@ fn the_first_batch_makes_the_table_alone() {
     let out = bench.done("a", leases[0].token);
     let rest: Vec<_> = out.grants.iter().map(|(_, lease)| evaluate(lease).mode).collect();
     assert_eq!(rest, [Mode::Write, Mode::Write]);
+}
+
+#[test]
+fn a_batch_is_awaited_until_it_is_committed() {
+    let mut bench = Bench::new(vec![plan(1, vec![node(0, &[(0, 20)], &[])])]);
+    let batch = |start, end| Batch { table: table_id(0), interval: range(start, end) };
+    let first = bench.leases("a", 1).remove(0);
+    assert!(bench.scheduler.awaits(&batch(0, 10)) && bench.scheduler.awaits(&batch(10, 20)));
+    bench.done("a", first.token);
+    assert!(!bench.scheduler.awaits(&batch(0, 10)));
+    assert!(bench.scheduler.awaits(&batch(10, 20)));
+    assert!(!bench.scheduler.awaits(&Batch { table: table_id(7), interval: range(0, 10) }));
+}
+
+#[test]
+fn a_table_of_which_nothing_outlasts_the_plan_is_filled_anew() {
+    let modes = |todo: &[(i64, i64)], anew: bool, done: &[(i64, i64)]| {
+        let work = crate::schedule::NodeWork { anew, sequential: true, ..node(0, todo, &[]) };
+        let mut bench = Bench::new(vec![PlanWork { tables: vec![existing(0, done)], ..plan(1, vec![work]) }]);
+        let first = bench.leases("a", 9).remove(0);
+        let then = bench.done("a", first.token).grants.remove(0).1;
+        [evaluate(&first).mode, evaluate(&then).mode]
+    };
+    let fill = [Mode::Anew, Mode::Write];
+    let add = [Mode::Write, Mode::Write];
+    assert_eq!(modes(&[(0, 30)], false, &[]), fill, "it was only made");
+    assert_eq!(modes(&[(20, 40)], false, &[(0, 20)]), add);
+    assert_eq!(modes(&[(0, 40)], false, &[(0, 20)]), add, "lookback computes all of it again");
+    assert_eq!(modes(&[(0, 40)], true, &[(0, 20)]), fill, "it is restated");
+    assert_eq!(modes(&[(20, 40)], true, &[(0, 40)]), add, "a part of it is restated");
 }
 
 #[test]

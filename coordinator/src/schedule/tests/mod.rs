@@ -83,11 +83,13 @@ fn node(number: usize, todo: &[(i64, i64)], parents: &[(usize, ReadRange)]) -> N
             aside: None,
         }),
         todo: set(todo),
+        assumed: IntervalSet::new(),
         create: true,
         mode: NodeMode::Write,
         cut: Arc::new(Every(10)),
         concurrency: None,
         sequential: false,
+        anew: false,
         parents: parents.iter().map(|(node, reads)| Edge { node: *node, reads: reads.clone() }).collect(),
     }
 }

@@ -92,7 +92,7 @@ impl Store {
     pub(super) fn expect_done(&mut self, lease: &Lease, outcome: &Outcome) {
         if let (Work::Evaluate(evaluate), Outcome::Done(_)) = (&lease.work, outcome)
             && self.leases.contains_key(&lease.token)
-            && matches!(evaluate.mode, Mode::First | Mode::Write)
+            && evaluate.mode.fills()
         {
             let done = self.expected.entry(evaluate.batch.table.clone()).or_default();
             done.insert(evaluate.batch.interval);
@@ -159,7 +159,7 @@ impl Store {
     fn check_grant(&mut self, granted: &Granted) {
         let Granted { lease, attempts, losses, serves, .. } = granted;
         if let Work::Evaluate(evaluate) = &lease.work
-            && matches!(evaluate.mode, Mode::First | Mode::Write)
+            && evaluate.mode.fills()
         {
             for plan in serves.iter().filter(|plan| self.state(**plan) == State::Running) {
                 self.check_reads(*plan, &evaluate.batch);
