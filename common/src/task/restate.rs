@@ -43,6 +43,9 @@ pub struct Publish {
     /// Whether to drop what was computed instead: the plan was given up.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub discard: bool,
+    /// How often the plan was carried out before.
+    #[serde(default)]
+    pub round: u32,
     /// Lost batches of the published tables, whose fences must be raised.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub supersedes: Vec<Batch>,

@@ -81,7 +81,7 @@ impl Asides {
     }
 
     /// What is to be published or discarded, gateway by gateway, parents first.
-    pub(crate) fn publications(&self, plan: &Plan, book: &Book, discard: bool) -> Vec<Publish> {
+    pub(crate) fn publications(&self, plan: &Plan, book: &Book, discard: bool, round: u32) -> Vec<Publish> {
         let records: Records = self
             .0
             .iter()
@@ -102,6 +102,7 @@ impl Asides {
                 gateway,
                 tables: Vec::new(),
                 discard,
+                round,
                 supersedes: Vec::new(),
             });
             publish.tables.push(self.0[&name].clone());

@@ -34,7 +34,8 @@ impl Control {
             let what = "tables that it replaces whole were added to since it began";
             return Err(StalePlan::new(plan, what.to_owned()));
         }
-        Ok(Restatement { in_place: plan.in_place, aside, based_on: Some(based_on) })
+        let known = record.restatement.clone().unwrap_or_default();
+        Ok(Restatement { in_place: plan.in_place, aside, based_on: Some(based_on), ..known })
     }
 
     /// A restatement can't go on: another version of a model was deployed meanwhile. What it has
@@ -94,7 +95,7 @@ impl Control {
     /// to be.
     pub(super) async fn publish(&mut self, plan: &Plan, out: &mut Output) -> Result<(), ControlError> {
         let asides = Asides::of(plan, &self.book, &BTreeMap::new());
-        let publications = asides.publications(plan, &self.book, false);
+        let publications = asides.publications(plan, &self.book, false, self.round(plan.id));
         self.publishing.insert(plan.id, publications.len());
         if publications.is_empty() {
             return self.conclude(plan).await;
@@ -103,6 +104,11 @@ impl Control {
             self.scheduler.on(self.now(), Event::Publish(publish, plan.id), out);
         }
         Ok(())
+    }
+
+    fn round(&self, id: PlanId) -> u32 {
+        let known = self.book.plans.get(&id).and_then(|(record, _)| record.restatement.as_ref());
+        known.map_or(0, |known| known.round)
     }
 
     /// One gateway's tables are published, or dropped.
@@ -197,8 +203,12 @@ impl Control {
         }
         let body: PlanBody = read_blob(&*self.store, record.body).await?;
         let todo = self.todos_on_record(id).await?;
-        let publications =
-            Asides::of(&body.plan, &self.book, &todo).publications(&body.plan, &self.book, true);
+        let publications = Asides::of(&body.plan, &self.book, &todo).publications(
+            &body.plan,
+            &self.book,
+            true,
+            self.round(id),
+        );
         self.publishing.insert(id, publications.len());
         if publications.is_empty() {
             return self.discarded(&body.plan).await;

@@ -52,6 +52,7 @@ impl From<&Publish> for wire::Publish {
             gateway: publish.gateway.clone(),
             tables: publish.tables.iter().map(table).collect(),
             discard: publish.discard,
+            round: publish.round,
             supersedes: publish.supersedes.iter().map(ToString::to_string).collect(),
         }
     }
@@ -74,6 +75,7 @@ impl TryFrom<wire::Publish> for Publish {
             gateway: publish.gateway,
             tables: publish.tables.into_iter().map(table).collect::<Result<_, Malformed>>()?,
             discard: publish.discard,
+            round: publish.round,
             supersedes: supersedes.collect::<Result<_, Malformed>>()?,
         })
     }
@@ -114,6 +116,7 @@ mod tests {
             gateway: "local".to_owned(),
             tables: keeps.map(table).into(),
             discard: true,
+            round: 2,
             supersedes: vec!["db.m@000102030405060708090a0b0c0d0e0f:-5-10".parse().unwrap()],
         };
         assert_eq!(Publish::try_from(wire::Publish::from(&publish)).unwrap(), publish);

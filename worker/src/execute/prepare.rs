@@ -375,7 +375,7 @@ pub(super) fn publication(
         })
     };
     Ok(Publication {
-        slot: format!("publish:{}", lease.plan),
+        slot: format!("publish:{}:{}", lease.plan, work.round),
         token: lease.token,
         plan: lease.plan.to_string(),
         tables: work.tables.iter().map(table).collect::<Result<_, Failure>>()?,
