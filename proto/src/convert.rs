@@ -5,8 +5,8 @@ use std::sync::Arc;
 use coord_common::id::Token;
 use coord_common::interval::{Interval, Timestamp};
 use coord_common::task::{
-    AuditResult, Batch, Binding, Done, Evaluate, Failure, FailureClass, Lease, LeaseState, Mode, Outcome,
-    Promote, Relation, Report, TableTask, Verdict, View, Work,
+    AuditResult, Batch, Binding, Done, DropTable, Evaluate, Failure, FailureClass, Lease, LeaseState, Mode,
+    Outcome, Promote, Relation, Report, TableKind, TableTask, Verdict, View, Work,
 };
 
 use crate::wire;
@@ -214,6 +214,40 @@ impl TryFrom<wire::Promote> for Promote {
     }
 }
 
+impl From<&DropTable> for wire::DropTable {
+    fn from(drop: &DropTable) -> Self {
+        let kind = match drop.kind {
+            TableKind::Table => wire::TableKind::Table,
+            TableKind::View => wire::TableKind::View,
+            TableKind::MaterializedView => wire::TableKind::MaterializedView,
+        };
+        Self {
+            table_id: drop.table.to_string(),
+            relation: Some(drop.relation.clone().into()),
+            kind: kind.into(),
+            gateway: drop.gateway.clone(),
+        }
+    }
+}
+
+impl TryFrom<wire::DropTable> for DropTable {
+    type Error = Malformed;
+    fn try_from(drop: wire::DropTable) -> Result<Self, Malformed> {
+        let kind = match wire::TableKind::try_from(drop.kind) {
+            Ok(wire::TableKind::Table) => TableKind::Table,
+            Ok(wire::TableKind::View) => TableKind::View,
+            Ok(wire::TableKind::MaterializedView) => TableKind::MaterializedView,
+            Ok(wire::TableKind::Unspecified) | Err(_) => return Err(missing("drop.kind")),
+        };
+        Ok(Self {
+            table: parse("drop.table_id", &drop.table_id)?,
+            relation: drop.relation.ok_or_else(|| missing("drop.relation"))?.into(),
+            kind,
+            gateway: drop.gateway,
+        })
+    }
+}
+
 impl From<&Lease> for wire::Lease {
     fn from(lease: &Lease) -> Self {
         Self {
@@ -225,6 +259,7 @@ impl From<&Lease> for wire::Lease {
                 Work::Evaluate(evaluate) => wire::lease::Work::Evaluate(evaluate.into()),
                 Work::Promote(promote) => wire::lease::Work::Promote(promote.into()),
                 Work::Publish(publish) => wire::lease::Work::Publish(publish.into()),
+                Work::Drop(drop) => wire::lease::Work::Drop(drop.into()),
             }),
         }
     }
@@ -242,6 +277,7 @@ impl TryFrom<wire::Lease> for Lease {
                 wire::lease::Work::Evaluate(evaluate) => Work::Evaluate(evaluate.try_into()?),
                 wire::lease::Work::Promote(promote) => Work::Promote(promote.try_into()?),
                 wire::lease::Work::Publish(publish) => Work::Publish(publish.try_into()?),
+                wire::lease::Work::Drop(drop) => Work::Drop(drop.try_into()?),
             },
         })
     }

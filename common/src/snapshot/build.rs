@@ -140,7 +140,8 @@ fn understand(model: &Model, analysis: &mut Analysis) -> Result<(), Vec<Diagnost
     analysis.columns = match &model.columns {
         Some(columns) => Some(columns.clone()),
         None => load::columns(&query, catalog, &|_| None),
-    };
+    }
+    .map(|columns| model.kind.table_columns(columns));
     analysis.needs_schemas = analysis.columns.is_none();
     Ok(())
 }
@@ -160,7 +161,8 @@ fn resolve_columns(model: &Model, analysis: &mut Analysis, known: &ByName) -> Re
         let query = load::query(model, &analysis.env).map_err(|finding| vec![*finding])?;
         let catalog = analysis.env.default_catalog.as_deref();
         let lookup = |name: &ModelName| known.get(name).and_then(|snapshot| snapshot.columns.as_deref());
-        analysis.columns = load::columns(&query, catalog, &lookup);
+        analysis.columns =
+            load::columns(&query, catalog, &lookup).map(|columns| model.kind.table_columns(columns));
     }
     Ok(())
 }

@@ -1,5 +1,6 @@
 //! What both ends of a lease must agree on: which work it grants, and what came of it.
 
+mod drop;
 mod restate;
 
 use std::collections::BTreeMap;
@@ -10,6 +11,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 pub use crate::sql::ReadRange;
+pub use drop::{DropTable, TableKind};
 pub use restate::{Aside, Keeps, Publish, PublishTable};
 
 use crate::id::{EnvironmentName, InvalidId, ModelName, PlanId, SnapshotId, Token, Version};
@@ -197,6 +199,8 @@ pub enum Work {
     Promote(Promote),
     /// Put what a plan computed aside in place, or drop it.
     Publish(Publish),
+    /// Remove a table that nothing needs any more.
+    Drop(DropTable),
 }
 
 /// Compute one batch.
@@ -296,7 +300,7 @@ impl Lease {
     pub fn batch(&self) -> Option<&Batch> {
         match &self.work {
             Work::Evaluate(evaluate) => Some(&evaluate.batch),
-            Work::Promote(_) | Work::Publish(_) => None,
+            Work::Promote(_) | Work::Publish(_) | Work::Drop(_) => None,
         }
     }
 }

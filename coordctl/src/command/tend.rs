@@ -37,16 +37,30 @@ pub(crate) async fn janitor(session: &mut Session, args: JanitorArgs) -> CliResu
     Ok(())
 }
 
+/// What the janitor does, before something else: what it can't do is no reason not to go on.
+pub(super) async fn tidy_up(session: &mut Session) {
+    if let Err(error) = tend(session, Tend::Janitor { ignore_ttl: false }).await {
+        output::error_line(&format!("the janitor: {}", error.message));
+    }
+}
+
 /// Says what went.
 fn tidied(answer: &Value) {
     let names = |key: &str| -> Vec<&str> {
         answer[key].as_array().into_iter().flatten().filter_map(Value::as_str).collect()
     };
-    let environments = names("environments");
-    if environments.is_empty() {
+    let (environments, tables) = (names("environments"), names("tables"));
+    if environments.is_empty() && tables.is_empty() && answer["snapshots"].is_null() {
         output::line("Nothing to remove.");
-    } else {
+    }
+    if !environments.is_empty() {
         output::line(&format!("Removed environments: {}", environments.join(", ")));
+    }
+    for table in &tables {
+        output::line(&format!("Dropped {table}"));
+    }
+    if let Some(snapshots) = answer["snapshots"].as_u64() {
+        output::line(&format!("Forgot {snapshots} snapshots."));
     }
 }
 

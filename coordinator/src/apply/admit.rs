@@ -36,7 +36,7 @@ pub(crate) fn check_base(plan: &Plan, book: &Book, now: Timestamp) -> Result<(),
     let current = book.live(&plan.environment, now);
     let seq = current.map_or(0, |environment| environment.seq);
     if seq == plan.base_seq {
-        return Ok(());
+        return check_tables(plan, book);
     }
     let what = match current {
         Some(environment) => {
@@ -65,10 +65,23 @@ pub(crate) fn check_base(plan: &Plan, book: &Book, now: Timestamp) -> Result<(),
     Err(StalePlan { environment: plan.environment.to_string(), what })
 }
 
+/// Checks that tables which the plan found are still there: the janitor may have dropped them.
+fn check_tables(plan: &Plan, book: &Book) -> Result<(), StalePlan> {
+    let found = plan.models.iter().filter(|model| !model.create);
+    let gone = found.filter_map(|model| model.table.as_ref()).find(|table| !book.tables.contains_key(table));
+    match gone {
+        None => Ok(()),
+        Some(table) => Err(StalePlan {
+            environment: plan.environment.to_string(),
+            what: format!("a table of `{}` that it relied on was dropped", table.model),
+        }),
+    }
+}
+
 /// Whether workers can run a model's kind yet. What has nothing to run is no hindrance.
 pub(crate) fn is_run(model: &PlannedModel) -> bool {
     let idle = model.missing.is_empty() && !model.create;
-    let kinds = ["SCD_TYPE_2_BY_TIME", "SCD_TYPE_2_BY_COLUMN", "MANAGED", "CUSTOM"];
+    let kinds = ["MANAGED", "CUSTOM"];
     idle || !kinds.contains(&model.kind.as_str())
 }
 

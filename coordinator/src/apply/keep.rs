@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 
 use coord_common::id::{EnvironmentName, PlanId, Token, WorkerId};
-use coord_common::task::{Batch, Failure, Lease, Mode, Work};
+use coord_common::task::{Batch, Failure, Lease, Mode, TableId, Work};
 use serde::{Deserialize, Serialize};
 
 use crate::control::book::Todo;
@@ -58,6 +58,11 @@ pub(crate) enum LeasedWork {
         /// Whether it is dropped.
         #[serde(default, skip_serializing_if = "std::ops::Not::not")]
         discard: bool,
+    },
+    /// A table's end.
+    Drop {
+        /// Which.
+        table: TableId,
     },
     /// The views of an environment.
     Promote {
@@ -160,6 +165,7 @@ fn granted(
         Work::Publish(publish) => {
             LeasedWork::Publish { gateway: publish.gateway.clone(), discard: publish.discard }
         }
+        Work::Drop(drop) => LeasedWork::Drop { table: drop.table.clone() },
     };
     let mut changes = Vec::new();
     if let LeasedWork::Batch { batch, .. } = &work

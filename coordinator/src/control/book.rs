@@ -8,8 +8,10 @@ use coord_common::id::{EnvironmentName, Hash128, PlanId, SnapshotId};
 use coord_common::interval::{IntervalSet, Timestamp};
 use coord_common::plan::{Environment, Plan, TableRecord};
 use coord_common::snapshot::SnapshotRecord;
-use coord_common::task::{Batch, Failure, TableId};
+use coord_common::task::{Batch, DropTable, Failure, TableId};
 use serde::{Deserialize, Serialize};
+
+use super::history::{Kept, Promotion};
 
 use crate::store::{Entry, Revision, Store, StoreError, blob, keys, record};
 
@@ -24,6 +26,12 @@ pub(crate) struct Book {
     pub(crate) switches: BTreeMap<EnvironmentName, Switch>,
     /// The last numbers of environments that were removed.
     pub(crate) gone: BTreeMap<EnvironmentName, u64>,
+    /// What environments showed, by number; without those that nothing can go back to.
+    pub(crate) promotions: BTreeMap<EnvironmentName, BTreeMap<u64, Promotion>>,
+    /// Until when snapshots are kept.
+    pub(crate) kept: BTreeMap<SnapshotId, Kept>,
+    /// Tables to drop, which count as gone already.
+    pub(crate) drops: BTreeMap<TableId, DropTable>,
     /// Plans, and the revision of each record.
     pub(crate) plans: BTreeMap<PlanId, (PlanRecord, Revision)>,
     /// Snapshots.
@@ -283,6 +291,17 @@ impl Book {
         for entry in store.range(keys::GONE).await?.entries {
             book.gone.insert(name(&entry, keys::GONE)?, decode(&entry)?);
         }
+        for entry in store.range(keys::PROMOTIONS).await?.entries {
+            let seq = name(&entry, keys::PROMOTIONS)?;
+            let promotion = decode(&entry)?;
+            book.promotions.entry(first_name(&entry, keys::PROMOTIONS)?).or_default().insert(seq, promotion);
+        }
+        for entry in store.range(keys::KEPT).await?.entries {
+            book.kept.insert(name(&entry, keys::KEPT)?, decode(&entry)?);
+        }
+        for entry in store.range(keys::DROPS).await?.entries {
+            book.drops.insert(name(&entry, keys::DROPS)?, decode(&entry)?);
+        }
         for entry in store.range(keys::PLANS).await?.entries {
             let id = name(&entry, keys::PLANS)?;
             book.plans.insert(id, (decode(&entry)?, entry.mod_revision));
@@ -356,7 +375,15 @@ pub(crate) fn decode<T: serde::de::DeserializeOwned>(entry: &Entry) -> Result<T,
     record::decode_json(&entry.key, &entry.value)
 }
 
-/// The one name in a key after its prefix.
+/// The first of the names in a key after its prefix.
+fn first_name<T: std::str::FromStr>(entry: &Entry, prefix: &str) -> Result<T, StoreError> {
+    let bad =
+        || StoreError::Corrupt { key: entry.key.clone(), why: "its key can't be understood".to_owned() };
+    let parts = keys::parts(&entry.key, prefix).ok_or_else(bad)?;
+    parts.first().and_then(|part| part.parse().ok()).ok_or_else(bad)
+}
+
+/// The last of the names in a key after its prefix.
 pub(crate) fn name<T: std::str::FromStr>(entry: &Entry, prefix: &str) -> Result<T, StoreError> {
     let bad =
         || StoreError::Corrupt { key: entry.key.clone(), why: "its key can't be understood".to_owned() };

@@ -7,6 +7,8 @@
 pub(crate) mod book;
 mod command;
 mod fleet;
+mod history;
+mod janitor;
 mod lead;
 mod plans;
 mod recover;
@@ -22,6 +24,7 @@ use std::time::Duration;
 
 use coord_common::id::PlanId;
 use coord_common::interval::Timestamp;
+use coord_common::plan::Retention;
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant as Moment, sleep_until};
 use tokio_util::sync::CancellationToken;
@@ -58,6 +61,8 @@ pub struct ControlConfig {
     /// Whether no worker outlives the coordinator, as when both are one process: leases that are on
     /// record at the start are lost then, and needn't expire.
     pub lone: bool,
+    /// For how long what was is kept.
+    pub retention: Retention,
 }
 
 impl Default for ControlConfig {
@@ -68,6 +73,7 @@ impl Default for ControlConfig {
             election_ttl: Duration::from_secs(10),
             retry_base: Duration::from_secs(2),
             lone: false,
+            retention: Retention::default(),
         }
     }
 }

@@ -6,7 +6,6 @@ use std::sync::Arc;
 
 use coord_common::id::{EnvironmentName, PlanId};
 use coord_common::plan::{Environment, Plan, Planned, Purpose, views};
-use coord_common::snapshot::SnapshotRecord;
 use coord_common::task::{Promote, TableId};
 use tracing::{info, warn};
 
@@ -15,6 +14,7 @@ use super::book::{
     read_blob,
 };
 use super::command::{ApplyError, Command};
+use super::history::{Kept, Promotion};
 use super::tend::later;
 use super::{Control, ControlError, nothing_left};
 use crate::apply;
@@ -188,6 +188,9 @@ impl Control {
             return Ok(Err(ApplyError::Busy { other: *other, environment }));
         }
         let body: PlanBody = read_blob(&*self.store, record.body).await?;
+        if let Some(blocker) = body.plan.blockers.first() {
+            return Ok(Err(ApplyError::Blocked(blocker.clone())));
+        }
         if let Some(model) = body.plan.models.iter().find(|model| !apply::is_run(model)) {
             return Ok(Err(ApplyError::Unsupported {
                 model: model.name.to_string(),
@@ -288,7 +291,9 @@ impl Control {
         body: &PlanBody,
         left: Option<BTreeMap<TableId, Todo>>,
     ) -> Result<(), ControlError> {
-        self.keep_snapshots(&body.records).await?;
+        let mut out = Output::default();
+        self.keep_snapshots(body).await?;
+        self.spare(body, &mut out).await?;
         let todo = match left {
             Some(todo) => todo,
             None => self.materialise(&body.plan).await?,
@@ -300,7 +305,6 @@ impl Control {
             }
         }
         self.logs.start(body.plan.id);
-        let mut out = Output::default();
         let limits = body.plan.layout.concurrent_tasks.clone();
         let now = self.now();
         self.scheduler.on(now, Event::Limits(limits), &mut out);
@@ -310,11 +314,13 @@ impl Control {
     }
 
     /// Records of snapshots are written once; those that exist stay.
-    pub(super) async fn keep_snapshots(
-        &mut self,
-        records: &[Arc<SnapshotRecord>],
-    ) -> Result<(), ControlError> {
-        let new: Vec<_> = records
+    pub(super) async fn keep_snapshots(&mut self, body: &PlanBody) -> Result<(), ControlError> {
+        let layout = &body.plan.layout;
+        let until = later(&layout.snapshot_ttl, (self.clock)());
+        let kept = Kept { until, ttl: layout.snapshot_ttl.clone(), gateway: layout.default_gateway.clone() };
+        let kept_value = encode_json(&kept)?;
+        let new: Vec<_> = body
+            .records
             .iter()
             .filter(|record| !self.book.snapshots.contains_key(&record.id()))
             .cloned()
@@ -332,11 +338,12 @@ impl Control {
                 if txn.bytes() + value.len() > 1_000_000 {
                     self.commit(std::mem::take(&mut txn)).await?;
                 }
-                txn = txn.put(key, value);
+                txn = txn.put(key, value).put(keys::kept(record.id()), kept_value.clone());
             }
             self.commit(txn).await?;
             for record in chunk {
                 self.book.snapshots.insert(record.id(), record.clone());
+                self.book.kept.insert(record.id(), kept.clone());
             }
         }
         Ok(())
@@ -397,6 +404,11 @@ impl Control {
             }
             Notice::PromoteFailed { plan, promote, failure } if self.is_switch(plan, &promote) => {
                 self.switch_failed(&promote.environment, &failure).await
+            }
+            Notice::Dropped { drop } => self.dropped(&drop).await,
+            Notice::DropFailed { drop, failure } => {
+                self.drop_failed(&drop, &failure);
+                Ok(())
             }
             Notice::PlanCancelled { plan } => {
                 self.finish(plan, PlanState::Cancelled, "cancelled").await?;
@@ -475,11 +487,20 @@ impl Control {
             .require(nothing_left(id))
             .require(self.environment_unchanged(&plan.environment))
             .put(key, encode_json(&pointer)?);
+        let by = record.history.iter().rev().find_map(|entry| entry.by.clone()).unwrap_or_default();
+        let from = self.shown_promotions(&plan.environment).next().map(|(seq, _)| seq);
+        let promotion = Promotion { plan: id, set, at: now, by, from, back_to: None, replaced: None };
+        let txn = self.put_promotion(&plan.environment, pointer.seq, &promotion, txn)?;
         let revision = self.put_plan(id, record, txn).await?;
+        self.note_promotion(&plan.environment, pointer.seq, promotion);
         info!(plan = %id, environment = %plan.environment, seq = environment.seq, "flipped");
-        self.book.environments.insert(plan.environment.clone(), (Arc::new(environment), revision));
+        let environment = Arc::new(environment);
+        let before = self.book.environments.insert(plan.environment.clone(), (environment, revision));
         self.book.pointers.insert(plan.environment.clone(), pointer);
-        Ok(())
+        match before {
+            Some((before, _)) => self.left_behind(&before.models, &plan.target).await,
+            None => Ok(()),
+        }
     }
 
     pub(super) async fn pointer(

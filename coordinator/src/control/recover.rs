@@ -94,7 +94,8 @@ impl Control {
     async fn resume(&mut self, id: PlanId, out: &mut Output) -> Result<(), ControlError> {
         let Some((record, _)) = self.book.plans.get(&id).cloned() else { return Ok(()) };
         let Some(body) = self.body(id).await? else { return Ok(()) };
-        self.keep_snapshots(&body.records).await?;
+        self.keep_snapshots(&body).await?;
+        self.spare(&body, out).await?;
         let todo = if record.materialised {
             self.todos_on_record(id).await?
         } else {
@@ -182,7 +183,7 @@ impl Control {
             }
             // Promotions and publications are idempotent: they are simply granted again, under a
             // newer token whose fence turns the old one away.
-            LeasedWork::Promote { .. } | LeasedWork::Publish { .. } => None,
+            LeasedWork::Promote { .. } | LeasedWork::Publish { .. } | LeasedWork::Drop { .. } => None,
         }
     }
 }

@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use coord_common::id::EnvironmentName;
+use coord_common::id::{EnvironmentName, PlanId};
 use coord_common::interval::{Timestamp, parse_time};
 use coord_common::task::TableId;
 use serde::Serialize;
@@ -29,6 +29,11 @@ pub(crate) enum Tend {
         /// Which; absent: all that have expired.
         environment: Option<EnvironmentName>,
     },
+    /// Remove what nothing needs any more.
+    Collect {
+        /// However short ago it was needed.
+        ignore_ttl: bool,
+    },
 }
 
 /// What was decided, and what workers have still to do for it.
@@ -42,6 +47,20 @@ pub(crate) struct Tended {
     /// Environments that end.
     #[serde(skip_serializing_if = "BTreeSet::is_empty")]
     pub(crate) environments: BTreeSet<EnvironmentName>,
+    /// Physical tables that are dropped.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub(crate) tables: Vec<String>,
+    /// How many snapshots are forgotten.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub(crate) snapshots: usize,
+    /// Plans that are forgotten.
+    #[serde(skip_serializing_if = "BTreeSet::is_empty")]
+    pub(crate) plans: BTreeSet<PlanId>,
+}
+
+#[allow(clippy::trivially_copy_pass_by_ref, reason = "serde asks for it")]
+fn is_zero(number: &usize) -> bool {
+    *number == 0
 }
 
 /// What workers have still to do.
@@ -72,6 +91,7 @@ impl Control {
         let mut out = Output::default();
         let answer = match tend {
             Tend::Invalidate { environment } => self.invalidate(&environment).await?,
+            Tend::Collect { ignore_ttl } => Ok(self.collect(ignore_ttl, &mut out).await?),
             Tend::Retire { environment } => self.retire_expired(environment, by, &mut out).await?,
         };
         Box::pin(self.settle(out, Vec::new())).await?;
@@ -142,11 +162,14 @@ impl Control {
     /// How far workers are with what was decided.
     pub(super) fn left(&self, waits: &Waits) -> Left {
         let switching = waits.environments.iter().filter(|name| self.book.switches.contains_key(*name));
+        let untried = |table: &&TableId| {
+            self.book.drops.contains_key(*table) && !self.troubles.contains_key(&table.to_string())
+        };
         let names = waits.environments.iter().map(ToString::to_string);
         let names = names.chain(waits.tables.iter().map(ToString::to_string));
         let trouble = |name: String| Some((self.troubles.get(&name)?.clone(), name));
         Left {
-            open: switching.count(),
+            open: switching.count() + waits.tables.iter().filter(untried).count(),
             troubles: names.filter_map(trouble).map(|(why, name)| (name, why)).collect(),
         }
     }

@@ -49,7 +49,9 @@ fn steps(action: wire::tend_request::Action) -> Result<Vec<Tend>, Status> {
             }
             steps
         }
-        Action::Janitor(wire::Janitor { ignore_ttl: _ }) => vec![Tend::Retire { environment: None }],
+        Action::Janitor(wire::Janitor { ignore_ttl }) => {
+            vec![Tend::Retire { environment: None }, Tend::Collect { ignore_ttl }]
+        }
     })
 }
 

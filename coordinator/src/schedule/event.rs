@@ -6,7 +6,9 @@ use std::sync::Arc;
 
 use coord_common::id::{PlanId, Token, WorkerId};
 use coord_common::interval::{Interval, IntervalSet};
-use coord_common::task::{Batch, Failure, Mode, Outcome, Promote, Publish, ReadRange, TableId, TableTask};
+use coord_common::task::{
+    Batch, DropTable, Failure, Mode, Outcome, Promote, Publish, ReadRange, TableId, TableTask,
+};
 
 use super::grid::Cut;
 
@@ -16,6 +18,8 @@ pub enum Event {
     /// A plan is to be carried out. Its todo is already durable. Admitting a plan that is already
     /// there changes nothing.
     Admit(PlanWork),
+    /// A table that was to be dropped is needed again.
+    Spare(TableId),
     /// What a former leader had recorded; after all plans were admitted (also those that are being
     /// cancelled: they are cancelled again afterwards), before any worker asks.
     Recovered(Recovered),
@@ -38,6 +42,8 @@ pub enum Event {
     Publish(Publish, PlanId),
     /// Ranges of tables count as empty from now on: what they were computed from was restated.
     Clear(Vec<(TableId, Interval)>),
+    /// A table that nothing needs is to be dropped; the id names the chore in its lease.
+    Drop(DropTable, PlanId),
     /// A worker wants leases. Replaces what it asked for before.
     Ask {
         /// Who asks.

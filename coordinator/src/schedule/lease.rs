@@ -26,7 +26,7 @@ pub(super) enum Setback {
 impl Scheduler {
     pub(super) fn grant(&mut self, worker: WorkerId, ready: Ready, out: &mut Output) {
         match ready {
-            Ready::Errand(number) => self.grant_errand(worker, number, out),
+            Ready::Promote(number) | Ready::Drop(number) => self.grant_chore(worker, number, out),
             Ready::Batch { plan, node, .. } => self.grant_batch(worker, NodeRef { plan, node }, out),
         }
     }
@@ -197,7 +197,7 @@ impl Scheduler {
             Outcome::Done(done) => {
                 match held.target {
                     Target::Batch(lease) => self.commit(lease, held.gateway, done, out),
-                    Target::Errand(number) => self.errand_done(token, number, out),
+                    Target::Chore(number) => self.chore_done(token, number, out),
                 }
                 return verdict;
             }
@@ -217,7 +217,7 @@ impl Scheduler {
     fn set_back(&mut self, held: Held, token: Token, setback: Setback, out: &mut Output) {
         match held.target {
             Target::Batch(lease) => self.batch_set_back(lease, held.gateway, setback, out),
-            Target::Errand(number) => self.errand_set_back(number, token, setback, out),
+            Target::Chore(number) => self.chore_set_back(number, token, setback, out),
         }
     }
 }

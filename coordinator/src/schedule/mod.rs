@@ -12,8 +12,8 @@
 //! Invariant: when a worker asks and nothing is granted, nothing is ready. (`tests::simulation`)
 
 mod admit;
+mod chore;
 mod commit;
-mod errand;
 mod event;
 mod explain;
 mod fleet;
@@ -39,7 +39,7 @@ pub use grid::{Cut, Whole};
 pub use output::{Committed, FailedBatch, Notice, Output, PlanOutcome, Record, Shrunk};
 pub use random::Random;
 
-use errand::{Errand, Task};
+use chore::Chore;
 use fleet::{Fleet, GatewayNo};
 use plan::{Phase, Plan};
 use table::{NodeRef, TableNo, Tables};
@@ -98,7 +98,7 @@ pub struct Scheduler {
     plan_numbers: BTreeMap<PlanId, u64>,
     tables: Tables,
     fleet: Fleet,
-    errands: BTreeMap<u64, Errand>,
+    chores: BTreeMap<u64, Chore>,
     leases: BTreeMap<Token, Held>,
     timers: BTreeSet<(Instant, Timer)>,
     /// Leases that a report ended, oldest first.
@@ -120,7 +120,7 @@ struct Held {
 #[derive(Debug)]
 enum Target {
     Batch(BatchLease),
-    Errand(u64),
+    Chore(u64),
 }
 
 #[derive(Debug)]
@@ -144,7 +144,7 @@ struct BatchLease {
 enum Timer {
     Lease(Token),
     Retry(NodeRef, Interval),
-    Errand(u64),
+    Chore(u64),
 }
 
 impl Scheduler {
@@ -161,7 +161,7 @@ impl Scheduler {
             plan_numbers: BTreeMap::new(),
             tables: Tables::default(),
             fleet: Fleet::default(),
-            errands: BTreeMap::new(),
+            chores: BTreeMap::new(),
             leases: BTreeMap::new(),
             timers: BTreeSet::new(),
             ended: VecDeque::new(),
@@ -178,11 +178,13 @@ impl Scheduler {
         match event {
             Event::Admit(work) => self.admit(work, out),
             Event::Recovered(recovered) => self.recover(recovered),
-            Event::Promote(promote, plan) => self.add_errand(Task::Promote(promote), plan),
             Event::Hold { plan, tables } => self.hold(plan, &tables),
             Event::Release { plan } => self.release(plan),
             Event::Publish(publish, plan) => self.publish(publish, plan),
             Event::Clear(ranges) => self.clear(&ranges),
+            Event::Promote(promote, plan) => self.promote(promote, plan),
+            Event::Drop(drop, plan) => self.drop_table(drop, plan),
+            Event::Spare(table) => self.spare(&table),
             Event::Ask { worker, gateways, free } => self.fleet.ask(worker, &gateways, free),
             Event::Report { worker, token, outcome } => {
                 let verdict = self.report(&worker, token, outcome, out);
@@ -227,7 +229,7 @@ impl Scheduler {
             match timer {
                 Timer::Lease(token) => self.expire(token, out),
                 Timer::Retry(node, interval) => self.retry_due(node, interval),
-                Timer::Errand(number) => self.errand_due(number),
+                Timer::Chore(number) => self.chore_due(number),
             }
         }
     }

@@ -7,9 +7,9 @@ use std::collections::BTreeSet;
 
 use coord_common::id::{PlanId, Token};
 use coord_common::interval::Interval;
-use coord_common::task::{Batch, Publish, TableId};
+use coord_common::task::{Batch, Publish, TableId, Work};
 
-use super::errand::{Errand, Task};
+use super::chore::Chore;
 use super::event::TableState;
 use super::fleet::Ready;
 use super::table::{Hold, TableNo};
@@ -49,25 +49,26 @@ impl Scheduler {
                 self.refresh_users(no);
             }
         }
-        self.add_errand(Task::Publish(publish), plan);
+        let gateway = publish.gateway.clone();
+        self.add_chore(Work::Publish(publish), plan, &gateway);
     }
 
-    /// Whether an errand must wait for leases that overlap it.
+    /// Whether a chore must wait for leases that overlap it.
     pub(super) fn is_blocked(&self, number: u64) -> bool {
         let Some(publish) = self.publication(number) else { return false };
         if self.tables_of(publish).iter().any(|no| !self.tables.get(*no).in_flight.is_empty()) {
             return true;
         }
         let ours: BTreeSet<&TableId> = publish.tables.iter().map(|table| &table.table).collect();
-        let leased = self.errands.iter().filter(|(other, errand)| **other != number && errand.leased);
+        let leased = self.chores.iter().filter(|(other, chore)| **other != number && chore.leased);
         leased
             .filter_map(|(other, _)| self.publication(*other))
             .any(|other| other.tables.iter().any(|table| ours.contains(&table.table)))
     }
 
     fn publication(&self, number: u64) -> Option<&Publish> {
-        match self.errands.get(&number) {
-            Some(Errand { work: Task::Publish(publish), .. }) if !publish.discard => Some(publish),
+        match self.chores.get(&number) {
+            Some(Chore { work: Work::Publish(publish), .. }) if !publish.discard => Some(publish),
             _ => None,
         }
     }
@@ -79,34 +80,32 @@ impl Scheduler {
     /// Lets publications go that waited for a lease which has ended.
     pub(super) fn wake_publications(&mut self) {
         let waiting: Vec<u64> =
-            self.errands.iter().filter(|(_, errand)| errand.blocked).map(|(number, _)| *number).collect();
+            self.chores.iter().filter(|(_, chore)| chore.blocked).map(|(number, _)| *number).collect();
         for number in waiting {
-            self.errand_due(number);
+            self.chore_due(number);
         }
     }
 
     /// Takes back those that a lease has come to overlap.
     pub(super) fn recheck_ready_publications(&mut self) {
         let unleased: Vec<u64> = self
-            .errands
+            .chores
             .iter()
-            .filter(|(_, errand)| {
-                !errand.leased && !errand.blocked && matches!(errand.work, Task::Publish(_))
-            })
+            .filter(|(_, chore)| !chore.leased && !chore.blocked && matches!(chore.work, Work::Publish(_)))
             .map(|(number, _)| *number)
             .collect();
         for number in unleased {
             if self.is_blocked(number)
-                && let Some(errand) = self.errands.get_mut(&number)
-                && self.fleet.get_mut(errand.gateway()).ready.remove(&Ready::Errand(number))
+                && let Some(chore) = self.chores.get_mut(&number)
+                && self.fleet.get_mut(chore.gateway).ready.remove(&Ready::Promote(number))
             {
-                errand.blocked = true;
+                chore.blocked = true;
             }
         }
     }
 
-    /// Lost batches of the tables that an errand publishes.
-    pub(super) fn lost_of_errand(&self, number: u64) -> Vec<Batch> {
+    /// Lost batches of the tables that a chore publishes.
+    pub(super) fn lost_of_publication(&self, number: u64) -> Vec<Batch> {
         let Some(publish) = self.publication(number) else { return Vec::new() };
         let mut lost = Vec::new();
         for table in self.tables_of(publish).into_iter().map(|no| self.tables.get(no)) {

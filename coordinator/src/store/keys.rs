@@ -9,6 +9,9 @@
 //! r1/gone/<environment>                  the last number of an environment that was removed
 //! r1/blob/<hash>/<n>                     environments' sets, plan bodies, large snapshots, in chunks
 //! r1/plan/<plan>                         how far a plan is, and what happened to it
+//! r1/promotion/<environment>/<number>    what an environment showed, and who moved it there
+//! r1/kept/<snapshot>                     until when a snapshot is kept that nothing needs
+//! r1/drop/<table>                        a table to drop, which counts as gone already
 //! r1/snap/<snapshot>                     a planned snapshot, or the blob that holds it
 //! r1/iv/<table>                          intervals that a table holds; the table exists
 //! r1/todo/<plan>/<table>                 intervals that a plan has still to compute
@@ -63,6 +66,38 @@ pub fn switch(environment: &EnvironmentName) -> String {
 /// The last number of an environment that was removed.
 pub fn gone(environment: &EnvironmentName) -> String {
     join(GONE, &[environment])
+}
+
+/// All that environments showed.
+pub const PROMOTIONS: &str = "r1/promotion/";
+/// Until when all snapshots are kept.
+pub const KEPT: &str = "r1/kept/";
+/// All tables to drop.
+pub const DROPS: &str = "r1/drop/";
+
+/// What an environment showed. Promotions sort by number.
+pub fn promotion(environment: &EnvironmentName, seq: u64) -> String {
+    join(PROMOTIONS, &[environment, &format_args!("{seq:020}")])
+}
+
+/// All that an environment showed (a prefix).
+pub fn promotions_of(environment: &EnvironmentName) -> String {
+    join(PROMOTIONS, &[environment]) + "/"
+}
+
+/// Until when a snapshot is kept.
+pub fn kept(id: SnapshotId) -> String {
+    join(KEPT, &[&id])
+}
+
+/// A table to drop.
+pub fn drop(table: &TableId) -> String {
+    join(DROPS, &[table])
+}
+
+/// All batches of a table whose leases were lost (a prefix).
+pub fn lost_of(table: &TableId) -> String {
+    join(LOST, &[table]) + ":"
 }
 
 /// An environment's pointer.

@@ -16,7 +16,7 @@ use super::profile::Profile;
 use super::session::{Answer, Connector, Pool, Session, cancellable};
 use super::statements::{self, Known, Script};
 use super::{
-    AuditResult, BatchReport, BatchWrite, Beside, Engine, Fence, Outcome, Publication, Relation,
+    AuditResult, BatchReport, BatchWrite, Beside, Discard, Engine, Fence, Outcome, Publication, Relation,
     RelationKind, Rows, Switched, ViewSwitch, Write,
 };
 
@@ -586,13 +586,7 @@ impl Engine for TransactionalEngine {
         let mut failed = Vec::new();
         for (relation, kind) in relations {
             let name = self.pool.profile().relation(relation);
-            let what = match kind {
-                RelationKind::MaterializedView if self.pool.profile().materialized_views => {
-                    "MATERIALIZED VIEW"
-                }
-                RelationKind::View | RelationKind::MaterializedView => "VIEW",
-                RelationKind::Table => "TABLE",
-            };
+            let what = self.pool.profile().word(*kind);
             self.columns.forget(relation);
             let result = async {
                 let mut session = self.pool.get().await?;
@@ -606,6 +600,11 @@ impl Engine for TransactionalEngine {
             }
         }
         failed
+    }
+
+    async fn discard(&self, discard: &Discard, cancel: &CancellationToken) -> Result<(), EngineError> {
+        self.columns.forget(&discard.relation);
+        super::discard::discard(self, discard, cancel).await
     }
 
     async fn prune(&self, catalog: Option<&str>, table: &str, upto: Token) -> Result<(), EngineError> {

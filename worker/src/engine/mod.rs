@@ -11,6 +11,7 @@
 mod adbc;
 mod batch;
 mod config;
+mod discard;
 mod duckdb;
 mod error;
 mod fence;
@@ -18,6 +19,7 @@ mod noop;
 mod postgres;
 mod profile;
 mod publish;
+mod scd;
 mod session;
 mod statements;
 mod views;
@@ -31,6 +33,7 @@ pub use config::{
 pub use error::{Class, EngineError};
 pub use noop::NoopEngine;
 pub use profile::{Describe, FullReplace, Profile};
+pub use scd::ScdWrite;
 pub use tokio_util::sync::CancellationToken;
 
 use async_trait::async_trait;
@@ -215,6 +218,8 @@ pub enum Write {
         /// The query.
         query: String,
     },
+    /// Brings a table of versions of rows up to date.
+    Scd(Box<ScdWrite>),
     /// Makes or replaces a view.
     View {
         /// The query.
@@ -245,6 +250,7 @@ impl Write {
             | Self::Partition { query, .. }
             | Self::Append { query }
             | Self::Full { query } => Some(query),
+            Self::Scd(write) => Some(&write.query),
             Self::View { .. } | Self::Seed { .. } | Self::AuditOnly => None,
         }
     }
@@ -316,6 +322,19 @@ pub enum Switched {
     Superseded,
 }
 
+/// A table to drop for good.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Discard {
+    /// What the table's slots belong to: [`Fence::table`].
+    pub table: String,
+    /// The attempt's token. Older ones can write the table no more; newer ones win.
+    pub token: Token,
+    /// The table.
+    pub relation: Relation,
+    /// What it is.
+    pub kind: RelationKind,
+}
+
 /// What kind of thing a relation is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum RelationKind {
@@ -382,6 +401,13 @@ pub trait Engine: Send + Sync {
     /// Drops relations that exist, each on its own and never what depends on them; returns those
     /// that couldn't be dropped, and why.
     async fn drop_relations(&self, relations: &[(Relation, RelationKind)]) -> Vec<(Relation, EngineError)>;
+
+    /// Drops a table, if it exists, and shuts older tokens out, in one transaction. Doing it again
+    /// is harmless; what depends on the table keeps it from being dropped.
+    ///
+    /// # Errors
+    /// [`Class::Stale`] where a newer token has written the table, or is about to.
+    async fn discard(&self, discard: &Discard, cancel: &CancellationToken) -> Result<(), EngineError>;
 
     /// Forgets the slots of a [`Fence::table`] up to a token, and refuses that token and older ones
     /// new slots from now on. For tables that no plan in flight writes, such as dropped ones.

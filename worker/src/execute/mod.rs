@@ -10,13 +10,15 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use coord_common::task::{
-    self, Done, Evaluate, Failure, FailureClass, Lease, Outcome, Promote, Publish, Work,
+    self, Done, DropTable, Evaluate, Failure, FailureClass, Lease, Outcome, Promote, Publish, TableKind, Work,
 };
 use tokio_util::sync::CancellationToken;
 use tracing::{Instrument, info_span, warn};
 
 use crate::agent::{Execute, SnapshotSource};
-use crate::engine::{self, BatchReport, Class, Engine, EngineError, Switched, ViewChange, ViewSwitch};
+use crate::engine::{
+    self, BatchReport, Class, Discard, Engine, EngineError, RelationKind, Switched, ViewChange, ViewSwitch,
+};
 use fetch::Snapshots;
 
 /// Runs leases on a worker's engines.
@@ -114,6 +116,28 @@ impl Executor {
         }
     }
 
+    async fn drop_table(&self, lease: &Lease, work: &DropTable, cancel: &CancellationToken) -> Outcome {
+        let engine = match self.engine(&work.gateway) {
+            Ok(engine) => engine,
+            Err(failure) => return Outcome::Failed(failure),
+        };
+        let kind = match work.kind {
+            TableKind::Table => RelationKind::Table,
+            TableKind::View => RelationKind::View,
+            TableKind::MaterializedView => RelationKind::MaterializedView,
+        };
+        let discard = Discard {
+            table: work.table.to_string(),
+            token: lease.token,
+            relation: work.relation.clone(),
+            kind,
+        };
+        match engine.discard(&discard, cancel).await {
+            Ok(()) => Outcome::Done(Done::default()),
+            Err(error) => outcome(error, cancel),
+        }
+    }
+
     async fn virtual_update(
         &self,
         work: &Promote,
@@ -146,12 +170,14 @@ impl Execute for Executor {
                 info_span!("publish", plan = %lease.plan, tables = work.tables.len(), discard = work.discard)
             }
             Work::Promote(work) => info_span!("promote", environment = %work.environment, seq = work.seq),
+            Work::Drop(work) => info_span!("drop", table = %work.table, token = lease.token.0),
         };
         let run = async {
             match &lease.work {
                 Work::Evaluate(work) => self.evaluate(&lease, work, &cancel).await,
                 Work::Promote(work) => self.promote(work, &cancel).await,
                 Work::Publish(work) => self.publish(&lease, work, &cancel).await,
+                Work::Drop(work) => self.drop_table(&lease, work, &cancel).await,
             }
         };
         let outcome = run.instrument(span.clone()).await;

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use coord_common::id::{ModelName, SnapshotId};
 use coord_common::interval::{Interval, Timestamp, format_time, inclusive_end};
 use coord_common::project::audits_builtin::builtin_audit;
-use coord_common::project::model::{Call, Code, Model, ModelKind, TimeRange};
+use coord_common::project::model::{Call, Code, Model, ModelKind, ScdType2, TimeRange};
 use coord_common::project::render::{RenderContext, Stage, TimeVars, render, render_audit, render_statement};
 use coord_common::project::seed;
 use coord_common::snapshot::{Snapshot, model_name};
@@ -19,7 +19,8 @@ use coord_common::task::{
 
 use super::merge::merge_names;
 use crate::engine::{
-    AUDITED, AuditQuery, BatchWrite, Beside, Fence, Kept, Publication, Published, RelationKind, Write,
+    AUDITED, AuditQuery, BatchWrite, Beside, Fence, Kept, Publication, Published, RelationKind, ScdWrite,
+    Write,
 };
 
 type Embedded = BTreeMap<ModelName, Arc<Snapshot>>;
@@ -40,10 +41,8 @@ pub(super) fn batch(
     let target = sql_name(&work.task.target, dialect);
     let write = match work.mode {
         Mode::Audit => Write::AuditOnly,
-        Mode::Create if !matches!(model.kind, ModelKind::View { .. } | ModelKind::Seed(_)) => {
-            Write::Create { query: scene.query(Stage::Creating)? }
-        }
-        Mode::Create | Mode::First | Mode::Write | Mode::Anew => scene.write()?,
+        Mode::Create => scene.create()?,
+        Mode::First | Mode::Write | Mode::Anew => scene.write()?,
     };
     let audits = match work.mode {
         Mode::Create => Vec::new(),
@@ -72,7 +71,9 @@ pub(super) fn batch(
 }
 
 fn declared(model: &Model) -> Option<Vec<coord_common::project::model::ColumnDef>> {
-    model.columns.clone().filter(|columns| columns.iter().all(|column| !column.data_type.is_empty()))
+    let columns =
+        model.columns.clone().filter(|columns| columns.iter().all(|column| !column.data_type.is_empty()))?;
+    Some(model.kind.table_columns(columns))
 }
 
 /// Statements to run after a view was switched.
@@ -139,6 +140,27 @@ impl Scene<'_> {
         TimeVars::Batch { start, end, execution: self.task.execution_time }
     }
 
+    /// Only the table, empty; views and seeds are made as they are.
+    fn create(&self) -> Result<Write, Failure> {
+        match &self.model().kind {
+            ModelKind::View { .. } | ModelKind::Seed(_) => self.write(),
+            ModelKind::ScdType2(kind) => self.scd(kind, true),
+            _ => Ok(Write::Create { query: self.query(Stage::Creating)? }),
+        }
+    }
+
+    fn scd(&self, kind: &ScdType2, only_create: bool) -> Result<Write, Failure> {
+        let at = self.task.execution_time.to_datetime();
+        let text =
+            format_time("%Y-%m-%d %H:%M:%S.%f", at).map_err(|error| refuse(error.to_string(), None))?;
+        Ok(Write::Scd(Box::new(ScdWrite {
+            query: self.query(self.stage())?,
+            kind: kind.clone(),
+            execution: format!("'{text}'"),
+            only_create,
+        })))
+    }
+
     fn write(&self) -> Result<Write, Failure> {
         let query = || self.query(self.stage());
         Ok(match &self.model().kind {
@@ -167,8 +189,8 @@ impl Scene<'_> {
                 rows: seed::rows(self.model()).map_err(|finding| refuse(finding.message, finding.hint))?,
                 batch: kind.batch_size.max(1) as usize,
             },
-            kind @ (ModelKind::ScdType2(_)
-            | ModelKind::Managed
+            ModelKind::ScdType2(kind) => self.scd(kind, false)?,
+            kind @ (ModelKind::Managed
             | ModelKind::Custom { .. }
             | ModelKind::Embedded
             | ModelKind::External) => {

@@ -4,7 +4,9 @@ use std::sync::Arc;
 
 use coord_common::id::Token;
 use coord_common::interval::Timestamp;
-use coord_common::task::{Batch, Done, FailureClass, LeaseState, Mode, Outcome, Promote, Verdict};
+use coord_common::task::{
+    Batch, Done, DropTable, FailureClass, LeaseState, Mode, Outcome, Promote, TableKind, Verdict,
+};
 
 use super::{
     Bench, Event, evaluate, existing, failure, node, plan, plan_id, plan_on_tables, range, set, shown,
@@ -24,6 +26,15 @@ fn promote(seq: u64) -> Promote {
     }
 }
 
+fn drop_of(name: &str) -> DropTable {
+    DropTable {
+        table: super::table_id(7),
+        relation: coord_common::task::Relation::new("s", name),
+        kind: TableKind::Table,
+        gateway: "main".to_owned(),
+    }
+}
+
 /// How a plan ended, if it did.
 fn settled(out: &crate::schedule::Output) -> Option<&PlanOutcome> {
     out.notices.iter().find_map(|notice| match notice {
@@ -32,7 +43,9 @@ fn settled(out: &crate::schedule::Output) -> Option<&PlanOutcome> {
         | Notice::Promoted { .. }
         | Notice::PromoteFailed { .. }
         | Notice::Published { .. }
-        | Notice::PublishFailed { .. } => None,
+        | Notice::PublishFailed { .. }
+        | Notice::Dropped { .. }
+        | Notice::DropFailed { .. } => None,
     })
 }
 
@@ -366,6 +379,42 @@ fn promotions_go_first_and_are_retried() {
     assert_eq!((shown(&lease).as_str(), lease.attempt), ("promote dev 4", 2));
     let out = bench.done("a", lease.token);
     assert_eq!(out.notices, [Notice::Promoted { plan: plan_id(9), promote: promote(4) }]);
+}
+
+#[test]
+fn tables_are_dropped_after_all_batches_and_given_up_after_a_few_failures() {
+    let drop = drop_of("gone");
+    let mut bench = Bench::new(vec![plan_on_tables(1, vec![node(0, &[(0, 10)], &[])])]);
+    bench.on(Event::Drop(drop.clone(), plan_id(9)));
+    bench.on(Event::Drop(drop.clone(), plan_id(9)));
+    let mut leases = bench.leases("a", 9);
+    assert_eq!(leases.iter().map(shown).collect::<Vec<_>>(), ["m0 0-10", "drop s.gone"]);
+    bench.done("a", leases.remove(0).token);
+    for attempt in 1..=4 {
+        let out = bench.report("a", leases.remove(0).token, failure(FailureClass::Transient));
+        assert_eq!(matches!(&out.notices[..], [Notice::DropFailed { .. }]), attempt == 4, "{attempt}");
+        let out = bench.at(bench.now + 300_000);
+        leases = out.grants.into_iter().map(|(_, lease)| lease).collect();
+    }
+    assert!(leases.is_empty());
+    let lease = bench.on(Event::Drop(drop.clone(), plan_id(9))).grants.remove(0).1;
+    let out = bench.done("a", lease.token);
+    assert_eq!(out.notices, [Notice::Dropped { drop }]);
+}
+
+#[test]
+fn a_table_that_is_spared_is_dropped_under_no_newer_token() {
+    let drop = drop_of("gone");
+    let mut bench = Bench::new(Vec::new());
+    bench.on(Event::Drop(drop.clone(), plan_id(9)));
+    bench.on(Event::Spare(drop.table.clone()));
+    assert!(bench.leases("a", 9).is_empty(), "it wasn't leased yet");
+    let token = bench.on(Event::Drop(drop.clone(), plan_id(9))).grants.remove(0).1.token;
+    bench.on(Event::Spare(drop.table.clone()));
+    let out = bench.report("a", token, Outcome::Fenced);
+    assert_eq!(out.records, [Record::Released { token }]);
+    bench.at(1_000_000);
+    assert!(bench.leases("a", 9).is_empty(), "it is never leased again");
 }
 
 #[test]

@@ -121,7 +121,7 @@ fn failure(class: FailureClass) -> Outcome {
 fn evaluate(lease: &Lease) -> &Evaluate {
     match &lease.work {
         Work::Evaluate(evaluate) => evaluate,
-        Work::Promote(_) | Work::Publish(_) => panic!("an errand where a batch was expected"),
+        Work::Promote(_) | Work::Publish(_) | Work::Drop(_) => panic!("a chore where a batch was expected"),
     }
 }
 
@@ -188,6 +188,7 @@ fn shown(lease: &Lease) -> String {
         }
         Work::Promote(promote) => format!("promote {} {}", promote.environment, promote.seq),
         Work::Publish(publish) => format!("publish {}", publish.tables.len()),
+        Work::Drop(drop) => format!("drop {}", drop.relation),
     }
 }
 

@@ -233,7 +233,7 @@ impl Store {
     fn in_flight(&self, table: &TableId) -> Vec<Interval> {
         let batch = |granted: &Granted| match &granted.lease.work {
             Work::Evaluate(evaluate) if evaluate.batch.table == *table => Some(evaluate.batch.interval),
-            Work::Evaluate(_) | Work::Promote(_) | Work::Publish(_) => None,
+            Work::Evaluate(_) | Work::Promote(_) | Work::Publish(_) | Work::Drop(_) => None,
         };
         self.leases.values().filter_map(batch).collect()
     }
@@ -274,7 +274,11 @@ impl Store {
                 self.seen.insert("cancelled");
                 (plan, State::Cancelling)
             }
-            Notice::Promoted { .. } | Notice::Published { .. } | Notice::PublishFailed { .. } => return,
+            Notice::Promoted { .. }
+            | Notice::Published { .. }
+            | Notice::PublishFailed { .. }
+            | Notice::Dropped { .. }
+            | Notice::DropFailed { .. } => return,
             Notice::PromoteFailed { promote, .. } => {
                 self.promotions.remove(&promote.seq);
                 return;
@@ -341,6 +345,7 @@ impl Granted {
             Work::Promote(promote) => Some(Recovered::Promoting { token, worker, promote: promote.clone() }),
             // It is granted anew.
             Work::Publish(_) => None,
+            Work::Drop(_) => unreachable!("the simulation drops no tables"),
             Work::Evaluate(evaluate) => Some(Recovered::Leased {
                 token,
                 worker,
@@ -361,5 +366,6 @@ fn gateway(lease: &Lease) -> &str {
         Work::Evaluate(evaluate) => &evaluate.task.gateway,
         Work::Promote(promote) => &promote.gateway,
         Work::Publish(publish) => &publish.gateway,
+        Work::Drop(drop) => &drop.gateway,
     }
 }

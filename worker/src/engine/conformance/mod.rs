@@ -4,6 +4,7 @@ mod append;
 mod duckdb_only;
 mod lab;
 mod postgres_only;
+mod scd;
 
 use std::time::{Duration, Instant};
 
