@@ -11,6 +11,8 @@ use coord_common::task::{
 
 use crate::wire;
 
+mod restate;
+
 /// A message that doesn't hold what it must.
 #[derive(Debug, thiserror::Error)]
 #[error("malformed message: `{field}` {why}")]
@@ -86,6 +88,7 @@ impl From<&TableTask> for wire::TableTask {
             execution_time: task.execution_time.0,
             allow_destructive: task.allows.destructive,
             allow_additive: task.allows.additive,
+            aside: task.aside.as_ref().map(Into::into),
         }
     }
 }
@@ -110,6 +113,7 @@ impl TryFrom<wire::TableTask> for TableTask {
             bindings: task.bindings.into_iter().map(binding).collect::<Result<_, Malformed>>()?,
             execution_time: Timestamp(task.execution_time),
             allows: Allowed { destructive: task.allow_destructive, additive: task.allow_additive },
+            aside: task.aside.map(TryInto::try_into).transpose()?,
         })
     }
 }
@@ -259,6 +263,7 @@ impl From<&Lease> for wire::Lease {
             work: Some(match &lease.work {
                 Work::Evaluate(evaluate) => wire::lease::Work::Evaluate(evaluate.into()),
                 Work::Promote(promote) => wire::lease::Work::Promote(promote.into()),
+                Work::Publish(publish) => wire::lease::Work::Publish(publish.into()),
                 Work::Drop(drop) => wire::lease::Work::Drop(drop.into()),
             }),
         }
@@ -276,6 +281,7 @@ impl TryFrom<wire::Lease> for Lease {
             work: match lease.work.ok_or_else(|| missing("lease.work"))? {
                 wire::lease::Work::Evaluate(evaluate) => Work::Evaluate(evaluate.try_into()?),
                 wire::lease::Work::Promote(promote) => Work::Promote(promote.try_into()?),
+                wire::lease::Work::Publish(publish) => Work::Publish(publish.try_into()?),
                 wire::lease::Work::Drop(drop) => Work::Drop(drop.try_into()?),
             },
         })

@@ -89,5 +89,6 @@ fn batch(run: &str, number: u64) -> BatchWrite {
         replayed_is_done: true,
         known_columns_only: false,
         first: false,
+        aside: None,
     }
 }

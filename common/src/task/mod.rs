@@ -2,6 +2,7 @@
 
 mod columns;
 mod drop;
+mod restate;
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -14,6 +15,7 @@ pub use columns::{ColumnChanges, Policies, Policy, added_by_kind};
 
 pub use crate::sql::ReadRange;
 pub use drop::{DropTable, TableKind};
+pub use restate::{Aside, Keeps, Publish, PublishTable};
 
 use crate::id::{EnvironmentName, InvalidId, ModelName, PlanId, SnapshotId, Token, Version};
 use crate::interval::{Interval, Timestamp};
@@ -21,7 +23,8 @@ use crate::interval::{Interval, Timestamp};
 /// One physical table of ours: a model at one version, and whether it is the throwaway table of a
 /// development environment.
 ///
-/// Prints as `model@version` or `model@version+dev`; the text is its key in the state.
+/// Prints as `model@version` or `model@version+dev`, and as `…+aside.plan` where it is computed
+/// beside the table that it will replace rows of; the text is its key in the state.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct TableId {
     /// The model.
@@ -30,22 +33,47 @@ pub struct TableId {
     pub version: Version,
     /// Whether only development environments may read it.
     pub dev: bool,
+    /// The plan that restates the table, for what that plan computes aside; nobody but its own
+    /// batches reads it.
+    pub aside: Option<PlanId>,
+}
+
+impl TableId {
+    /// The table that a plan computes aside.
+    #[must_use]
+    pub fn beside(&self, plan: PlanId) -> Self {
+        Self { aside: Some(plan), ..self.clone() }
+    }
 }
 
 impl fmt::Display for TableId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}@{}{}", self.model, self.version, if self.dev { "+dev" } else { "" })
+        write!(f, "{}@{}{}", self.model, self.version, if self.dev { "+dev" } else { "" })?;
+        match self.aside {
+            Some(plan) => write!(f, "{ASIDE}{plan}"),
+            None => Ok(()),
+        }
     }
 }
+
+/// What stands before the plan in the id of a table that is computed aside.
+const ASIDE: &str = "+aside.";
 
 impl FromStr for TableId {
     type Err = InvalidId;
     fn from_str(text: &str) -> Result<Self, InvalidId> {
-        let bad =
-            || InvalidId { what: "table id", text: text.to_owned(), why: "it must be model@version[+dev]" };
+        let bad = || InvalidId {
+            what: "table id",
+            text: text.to_owned(),
+            why: "it must be model@version[+dev][+aside.plan]",
+        };
         let (model, rest) = text.rsplit_once('@').ok_or_else(bad)?;
+        let (rest, aside) = match rest.split_once(ASIDE) {
+            Some((rest, plan)) => (rest, Some(plan.parse()?)),
+            None => (rest, None),
+        };
         let (version, dev) = rest.strip_suffix("+dev").map_or((rest, false), |version| (version, true));
-        Ok(Self { model: model.parse()?, version: version.parse()?, dev })
+        Ok(Self { model: model.parse()?, version: version.parse()?, dev, aside })
     }
 }
 
@@ -162,6 +190,9 @@ pub struct TableTask {
     /// Which changes of the table's columns the plan allows, whatever the model says.
     #[serde(default)]
     pub allows: Allowed,
+    /// For a table that is computed aside: what it stands beside.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub aside: Option<Aside>,
 }
 
 /// Changes of a table's columns that a plan allows, whatever the model says.
@@ -182,6 +213,8 @@ pub enum Work {
     Evaluate(Evaluate),
     /// Show an environment's snapshots: switch all its views.
     Promote(Promote),
+    /// Put what a plan computed aside in place, or drop it.
+    Publish(Publish),
     /// Remove a table that nothing needs any more.
     Drop(DropTable),
 }
@@ -285,7 +318,7 @@ impl Lease {
     pub fn batch(&self) -> Option<&Batch> {
         match &self.work {
             Work::Evaluate(evaluate) => Some(&evaluate.batch),
-            Work::Promote(_) | Work::Drop(_) => None,
+            Work::Promote(_) | Work::Publish(_) | Work::Drop(_) => None,
         }
     }
 }
@@ -413,6 +446,8 @@ mod tests {
         for text in [
             "db.m@000102030405060708090a0b0c0d0e0f:-5-10",
             "a.b.c@000102030405060708090a0b0c0d0e0f+dev:0-86400000",
+            "a.b@000102030405060708090a0b0c0d0e0f+aside.0f0e0d0c0b0a09080706050403020100:0-1",
+            "a.b@000102030405060708090a0b0c0d0e0f+dev+aside.0f0e0d0c0b0a09080706050403020100:0-1",
         ] {
             assert_eq!(text.parse::<Batch>().unwrap().to_string(), text);
         }

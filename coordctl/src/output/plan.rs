@@ -12,6 +12,10 @@ pub(crate) fn plan(answer: &PlanAnswer, no_diff: bool) {
     let plan = &answer.plan;
     refused(plan);
     column_notes(plan);
+    unfinished(answer);
+    if plan.is_empty() && !answer.unfinished.is_empty() {
+        return;
+    }
     if plan.is_empty() {
         line(&format!("No changes to plan: `{}` is up to date.", plan.environment));
         return;
@@ -56,6 +60,20 @@ fn column_notes(plan: &Plan) {
             None => continue,
         };
         super::error_line(&paint(&text, Color::Yellow));
+    }
+}
+
+/// Restatements that were begun and aren't at their end.
+fn unfinished(answer: &PlanAnswer) {
+    let environment = &answer.plan.environment;
+    for id in &answer.unfinished {
+        let id = id.to_string();
+        let short = super::short(&id);
+        line(&paint(&format!("The restatement {short} of `{environment}` is unfinished."), Color::Yellow));
+        line(&format!(
+            "  Complete it with `coordctl run {environment}` or `coordctl apply {short}`, or give it up with \
+             `coordctl cancel {short}`."
+        ));
     }
 }
 

@@ -420,6 +420,7 @@ mod tests {
             replayed_is_done: true,
             known_columns_only: false,
             first: false,
+            aside: None,
         };
         let known = Known { target: target.map(columns), schema_missing: false, query: columns(&["i"]) };
         let script = script(profile, &batch, &known).unwrap();

@@ -84,6 +84,7 @@ pub(crate) fn batch(slot: &str, token: u64, write: Write) -> BatchWrite {
         replayed_is_done: true,
         known_columns_only: false,
         first: false,
+        aside: None,
     }
 }
 
