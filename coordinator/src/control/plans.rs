@@ -388,10 +388,25 @@ impl Control {
             self.record_without_computing(&body.plan).await?;
         }
         if body.plan.purpose == Purpose::Run {
+            self.note_restated(&body.plan).await?;
             return self.finish(id, PlanState::Finished, "finished").await;
         }
         self.flip(id, record, &body.plan).await?;
         self.promote(id, &body.plan.environment, out).await
+    }
+
+    /// Keeps when tables were restated by themselves: only once all that follows from it is through,
+    /// so that a run that failed does it again.
+    async fn note_restated(&mut self, plan: &Plan) -> Result<(), ControlError> {
+        for tables in plan.auto_restated.chunks(CHUNK) {
+            let mut txn = Txn::new();
+            for table in tables {
+                txn = txn.put(keys::restated(table), encode_json(&plan.execution_time)?);
+                self.book.tables.entry(table.clone()).or_default().restated = Some(plan.execution_time);
+            }
+            self.commit(txn).await?;
+        }
+        Ok(())
     }
 
     /// Marks what a plan covers as done although nothing was computed, because the user asked.
