@@ -113,8 +113,10 @@ pub enum PlanState {
     Finished,
     /// Some batches failed; applying it again resumes.
     Failed,
-    /// Given up by a user; applying it again resumes.
+    /// Stopped by a user; applying it again resumes.
     Cancelled,
+    /// Given up by a user for good.
+    Abandoned,
 }
 
 impl PlanState {
@@ -128,6 +130,7 @@ impl PlanState {
             Self::Finished => "finished",
             Self::Failed => "failed",
             Self::Cancelled => "cancelled",
+            Self::Abandoned => "abandoned",
         }
     }
 
@@ -136,9 +139,14 @@ impl PlanState {
         matches!(self, Self::Applying | Self::Cancelling | Self::Promoting)
     }
 
+    /// Whether applying it would start or resume it.
+    pub(crate) fn can_be_applied(self) -> bool {
+        matches!(self, Self::Planned | Self::Failed | Self::Cancelled)
+    }
+
     /// Whether nothing of it goes on.
     pub fn is_final(self) -> bool {
-        matches!(self, Self::Finished | Self::Failed | Self::Cancelled)
+        matches!(self, Self::Finished | Self::Failed | Self::Cancelled | Self::Abandoned)
     }
 }
 

@@ -47,6 +47,9 @@ pub(crate) enum ApplyError {
         /// How.
         what: &'static str,
     },
+    /// The plan was given up.
+    #[error("plan `{0}` was abandoned")]
+    Abandoned(PlanId),
     /// A model's kind isn't run yet.
     #[error("`{model}` is of kind {kind}, which is planned but not run yet")]
     Unsupported {

@@ -13,6 +13,7 @@ mod lead;
 mod plans;
 mod recover;
 mod report;
+mod rollback;
 mod switch;
 mod tend;
 mod turn;

@@ -95,16 +95,21 @@ impl Control {
         Ok(PlanState::Planned)
     }
 
-    /// A finished plan whose environment has gone since can be carried out once more.
+    /// A finished plan whose environment has gone since can be carried out once more, and so can one
+    /// that was abandoned.
     async fn plan_again(
         &mut self,
         id: PlanId,
         record: PlanRecord,
         plan: &Plan,
     ) -> Result<PlanState, ControlError> {
-        let again = record.state == PlanState::Finished
-            && plan.purpose == Purpose::Change
-            && apply::check_base(plan, &self.book, (self.clock)()).is_ok();
+        let again = match record.state {
+            PlanState::Abandoned => true,
+            PlanState::Finished => {
+                plan.purpose == Purpose::Change && apply::check_base(plan, &self.book, (self.clock)()).is_ok()
+            }
+            _ => false,
+        };
         if !again {
             return Ok(record.state);
         }
@@ -145,6 +150,7 @@ impl Control {
         match record.state {
             PlanState::Finished => return Ok(Ok("finished")),
             PlanState::Applying | PlanState::Promoting | PlanState::Cancelling => return Ok(Ok("running")),
+            PlanState::Abandoned => return Ok(Err(ApplyError::Abandoned(id))),
             PlanState::Planned | PlanState::Failed | PlanState::Cancelled => {}
         }
         let busy = self.book.plans.iter().find(|(other, (plan, _))| {
@@ -337,7 +343,8 @@ impl Control {
             | PlanState::Promoting
             | PlanState::Finished
             | PlanState::Failed
-            | PlanState::Cancelled) => {
+            | PlanState::Cancelled
+            | PlanState::Abandoned) => {
                 return Ok(Err(ApplyError::NotRunning { plan: id, state: state.name() }));
             }
         }

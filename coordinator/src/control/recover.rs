@@ -54,7 +54,8 @@ impl Control {
                 | PlanState::Applying
                 | PlanState::Finished
                 | PlanState::Failed
-                | PlanState::Cancelled => {}
+                | PlanState::Cancelled
+                | PlanState::Abandoned => {}
             }
         }
         for environment in self.book.switches.keys().cloned().collect::<Vec<_>>() {

@@ -52,6 +52,7 @@ fn apply_refusal(error: &ApplyError) -> Status {
         ApplyError::Busy { .. } => {
             ("environment-busy", "wait for it to end (`coordctl watch`), or cancel it")
         }
+        ApplyError::Abandoned(_) => ("plan-abandoned", "plan again, and apply the new plan"),
         ApplyError::Switching { .. } => ("environment-busy", "try again in a moment"),
         ApplyError::Unsupported { .. } => {
             ("unsupported-kind", "leave the model out with `enabled false`, or write it as another kind")
@@ -169,6 +170,7 @@ impl Control for ControlService {
         let now = (self.handle.clock)();
         let document = match what.as_str() {
             "environments" => documents::environments(&book, now),
+            "promotions" => documents::promotions(&book, &environment),
             "plans" => documents::plans(&book),
             "workers" => {
                 let workers = self.handle.ask(|reply| Command::Workers { reply }).await?;
@@ -193,7 +195,7 @@ impl Control for ControlService {
     }
 }
 
-fn unknown_plan(text: &str) -> Status {
+pub(super) fn unknown_plan(text: &str) -> Status {
     refusal(Refusal::new(
         "unknown-plan",
         format!("there is no plan `{text}`"),
