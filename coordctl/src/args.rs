@@ -169,6 +169,15 @@ pub(crate) struct PlanArgs {
     /// Don't show how definitions changed.
     #[arg(long)]
     pub(crate) no_diff: bool,
+    /// Show how definitions changed with their macros expanded.
+    #[arg(long)]
+    pub(crate) diff_rendered: bool,
+    /// Every direct change must be categorised: at the prompt, or with --categorize.
+    #[arg(long)]
+    pub(crate) no_auto_categorization: bool,
+    /// Print the steps of applying instead of applying.
+    #[arg(long)]
+    pub(crate) explain: bool,
     /// Compute a model again over the plan's times, and everything below it; files don't count.
     #[arg(long, short = 'r', value_name = "SELECTOR")]
     pub(crate) restate_model: Vec<String>,
@@ -193,10 +202,10 @@ pub(crate) struct PlanArgs {
     /// Don't compute forward-only changes in a development environment.
     #[arg(long)]
     pub(crate) no_enable_preview: bool,
-    /// Consider at least so many intervals of each model (not supported yet).
+    /// Consider at least so many intervals of each model, although the plan starts later.
     #[arg(long, value_name = "N")]
     pub(crate) min_intervals: Option<u32>,
-    /// Refuse gaps at promotion (not supported yet).
+    /// Refuse to promote tables that lack ranges which those before them had.
     #[arg(long)]
     pub(crate) no_gaps: bool,
 }

@@ -63,6 +63,8 @@ impl From<plan::PlanError> for Refusal {
 pub(crate) struct Answer {
     pub(crate) planned: Planned,
     pub(crate) findings: Vec<Diagnostic>,
+    /// Whether changes are shown with their macros expanded.
+    pub(crate) diff_rendered: bool,
     /// Records that the state holds of models that differ, for showing how.
     pub(crate) known: BTreeMap<SnapshotId, Arc<SnapshotRecord>>,
 }
@@ -101,7 +103,7 @@ pub(crate) fn plan(request: &PlanRequest, book: &Book, now: Timestamp) -> Result
         .flat_map(|model| [model.before, model.snapshot])
         .filter_map(|id| book.snapshots.get(&id?).map(|record| (record.id(), record.clone())))
         .collect();
-    Ok(Answer { planned, findings, known })
+    Ok(Answer { planned, findings, diff_rendered: request.options.diff_rendered, known })
 }
 
 /// A project with errors isn't planned.

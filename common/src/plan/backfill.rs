@@ -45,6 +45,12 @@ impl Default for BatchRule {
 /// What each model misses.
 pub(super) struct Windows {
     pub(super) missing: BTreeMap<ModelName, IntervalSet>,
+    /// What would be computed, but nothing is to be.
+    pub(super) skipped: BTreeMap<ModelName, IntervalSet>,
+    /// What models miss that the plan isn't about.
+    pub(super) unselected: BTreeMap<ModelName, IntervalSet>,
+    /// Where each model's history starts.
+    pub(super) starts: BTreeMap<ModelName, Timestamp>,
     pub(super) earliest: Timestamp,
 }
 
@@ -57,19 +63,28 @@ pub(super) fn windows(
     let times = scope.times;
     let earliest =
         scope.starts.values().copied().min().unwrap_or_else(|| IntervalUnit::Day.floor(times.execution));
-    let mut found = BTreeMap::new();
-    if !input.options.skip_backfill {
-        for (name, record) in records {
-            let selected = scope.backfilled.is_none_or(|wanted| wanted.contains(name));
-            if let Some(table) = tables.get(name).filter(|_| selected) {
-                let set = missing_of(input, scope, record, table, earliest);
-                if !set.is_empty() {
-                    found.insert(name.clone(), set);
-                }
-            }
+    let (mut found, mut skipped, mut unselected) = (BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
+    for (name, record) in records {
+        let Some(table) = tables.get(name) else { continue };
+        let set = missing_of(input, scope, record, table, earliest);
+        if set.is_empty() {
+            continue;
         }
+        let selected = scope.backfilled.is_none_or(|wanted| wanted.contains(name));
+        let into = match (selected, input.options.skip_backfill) {
+            (true, false) => &mut found,
+            (true, true) => &mut skipped,
+            (false, _) => &mut unselected,
+        };
+        into.insert(name.clone(), set);
     }
-    Windows { missing: found, earliest: times.start.unwrap_or(earliest) }
+    Windows {
+        missing: found,
+        skipped,
+        unselected,
+        starts: scope.starts.clone(),
+        earliest: times.start.unwrap_or(earliest),
+    }
 }
 
 /// What a plan is about.
@@ -113,6 +128,7 @@ fn missing_of(
         }
     }
     let asked = if table.dev { times.covered_from } else { times.start };
+    let asked = times.starts.get(snapshot.name()).copied().or(asked);
     let asked = restated.map_or(asked, |range| Some(range.start));
     let from = asked.unwrap_or(earliest).max(start);
     if from >= end {

@@ -65,19 +65,18 @@ pub(super) fn ttl(name: &EnvironmentName, settings: &Settings) -> Option<String>
     if name.is_prod() || pinned() { None } else { settings.environment_ttl.clone() }
 }
 
-/// What the project is compared with: the environment itself, or where a new one starts from.
-pub(super) fn baseline<'a>(input: &PlanInput<'a>) -> Result<Option<&'a Environment>, PlanError> {
+/// What the project is compared with: the environment itself, or where a new one starts from. A new
+/// environment that starts from one which isn't there starts empty.
+pub(super) fn baseline<'a>(input: &PlanInput<'a>) -> Option<&'a Environment> {
     if input.current.is_some() {
-        return Ok(input.current);
+        return input.current;
     }
     match &input.options.create_from {
-        Some(name) if !name.is_prod() => Err(PlanError::new(
-            "create-from-unsupported",
-            format!("--create-from {name}: only production can be started from yet"),
-            "leave --create-from out",
-        )),
-        _ if input.options.environment.is_prod() => Ok(None),
-        _ => Ok(input.prod),
+        _ if input.options.environment.is_prod() => None,
+        Some(name) if !name.is_prod() => {
+            input.environments.iter().copied().find(|environment| environment.name == *name)
+        }
+        _ => input.prod,
     }
 }
 
@@ -132,7 +131,11 @@ pub(super) fn refuse_empty_new(input: &PlanInput<'_>, differs: bool) -> Result<(
     if new && !differs && !asked {
         return Err(PlanError::new(
             "no-changes",
-            format!("nothing differs from production, so `{}` would be empty", input.options.environment),
+            format!(
+                "nothing differs from `{}`, so `{}` would be empty",
+                input.options.create_from.as_ref().unwrap_or(&EnvironmentName::prod()),
+                input.options.environment
+            ),
             "change a model first, or give --include-unmodified",
         ));
     }

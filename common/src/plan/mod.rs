@@ -4,6 +4,7 @@
 //! decides nothing anew, and is refused when that state has moved.
 
 mod backfill;
+mod blocker;
 mod categorize;
 mod change;
 mod deployability;
@@ -16,6 +17,7 @@ mod restate;
 mod retention;
 mod revert;
 mod select;
+mod stages;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -23,6 +25,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 pub use backfill::{BatchRule, TableRecord};
+pub use blocker::Blocker;
 pub use change::Change;
 pub use document::{Executed, PlanDocument, document};
 pub use environment::{Environment, EnvironmentModel, Tables, bindings, views};
@@ -32,6 +35,7 @@ pub use propose::{Known, Proposal, propose, select_all};
 pub use restate::{Clear, Refusal, clears};
 pub use retention::{Garbage, Needed, Retention, garbage, table_kind, tables_of};
 pub use select::{Candidate, Candidates, Selector, SelectorError};
+pub use stages::{PlanStage, stages};
 
 use crate::id::{EnvironmentName, Hasher, ModelName, PlanId, SnapshotId, Version};
 use crate::interval::{Interval, IntervalSet, Timestamp};
@@ -77,6 +81,9 @@ pub struct Plan {
     /// Record what is missing as complete without computing it.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub empty_backfill: bool,
+    /// Make tables and views only.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub skip_backfill: bool,
     /// Whether models are computed again because somebody asked for it: the environment's snapshots
     /// stay, and [`PlannedModel::restatement`] says which ranges.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
@@ -89,6 +96,9 @@ pub struct Plan {
     /// in another way since: their definitions come back as new snapshots.
     #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
     pub unrestorable: BTreeSet<SnapshotId>,
+    /// What speaks against applying: such a plan is there to be looked at.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub blockers: Vec<Blocker>,
     /// Models below the restated ones that aren't restated, and why.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub refused: BTreeMap<ModelName, Refusal>,
@@ -138,6 +148,9 @@ pub struct PlannedModel {
     /// What it misses.
     #[serde(default, skip_serializing_if = "IntervalSet::is_empty")]
     pub missing: IntervalSet,
+    /// What it misses, too, and the plan doesn't compute because nothing is to be computed.
+    #[serde(default, skip_serializing_if = "IntervalSet::is_empty")]
+    pub skipped: IntervalSet,
     /// How that is cut into batches.
     pub batches: BatchRule,
     /// Whether `missing` holds ranges that are complete but computed again (lookback).
@@ -233,7 +246,7 @@ pub fn plan(input: &PlanInput<'_>) -> Result<Planned, PlanError> {
     let restorable = revert::restorable(input, &order);
     let input = &PlanInput { proposed: restorable.as_ref().unwrap_or(input.proposed), ..*input };
     restate::refuse_unknown(input)?;
-    let base = environment::baseline(input)?;
+    let base = environment::baseline(input);
     let diff = change::diff(input.proposed, base, input.records);
     refuse_removed_but_read(input.proposed, &diff)?;
     let differs = diff.changes.values().any(|change| *change == Change::Removed)
@@ -243,7 +256,8 @@ pub fn plan(input: &PlanInput<'_>) -> Result<Planned, PlanError> {
     }
     let backfilled = backfill::backfilled(input, &diff);
     let times = options::resolve_times(input, &diff, backfilled.as_ref())?;
-    let records = &categorize::categorize(input, &order, &diff, times.effective_from);
+    let categorized = categorize::categorize(input, &order, &diff, times.effective_from);
+    let records = &categorized.records;
     let starts = backfill::starts(input, &order, &times);
     let tables = deployability::tables(input, &order, records, &starts, &times);
     let target = environment::target(input, records, &tables, &diff);
@@ -259,6 +273,7 @@ pub fn plan(input: &PlanInput<'_>) -> Result<Planned, PlanError> {
         restatements: &restatements,
     };
     let windows = backfill::windows(input, &scope, records, &tables);
+    let blockers = blocker::blockers(input, records, &tables, &windows, categorized.undecided);
     let mut models = Vec::with_capacity(diff.changes.len());
     for (name, change) in &diff.changes {
         let Some(record) = records.get(name) else {
@@ -286,8 +301,10 @@ pub fn plan(input: &PlanInput<'_>) -> Result<Planned, PlanError> {
         new_snapshots: new_records.iter().map(|record| record.id()).collect(),
         has_changes: differs || input.current.is_none(),
         empty_backfill: input.options.empty_backfill,
+        skip_backfill: input.options.skip_backfill,
         restates: !input.options.restate_models.is_empty(),
         clears: restate::clears_of(input, records, &restatements),
+        blockers,
         refused: restatements.refused,
         unrestorable: revert::unrestorable(input, records),
         layout: layout(input, records.values()),
@@ -364,6 +381,7 @@ fn removed(name: &ModelName, base: Option<&Environment>) -> PlannedModel {
         version: None,
         table: None,
         missing: IntervalSet::new(),
+        skipped: IntervalSet::new(),
         redo: false,
         batches: BatchRule::default(),
         restatement: None,
@@ -408,6 +426,7 @@ fn planned(
         concurrency: backfill::concurrency(snapshot),
         table,
         missing,
+        skipped: windows.skipped.get(name).cloned().unwrap_or_default(),
         redo,
         restatement: None,
         before: if directly { diff.before.get(name).copied() } else { None },

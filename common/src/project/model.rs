@@ -448,6 +448,11 @@ impl ModelKind {
         matches!(self, Self::Embedded | Self::External)
     }
 
+    /// When the model is computed again by itself, where it is.
+    pub fn auto_restatement_cron(&self) -> Option<&str> {
+        self.incremental().and_then(|common| common.auto_restatement_cron.as_deref())
+    }
+
     /// Whether a restatement must always redo the whole history.
     pub fn full_history_restatement_only(&self) -> bool {
         matches!(

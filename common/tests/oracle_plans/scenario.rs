@@ -15,7 +15,9 @@ use coord_common::task::TableId;
 use serde_json::Value;
 
 /// Options that planning knows, and those that don't touch what is compared.
-const KNOWN: [&str; 17] = [
+const KNOWN: [&str; 19] = [
+    "create_from",
+    "min_intervals",
     "select_models",
     "effective_from",
     "enable_preview",
@@ -115,13 +117,28 @@ impl Scenario {
             return Err("policy of schema changes".to_owned());
         }
         let class = error["class"].as_str().unwrap_or_default().to_owned();
-        if matches!(class.as_str(), "DESTRUCTIVE_CHANGE" | "ADDITIVE_CHANGE" | "UNCATEGORIZED") {
+        if matches!(class.as_str(), "DESTRUCTIVE_CHANGE" | "ADDITIVE_CHANGE") {
             return Err(class);
         }
         if self.files.values().any(|text| text.contains("auto_restatement_cron")) {
             return Err("auto_restatement_cron".to_owned());
         }
         let planned = self.plan(&options, now, run);
+        let blocked = |planned: &(Planned, Settings), code: &str| {
+            planned.0.plan.blockers.iter().any(|blocker| blocker.code == code)
+        };
+        let planned = match planned {
+            Ok(planned) if blocked(&planned, "uncategorized") => Err("uncategorized".to_owned()),
+            other => other,
+        };
+        if let Ok(planned) = &planned
+            && action["apply"] != false
+        {
+            let gaps = class == "NO_GAPS_VIOLATION";
+            self.check("gaps", &class, blocked(planned, "gaps") == gaps, || {
+                (gaps.to_string(), format!("{:?}", planned.0.plan.blockers))
+            });
+        }
         let says = |planned: &Result<(Planned, Settings), String>| match planned {
             Ok(_) => "succeeds".to_owned(),
             Err(why) => format!("fails: {why}"),
@@ -226,7 +243,9 @@ impl Scenario {
     fn compare_plan(&mut self, planned: &Planned, expected: &Value, options: &PlanOptions) {
         let plan = &planned.plan;
         self.equal("has_changes", "", &expected["has_changes"], &plan.has_changes.into());
-        if !options.skip_backfill && !options.empty_backfill {
+        if options.skip_backfill || options.empty_backfill {
+            self.equal("backfill", "", &expected["requires_backfill"], &false.into());
+        } else {
             self.equal("backfill", "", &expected["requires_backfill"], &plan.requires_backfill().into());
         }
         let ours: BTreeMap<String, &plan::PlannedModel> =
@@ -264,20 +283,18 @@ impl Scenario {
         } else {
             self.check("category", name, true, || (String::new(), String::new()));
         }
-        if options.skip_backfill {
-            // Ours lists what applying would compute, which is nothing.
-            return;
-        }
         let restated = ranges(&Value::Array(theirs.get("restatement").cloned().into_iter().collect()));
         let ours = model.restatement.map_or(Vec::new(), |range| vec![range]);
         self.check("restatement", name, restated == ours, || (show(&restated), show(&ours)));
         let missing: IntervalSet = ranges(&theirs["missing_intervals"]).into_iter().collect();
-        let same = missing == model.missing;
-        self.check("missing", name, same, || (show(missing.ranges()), show(model.missing.ranges())));
+        let ours = model.missing.union(&model.skipped);
+        let same = missing == ours;
+        self.check("missing", name, same, || (show(missing.ranges()), show(ours.ranges())));
         let expected = ranges(&theirs["batches"]);
         let actual: Vec<Interval> = batches(&model.missing, model.batches.unit, model.batches.size).collect();
         // Nothing is executed with an empty backfill, or when it is skipped.
-        if !expected.is_empty() || missing.is_empty() {
+        let idle = options.skip_backfill || options.empty_backfill;
+        if !idle || !expected.is_empty() {
             self.check("batches", name, expected == actual, || (show(&expected), show(&actual)));
         }
     }
@@ -401,6 +418,10 @@ fn options(action: &Value, clock: &Value) -> Result<PlanOptions, String> {
     options.ignore_cron = flag("ignore_cron");
     options.run = flag("run");
     options.forward_only = flag("forward_only");
+    options.no_gaps = flag("no_gaps");
+    options.min_intervals = asked["min_intervals"].as_u64().and_then(|n| n.try_into().ok());
+    options.create_from =
+        asked["create_from"].as_str().map(|name| name.parse().expect("an environment name"));
     let list = |name: &str| -> Vec<String> {
         let items = asked[name].as_array().into_iter().flatten();
         items.filter_map(|item| item.as_str().map(str::to_owned)).collect()

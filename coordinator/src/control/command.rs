@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use coord_common::id::{PlanId, SnapshotId, Token, WorkerId};
 use coord_common::interval::Interval;
-use coord_common::plan::Planned;
+use coord_common::plan::{Blocker, Planned};
 use coord_common::snapshot::SnapshotRecord;
 use coord_common::task::{Lease, LeaseState, Report, TableId, Verdict};
 use tokio::sync::{mpsc, oneshot, watch};
@@ -50,6 +50,9 @@ pub(crate) enum ApplyError {
     /// The plan was given up.
     #[error("plan `{0}` was abandoned")]
     Abandoned(PlanId),
+    /// Something speaks against it.
+    #[error("{}", .0.message)]
+    Blocked(Blocker),
     /// A model's kind isn't run yet.
     #[error("`{model}` is of kind {kind}, which is planned but not run yet")]
     Unsupported {

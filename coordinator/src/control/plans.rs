@@ -168,6 +168,9 @@ impl Control {
             return Ok(Err(ApplyError::Busy { other: *other, environment }));
         }
         let body: PlanBody = read_blob(&*self.store, record.body).await?;
+        if let Some(blocker) = body.plan.blockers.first() {
+            return Ok(Err(ApplyError::Blocked(blocker.clone())));
+        }
         if let Some(model) = body.plan.models.iter().find(|model| !apply::is_run(model)) {
             return Ok(Err(ApplyError::Unsupported {
                 model: model.name.to_string(),

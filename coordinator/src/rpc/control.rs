@@ -49,11 +49,13 @@ fn apply_refusal(error: &ApplyError) -> Status {
     let (code, hint) = match error {
         ApplyError::Unknown(_) => ("unknown-plan", "`coordctl plans` lists the plans that are kept"),
         ApplyError::Stale(_) => ("stale-plan", "plan again, review, and apply the new plan"),
-        ApplyError::Busy { .. } => {
-            ("environment-busy", "wait for it to end (`coordctl watch`), or cancel it")
-        }
+        ApplyError::Busy { .. } => (
+            "environment-busy",
+            "finish it (`coordctl apply` with its id), or give it up (`coordctl cancel`)",
+        ),
         ApplyError::Abandoned(_) => ("plan-abandoned", "plan again, and apply the new plan"),
         ApplyError::Switching { .. } => ("environment-busy", "try again in a moment"),
+        ApplyError::Blocked(blocker) => (blocker.code.as_str(), blocker.hint.as_str()),
         ApplyError::Unsupported { .. } => {
             ("unsupported-kind", "leave the model out with `enabled false`, or write it as another kind")
         }

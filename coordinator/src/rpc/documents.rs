@@ -7,7 +7,7 @@ use coord_common::id::{EnvironmentName, ModelName, PlanId};
 use coord_common::interval::{Interval, Timestamp};
 use coord_common::plan::{self, Environment, EnvironmentModel, Plan, PlanOptions};
 use coord_common::project::model::ModelSource;
-use coord_common::snapshot::{SnapshotRecord, reads};
+use coord_common::snapshot::{SnapshotRecord, load_text, reads};
 use coord_common::task::TableId;
 use coord_proto::wire;
 use serde::Serialize;
@@ -31,11 +31,15 @@ struct PlannedDocument<'a> {
 pub(super) fn planned(answer: &Answer) -> serde_json::Result<Vec<u8>> {
     let plan = &answer.planned.plan;
     let new: BTreeMap<_, _> = answer.planned.new_records.iter().map(|record| (record.id(), record)).collect();
+    let text = |record: &SnapshotRecord| {
+        let rendered = answer.diff_rendered.then(|| load_text(&record.snapshot).ok().flatten()).flatten();
+        rendered.unwrap_or_else(|| definition(record))
+    };
     let mut definitions = BTreeMap::new();
     for model in &plan.models {
         let Some(before) = model.before.and_then(|id| answer.known.get(&id)) else { continue };
         let after = model.snapshot.and_then(|id| new.get(&id).copied().or_else(|| answer.known.get(&id)));
-        definitions.insert(&model.name, [Some(definition(before)), after.map(|record| definition(record))]);
+        definitions.insert(&model.name, [Some(text(before)), after.map(|record| text(record))]);
     }
     serde_json::to_vec(&PlannedDocument { plan, findings: &answer.findings, definitions })
 }

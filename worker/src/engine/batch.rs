@@ -407,10 +407,19 @@ impl Transaction<'_> {
             self.begin(&mut go);
             self.alone(&mut go, &batch.pre).await?;
         }
-        let schema_missing = match (&target, &batch.write) {
+        let mut schema_missing = match (&target, &batch.write) {
             (Some(_), _) | (None, Write::AuditOnly) => false,
             (None, _) => self.schema_missing().await?,
         };
+        let mut target = target;
+        if target.is_none() && self.reads_itself() {
+            // The query can't even be described without its table.
+            self.begin(&mut go);
+            let make = statements::declared_table(engine.pool.profile(), batch, schema_missing);
+            self.alone(&mut go, &make).await?;
+            target = batch.columns.clone();
+            schema_missing = false;
+        }
         let known = Known { target, schema_missing, query: self.query_columns().await? };
         let mut script = statements::script(engine.pool.profile(), batch, &known)?;
         self.begin(&mut go);
@@ -467,6 +476,12 @@ impl Transaction<'_> {
             Ok(AuditResult { name: audit.name.clone(), blocking: audit.blocking, bad_rows })
         });
         Ok(Worked::Now(rows, audits.collect::<Result<_, EngineError>>()?))
+    }
+
+    /// Whether the query reads the table that it is to fill, and the table could be made beforehand.
+    fn reads_itself(&self) -> bool {
+        let own = self.engine.pool.profile().relation(&self.batch.target);
+        self.batch.columns.is_some() && self.batch.write.described().is_some_and(|query| query.contains(&own))
     }
 
     /// Asked for, since making a schema that exists can need rights that nobody has.

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use coord_common::id::ModelName;
 use coord_common::interval::{Timestamp, format_time, inclusive_end};
 use coord_common::project::audits_builtin::builtin_audit;
-use coord_common::project::model::{Call, Code, Model, ModelKind, ScdType2, TimeRange};
+use coord_common::project::model::{Call, Code, ColumnDef, Model, ModelKind, ScdType2, TimeRange};
 use coord_common::project::render::{RenderContext, Stage, TimeVars, render, render_audit, render_statement};
 use coord_common::project::seed;
 use coord_common::snapshot::{Snapshot, model_name};
@@ -57,16 +57,20 @@ pub(super) fn batch(
             table: work.task.table.to_string(),
             supersedes: work.supersedes.iter().map(ToString::to_string).collect(),
         },
-        columns: declared(model),
+        columns: declared(snapshot),
         replayed_is_done: lease.attempt > 1,
         first: matches!(work.mode, Mode::First | Mode::Anew),
     })
 }
 
-fn declared(model: &Model) -> Option<Vec<coord_common::project::model::ColumnDef>> {
-    let columns =
-        model.columns.clone().filter(|columns| columns.iter().all(|column| !column.data_type.is_empty()))?;
-    Some(model.kind.table_columns(columns))
+/// The columns that the model declares; of a model that reads itself those that its query tells, since
+/// its table must be there before the warehouse can tell them.
+fn declared(snapshot: &Snapshot) -> Option<Vec<ColumnDef>> {
+    let model = &snapshot.model;
+    let told = snapshot.columns.clone().filter(|_| snapshot.depends_on_self());
+    let columns = model.columns.clone().or(told)?;
+    let typed = columns.iter().all(|column| !column.data_type.is_empty());
+    typed.then(|| model.kind.table_columns(columns))
 }
 
 /// Statements to run after a view was switched.
