@@ -66,7 +66,7 @@ impl Control {
         else {
             return Ok(Err(unknown(name)));
         };
-        if let Some(busy) = self.busy(name) {
+        if let Some(busy) = self.busy(name, self.is_being_moved(name)) {
             return Ok(Err(busy));
         }
         let Some((seq, target)) = self.target_of_rollback(name, to) else {
@@ -188,10 +188,10 @@ impl Control {
     }
 
     /// Why an environment can't be moved now, if it can't.
-    fn busy(&self, name: &EnvironmentName) -> Option<Refusal> {
+    fn busy(&self, name: &EnvironmentName, moved: bool) -> Option<Refusal> {
         let what =
             self.book.switches.get(name).map(|switch| format!("`{name}` is being {}", switch.what.name()));
-        let plan = || self.is_being_moved(name).then(|| format!("a plan is being applied to `{name}`"));
+        let plan = || moved.then(|| format!("a plan is being applied to `{name}`, or left half done"));
         let message = what.or_else(plan)?;
         let hint = "wait for it to end (`coordctl status`), or cancel it (`coordctl cancel`)";
         Some(Refusal::new("environment-busy", message, hint))
@@ -224,15 +224,24 @@ impl Control {
                 format!("plan `{id}` is finished, and `{}` has moved on since", record.environment),
                 "there is nothing to give up",
             ))),
-            PlanState::Applying | PlanState::Cancelling | PlanState::Promoting => Ok(Err(Refusal::new(
-                "plan-running",
-                format!("plan `{id}` is {}", record.state.name()),
-                "stop it first: `coordctl cancel`",
-            ))),
+            PlanState::Applying | PlanState::Cancelling | PlanState::Promoting | PlanState::Publishing => {
+                Ok(Err(Refusal::new(
+                    "plan-running",
+                    format!("plan `{id}` is {}", record.state.name()),
+                    "stop it first: `coordctl cancel`",
+                )))
+            }
         }
     }
 
     async fn give_plan_up(&mut self, id: PlanId, record: PlanRecord, by: &str) -> Result<(), ControlError> {
+        if record.restatement.is_some() {
+            // What it computed aside is dropped before it counts as given up.
+            if record.state == PlanState::Failed {
+                self.abandon(id, record).await?;
+            }
+            return Ok(());
+        }
         let now = (self.clock)();
         let body: PlanBody = read_blob(&*self.store, record.body).await?;
         let mut record = PlanRecord { state: PlanState::Abandoned, materialised: false, ..record };
@@ -266,7 +275,9 @@ impl Control {
         if open.is_empty() && !self.book.pointers.contains_key(name) {
             return Ok(Err(unknown(name)));
         }
-        if let Some(busy) = self.busy(name) {
+        let mut plans = self.book.plans.values();
+        let applying = plans.any(|(plan, _)| plan.environment == *name && plan.state.is_under_way());
+        if let Some(busy) = self.busy(name, applying) {
             return Ok(Err(busy));
         }
         let mut tended = Tended::default();

@@ -186,7 +186,10 @@ impl Control {
 
     /// Whether a plan is being applied to an environment.
     pub(super) fn is_being_moved(&self, name: &EnvironmentName) -> bool {
-        self.book.plans.values().any(|(plan, _)| plan.environment == *name && plan.state.is_under_way())
+        let moves = |plan: &super::book::PlanRecord| {
+            plan.state.is_under_way() || plan.is_unfinished_restatement() || plan.has_asides()
+        };
+        self.book.plans.values().any(|(plan, _)| plan.environment == *name && moves(plan))
     }
 
     /// How far workers are with what was decided.
