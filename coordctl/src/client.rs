@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use coord_common::id::EnvironmentName;
+use coord_common::id::{EnvironmentName, PlanId};
 use coord_common::plan::{Plan, PlanOptions};
 use coord_common::project::SourceFile;
 use coord_proto::wire;
@@ -32,9 +32,13 @@ pub(crate) struct PlanAnswer {
     pub(crate) plan: Plan,
     pub(crate) findings: Vec<coord_common::diagnostic::Diagnostic>,
     pub(crate) definitions: BTreeMap<String, [Option<String>; 2]>,
+    /// Restatements of the environment that were begun and aren't at their end.
+    #[serde(default)]
+    pub(crate) unfinished: Vec<PlanId>,
 }
 
 /// What is sent for a plan.
+#[derive(Clone)]
 pub(crate) struct PlanUpload {
     pub(crate) options: PlanOptions,
     pub(crate) files: Vec<SourceFile>,
@@ -46,6 +50,8 @@ pub(crate) struct PlanUpload {
 /// What is asked of environments.
 pub(crate) enum Tend {
     Invalidate { environment: EnvironmentName, sync: bool },
+    Rollback { environment: EnvironmentName, to: String, dry_run: bool },
+    Abandon { what: String },
     Janitor { ignore_ttl: bool },
 }
 
@@ -124,6 +130,10 @@ impl Client {
             Tend::Invalidate { environment, sync } => {
                 Action::Invalidate(wire::Invalidate { environment: environment.to_string(), sync })
             }
+            Tend::Rollback { environment, to, dry_run } => {
+                Action::Rollback(wire::Rollback { environment: environment.to_string(), to, dry_run })
+            }
+            Tend::Abandon { what } => Action::Abandon(wire::Abandon { what }),
             Tend::Janitor { ignore_ttl } => Action::Janitor(wire::Janitor { ignore_ttl }),
         };
         let request = wire::TendRequest { by, action: Some(action) };

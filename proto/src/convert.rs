@@ -11,6 +11,8 @@ use coord_common::task::{
 
 use crate::wire;
 
+mod restate;
+
 /// A message that doesn't hold what it must.
 #[derive(Debug, thiserror::Error)]
 #[error("malformed message: `{field}` {why}")]
@@ -84,6 +86,7 @@ impl From<&TableTask> for wire::TableTask {
             gateway: task.gateway.clone(),
             bindings: bindings.collect(),
             execution_time: task.execution_time.0,
+            aside: task.aside.as_ref().map(Into::into),
         }
     }
 }
@@ -107,6 +110,7 @@ impl TryFrom<wire::TableTask> for TableTask {
             gateway: task.gateway,
             bindings: task.bindings.into_iter().map(binding).collect::<Result<_, Malformed>>()?,
             execution_time: Timestamp(task.execution_time),
+            aside: task.aside.map(TryInto::try_into).transpose()?,
         })
     }
 }
@@ -254,6 +258,7 @@ impl From<&Lease> for wire::Lease {
             work: Some(match &lease.work {
                 Work::Evaluate(evaluate) => wire::lease::Work::Evaluate(evaluate.into()),
                 Work::Promote(promote) => wire::lease::Work::Promote(promote.into()),
+                Work::Publish(publish) => wire::lease::Work::Publish(publish.into()),
                 Work::Drop(drop) => wire::lease::Work::Drop(drop.into()),
             }),
         }
@@ -271,6 +276,7 @@ impl TryFrom<wire::Lease> for Lease {
             work: match lease.work.ok_or_else(|| missing("lease.work"))? {
                 wire::lease::Work::Evaluate(evaluate) => Work::Evaluate(evaluate.try_into()?),
                 wire::lease::Work::Promote(promote) => Work::Promote(promote.try_into()?),
+                wire::lease::Work::Publish(publish) => Work::Publish(publish.try_into()?),
                 wire::lease::Work::Drop(drop) => Work::Drop(drop.try_into()?),
             },
         })

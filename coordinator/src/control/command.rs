@@ -47,6 +47,9 @@ pub(crate) enum ApplyError {
         /// How.
         what: &'static str,
     },
+    /// The plan was given up.
+    #[error("plan `{0}` was abandoned")]
+    Abandoned(PlanId),
     /// Something speaks against it.
     #[error("{}", .0.message)]
     Blocked(Blocker),
@@ -58,6 +61,9 @@ pub(crate) enum ApplyError {
         /// Its kind.
         kind: String,
     },
+    /// The restatement was cancelled, and what it had computed is dropped.
+    #[error("restatement `{0}` was cancelled, and what it had computed is dropped")]
+    GivenUp(PlanId),
     /// The plan can't be stopped in its state.
     #[error("plan `{plan}` is {state}")]
     NotRunning {

@@ -13,6 +13,8 @@ mod lead;
 mod plans;
 mod recover;
 mod report;
+mod restate;
+mod rollback;
 mod switch;
 mod tend;
 mod turn;
@@ -21,6 +23,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use coord_common::id::PlanId;
 use coord_common::interval::Timestamp;
 use coord_common::plan::Retention;
 use tokio::sync::{mpsc, watch};
@@ -106,6 +109,10 @@ pub(crate) struct Control {
     scheduler: Scheduler,
     workers: Workers,
     logs: Logs,
+    /// Restatements that have ended: their tables are anybody's again.
+    ended: Vec<PlanId>,
+    /// How many publications of a plan aren't done yet.
+    publishing: BTreeMap<PlanId, usize>,
     /// What went wrong with switches and drops, by what they were about, since this term began.
     troubles: BTreeMap<String, String>,
     changed: watch::Sender<u64>,
@@ -179,6 +186,8 @@ impl Control {
             scheduler,
             workers: Workers::default(),
             logs: Logs::default(),
+            ended: Vec::new(),
+            publishing: BTreeMap::new(),
             troubles: BTreeMap::new(),
             changed,
         };
@@ -242,6 +251,7 @@ impl Control {
     async fn settle(&mut self, mut out: Output, answers: Vec<Answer>) -> Result<(), ControlError> {
         let mut answers = answers;
         loop {
+            self.let_go(&mut out);
             self.record(&out.records).await?;
             self.note(&out.records);
             for answer in answers.drain(..) {
@@ -250,7 +260,7 @@ impl Control {
             let notices = std::mem::take(&mut out.notices);
             self.workers.tell(&mut out);
             self.stop_asking();
-            if notices.is_empty() {
+            if notices.is_empty() && self.ended.is_empty() {
                 break;
             }
             out = Output::default();
@@ -306,6 +316,12 @@ impl Control {
                     self.book.lost.retain(|batch| {
                         batch.table != committed.table || !committed.superseded.contains(&batch.interval)
                     });
+                }
+                Record::Filled { table, done } => {
+                    self.book.tables.entry(table.clone()).or_default().done = done.clone();
+                }
+                Record::Published { superseded, .. } => {
+                    self.book.lost.retain(|batch| !superseded.contains(batch));
                 }
                 Record::Lost { batch, .. } => self.book.lost.push(batch.clone()),
                 Record::Granted { .. }

@@ -10,7 +10,8 @@ use coord_common::task::{Promote, TableId};
 use tracing::{info, warn};
 
 use super::book::{
-    FailureRecord, HistoryEntry, PlanBody, PlanRecord, PlanState, Pointer, StoredSnapshot, Todo, read_blob,
+    FailureRecord, HistoryEntry, PlanBody, PlanRecord, PlanState, Pointer, Restatement, StoredSnapshot, Todo,
+    read_blob,
 };
 use super::command::{ApplyError, Command};
 use super::history::{Kept, Promotion};
@@ -58,7 +59,11 @@ impl Control {
             Command::Tended { waits, reply } => drop(reply.send(self.left(&waits))),
             Command::Progress { plan, since, reply } => drop(reply.send(self.view(plan, since))),
             Command::Why { plan, table, at, reply } => {
-                drop(reply.send(self.scheduler.why_waiting(plan, &table, at.start)));
+                let mut reasons = self.scheduler.why_waiting(plan, &table, at.start);
+                if reasons.is_empty() {
+                    reasons = self.scheduler.why_waiting(plan, &table.beside(plan), at.start);
+                }
+                drop(reply.send(reasons));
             }
             Command::Workers { reply } => drop(reply.send(self.workers.view())),
             Command::Tick
@@ -79,6 +84,9 @@ impl Control {
             return self.plan_again(id, record, &planned.plan).await;
         }
         let environment = planned.plan.environment.clone();
+        let plan = &planned.plan;
+        let restatement =
+            plan.restates.then(|| Restatement { in_place: plan.in_place, ..Restatement::default() });
         let body = PlanBody { plan: planned.plan, records: planned.new_records };
         let bytes = serde_json::to_vec(&body).map_err(|error| StoreError::Invalid(error.to_string()))?;
         let hash = blob::put_blob(&*self.store, &bytes).await?;
@@ -90,26 +98,40 @@ impl Control {
             materialised: false,
             history: Vec::new(),
             failures: Vec::new(),
+            restatement,
         };
         self.put_plan(id, record, Txn::new()).await?;
         Ok(PlanState::Planned)
     }
 
-    /// A finished plan whose environment has gone since can be carried out once more.
+    /// A finished plan whose environment has gone since can be carried out once more; so can a
+    /// restatement, which leaves the environment as it was, and what was abandoned.
     async fn plan_again(
         &mut self,
         id: PlanId,
         record: PlanRecord,
         plan: &Plan,
     ) -> Result<PlanState, ControlError> {
-        let again = record.state == PlanState::Finished
-            && plan.purpose == Purpose::Change
-            && apply::check_base(plan, &self.book, (self.clock)()).is_ok();
+        let again = match &record.restatement {
+            _ if record.state == PlanState::Abandoned => true,
+            Some(known) => known.is_over(record.state),
+            None => {
+                record.state == PlanState::Finished
+                    && plan.purpose == Purpose::Change
+                    && apply::check_base(plan, &self.book, (self.clock)()).is_ok()
+            }
+        };
         if !again {
             return Ok(record.state);
         }
-        let mut record =
-            PlanRecord { state: PlanState::Planned, materialised: false, failures: Vec::new(), ..record };
+        let restatement = record.restatement.clone().map(Restatement::again);
+        let mut record = PlanRecord {
+            state: PlanState::Planned,
+            materialised: false,
+            failures: Vec::new(),
+            restatement,
+            ..record
+        };
         record.history.push(HistoryEntry { at: (self.clock)(), what: "planned again".to_owned(), by: None });
         self.put_plan(id, record, Txn::new()).await?;
         Ok(PlanState::Planned)
@@ -144,7 +166,13 @@ impl Control {
         };
         match record.state {
             PlanState::Finished => return Ok(Ok("finished")),
-            PlanState::Applying | PlanState::Promoting | PlanState::Cancelling => return Ok(Ok("running")),
+            PlanState::Applying | PlanState::Promoting | PlanState::Publishing | PlanState::Cancelling => {
+                return Ok(Ok("running"));
+            }
+            PlanState::Cancelled if record.restatement.as_ref().is_some_and(|known| !known.in_place) => {
+                return Ok(Err(ApplyError::GivenUp(id)));
+            }
+            PlanState::Abandoned => return Ok(Err(ApplyError::Abandoned(id))),
             PlanState::Planned | PlanState::Failed | PlanState::Cancelled => {}
         }
         let busy = self.book.plans.iter().find(|(other, (plan, _))| {
@@ -174,12 +202,21 @@ impl Control {
         if self.is_flipped(id, &record.environment) {
             return self.promote_again(id, record, by).await.map(Ok);
         }
-        if let Err(stale) = apply::check_base(&body.plan, &self.book, (self.clock)()) {
+        let mut record = record;
+        if body.plan.restates {
+            match self.restatement(&body.plan, &record) {
+                Ok(restatement) => record.restatement = Some(restatement),
+                Err(stale) => {
+                    let why = stale.to_string();
+                    self.conflict(id, &body.plan, &why).await?;
+                    return Ok(Err(ApplyError::Stale(why)));
+                }
+            }
+        } else if let Err(stale) = apply::check_base(&body.plan, &self.book, (self.clock)()) {
             return Ok(Err(ApplyError::Stale(stale.to_string())));
         }
         let resumed = record.state != PlanState::Planned;
         let left = if record.materialised { Some(self.todos_on_record(id).await?) } else { None };
-        let mut record = record;
         record.state = PlanState::Applying;
         record.failures.clear();
         let what = if resumed { "resumed" } else { "started" };
@@ -273,6 +310,7 @@ impl Control {
         let limits = body.plan.layout.concurrent_tasks.clone();
         let now = self.now();
         self.scheduler.on(now, Event::Limits(limits), &mut out);
+        self.hold(&body.plan, &mut out);
         self.scheduler.on(now, Event::Admit(work), &mut out);
         Box::pin(self.settle(out, Vec::new())).await
     }
@@ -336,11 +374,16 @@ impl Control {
         match record.state {
             PlanState::Applying => {}
             PlanState::Cancelling => return Ok(Ok("cancelling")),
+            PlanState::Failed if record.restatement.is_some() => {
+                return self.abandon(id, record).await.map(Ok);
+            }
             state @ (PlanState::Planned
             | PlanState::Promoting
+            | PlanState::Publishing
             | PlanState::Finished
             | PlanState::Failed
-            | PlanState::Cancelled) => {
+            | PlanState::Cancelled
+            | PlanState::Abandoned) => {
                 return Ok(Err(ApplyError::NotRunning { plan: id, state: state.name() }));
             }
         }
@@ -370,11 +413,18 @@ impl Control {
                 self.drop_failed(&drop, &failure);
                 Ok(())
             }
-            Notice::PlanCancelled { plan } => self.finish(plan, PlanState::Cancelled, "cancelled").await,
+            Notice::PlanCancelled { plan } => {
+                self.finish(plan, PlanState::Cancelled, "cancelled").await?;
+                self.discard(plan, out).await
+            }
+            Notice::Published { plan, publish } => self.published(plan, &publish).await,
+            Notice::PublishFailed { plan, publish, failure } => {
+                self.publish_failed(plan, &publish, failure).await
+            }
             Notice::Promoted { plan, promote } => self.promoted(plan, &promote).await,
             Notice::PromoteFailed { plan, promote, failure } => {
                 warn!(plan = %plan, environment = %promote.environment, %failure, "views could not be switched");
-                self.logs.promote_failed(plan, failure);
+                self.logs.failed(plan, format!("views of {}", promote.environment), failure);
                 self.finish(plan, PlanState::Failed, "views could not be switched").await
             }
         }
@@ -386,6 +436,9 @@ impl Control {
         let body: PlanBody = read_blob(&*self.store, record.body).await?;
         if body.plan.skips_computing() {
             self.record_without_computing(&body.plan).await?;
+        }
+        if body.plan.restates {
+            return self.complete_restatement(id, record, &body.plan, out).await;
         }
         if body.plan.purpose == Purpose::Run {
             self.note_restated(&body.plan).await?;
@@ -542,12 +595,31 @@ impl Control {
     }
 
     /// Ends a plan: others may move its environment again.
-    async fn finish(&mut self, id: PlanId, state: PlanState, what: &str) -> Result<(), ControlError> {
+    pub(super) async fn finish(
+        &mut self,
+        id: PlanId,
+        state: PlanState,
+        what: &str,
+    ) -> Result<(), ControlError> {
+        self.finish_with(id, state, what, Txn::new()).await
+    }
+
+    /// Ends a plan together with other changes.
+    pub(super) async fn finish_with(
+        &mut self,
+        id: PlanId,
+        state: PlanState,
+        what: &str,
+        txn: Txn,
+    ) -> Result<(), ControlError> {
         let Some((record, _)) = self.book.plans.get(&id).cloned() else { return Ok(()) };
         let mut record = record;
         record.state = state;
         record.history.push(HistoryEntry { at: (self.clock)(), what: what.to_owned(), by: None });
-        let mut txn = Txn::new().delete(keys::applying(&record.environment));
+        let mut txn = txn.delete(keys::applying(&record.environment));
+        if record.restatement.is_some() {
+            self.ended.push(id);
+        }
         if state == PlanState::Finished {
             txn = txn.delete_prefix(keys::todos_of(id)).delete_prefix(keys::setbacks_of(id));
         }

@@ -53,11 +53,13 @@ fn apply_refusal(error: &ApplyError) -> Status {
             "environment-busy",
             "finish it (`coordctl apply` with its id), or give it up (`coordctl cancel`)",
         ),
+        ApplyError::Abandoned(_) => ("plan-abandoned", "plan again, and apply the new plan"),
         ApplyError::Switching { .. } => ("environment-busy", "try again in a moment"),
         ApplyError::Blocked(blocker) => (blocker.code.as_str(), blocker.hint.as_str()),
         ApplyError::Unsupported { .. } => {
             ("unsupported-kind", "leave the model out with `enabled false`, or write it as another kind")
         }
+        ApplyError::GivenUp(_) => ("given-up", "plan the restatement again"),
         ApplyError::NotRunning { .. } => ("not-running", "`coordctl status` shows what runs"),
     };
     refusal(Refusal::new(code, error.to_string(), hint))
@@ -83,11 +85,13 @@ impl Control for ControlService {
         let book = self.handle.ask(|reply| Command::Book { reply }).await?;
         // Cut to the minute, as SQLMesh does: planning again at once gives the same plan.
         let now = Timestamp((self.handle.clock)().0.div_euclid(60_000) * 60_000);
+        let unfinished = book.unfinished_restatements(&request.options.environment);
         let planned = tokio::task::spawn_blocking(move || planning::plan(&request, &book, now))
             .await
             .map_err(|error| Status::internal(format!("planning ended early: {error}")))?;
         let planned = planned.map_err(refusal)?;
-        let document = documents::planned(&planned).map_err(|error| Status::internal(error.to_string()))?;
+        let document =
+            documents::planned(&planned, &unfinished).map_err(|error| Status::internal(error.to_string()))?;
         if !planned.planned.plan.is_empty() {
             let planned = Box::new(planned.planned);
             self.handle.ask(|reply| Command::StorePlan { planned, reply }).await?;
@@ -171,6 +175,7 @@ impl Control for ControlService {
         let now = (self.handle.clock)();
         let document = match what.as_str() {
             "environments" => documents::environments(&book, now),
+            "promotions" => documents::promotions(&book, &environment),
             "plans" => documents::plans(&book),
             "workers" => {
                 let workers = self.handle.ask(|reply| Command::Workers { reply }).await?;
@@ -195,7 +200,7 @@ impl Control for ControlService {
     }
 }
 
-fn unknown_plan(text: &str) -> Status {
+pub(super) fn unknown_plan(text: &str) -> Status {
     refusal(Refusal::new(
         "unknown-plan",
         format!("there is no plan `{text}`"),

@@ -13,7 +13,7 @@ pub(super) struct GatewayNo(usize);
 /// Something that could be leased; the least goes first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Ready {
-    /// A promotion, by its number.
+    /// A promotion or publication, by its number.
     Promote(u64),
     /// A node's next batch: by plan; those that make their table first, since nothing else of it
     /// can run before; then by the longest chain of descendants, then by age.

@@ -419,6 +419,7 @@ mod tests {
             columns: None,
             replayed_is_done: true,
             first: false,
+            aside: None,
         };
         let known = Known { target: target.map(columns), schema_missing: false, query: columns(&["i"]) };
         let script = script(profile, &batch, &known).unwrap();

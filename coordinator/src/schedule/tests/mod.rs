@@ -43,7 +43,12 @@ fn plan_id(number: u128) -> PlanId {
 }
 
 fn table_id(number: usize) -> TableId {
-    TableId { model: format!("db.m{number}").parse().unwrap(), version: Version(Hash128(1)), dev: false }
+    TableId {
+        model: format!("db.m{number}").parse().unwrap(),
+        version: Version(Hash128(1)),
+        dev: false,
+        aside: None,
+    }
 }
 
 fn worker(name: &str) -> WorkerId {
@@ -75,6 +80,7 @@ fn node(number: usize, todo: &[(i64, i64)], parents: &[(usize, ReadRange)]) -> N
             gateway: "main".to_owned(),
             bindings: std::collections::BTreeMap::new(),
             execution_time: Timestamp(0),
+            aside: None,
         }),
         todo: set(todo),
         assumed: IntervalSet::new(),
@@ -115,7 +121,7 @@ fn failure(class: FailureClass) -> Outcome {
 fn evaluate(lease: &Lease) -> &Evaluate {
     match &lease.work {
         Work::Evaluate(evaluate) => evaluate,
-        Work::Promote(_) | Work::Drop(_) => panic!("a promotion where a batch was expected"),
+        Work::Promote(_) | Work::Publish(_) | Work::Drop(_) => panic!("a chore where a batch was expected"),
     }
 }
 
@@ -181,6 +187,7 @@ fn shown(lease: &Lease) -> String {
             format!("{} {}-{}", evaluate.batch.table.model.table(), start.0, end.0)
         }
         Work::Promote(promote) => format!("promote {} {}", promote.environment, promote.seq),
+        Work::Publish(publish) => format!("publish {}", publish.tables.len()),
         Work::Drop(drop) => format!("drop {}", drop.relation),
     }
 }

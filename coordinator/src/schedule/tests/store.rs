@@ -136,6 +136,18 @@ impl Store {
                 assert!(self.leases.remove(token).is_some());
                 assert!(self.promotions.remove(&promote.seq).is_some(), "promoted once");
             }
+            Record::Filled { table, done } => {
+                let known = self.tables.get(table).map(|(done, _)| done.clone()).unwrap_or_default();
+                assert!(known.difference(done).is_empty(), "done never loses a range");
+                self.tables.entry(table.clone()).or_default().0 = done.clone();
+                self.seen.insert("published");
+            }
+            Record::Published { token, superseded, .. } => {
+                assert!(self.leases.remove(token).is_some());
+                for batch in superseded {
+                    assert!(self.lost.remove(batch));
+                }
+            }
             Record::Cancelled { plan } => {
                 self.todo.retain(|(owner, _), _| owner != plan);
                 self.waits.retain(|(owner, _), _| owner != plan);
@@ -221,7 +233,7 @@ impl Store {
     fn in_flight(&self, table: &TableId) -> Vec<Interval> {
         let batch = |granted: &Granted| match &granted.lease.work {
             Work::Evaluate(evaluate) if evaluate.batch.table == *table => Some(evaluate.batch.interval),
-            Work::Evaluate(_) | Work::Promote(_) | Work::Drop(_) => None,
+            Work::Evaluate(_) | Work::Promote(_) | Work::Publish(_) | Work::Drop(_) => None,
         };
         self.leases.values().filter_map(batch).collect()
     }
@@ -262,7 +274,11 @@ impl Store {
                 self.seen.insert("cancelled");
                 (plan, State::Cancelling)
             }
-            Notice::Promoted { .. } | Notice::Dropped { .. } | Notice::DropFailed { .. } => return,
+            Notice::Promoted { .. }
+            | Notice::Published { .. }
+            | Notice::PublishFailed { .. }
+            | Notice::Dropped { .. }
+            | Notice::DropFailed { .. } => return,
             Notice::PromoteFailed { promote, .. } => {
                 self.promotions.remove(&promote.seq);
                 return;
@@ -291,7 +307,8 @@ impl Store {
             events.push(Event::Admit(work));
         }
         events.extend(self.promotions.values().map(|p| Event::Promote(p.clone(), super::plan_id(99))));
-        events.extend(self.leases.values().map(|granted| Event::Recovered(granted.recovered())));
+        events
+            .extend(self.leases.values().filter_map(|granted| Some(Event::Recovered(granted.recovered()?))));
         let alive = |plan: &PlanId| alive.contains(plan);
         let waits = self.waits.iter().filter(|((plan, _), _)| alive(plan));
         events.extend(waits.map(|((plan, batch), (attempts, losses))| {
@@ -322,12 +339,14 @@ impl Store {
 }
 
 impl Granted {
-    fn recovered(&self) -> Recovered {
+    fn recovered(&self) -> Option<Recovered> {
         let (token, worker) = (self.lease.token, self.worker.clone());
         match &self.lease.work {
-            Work::Promote(promote) => Recovered::Promoting { token, worker, promote: promote.clone() },
+            Work::Promote(promote) => Some(Recovered::Promoting { token, worker, promote: promote.clone() }),
+            // It is granted anew.
+            Work::Publish(_) => None,
             Work::Drop(_) => unreachable!("the simulation drops no tables"),
-            Work::Evaluate(evaluate) => Recovered::Leased {
+            Work::Evaluate(evaluate) => Some(Recovered::Leased {
                 token,
                 worker,
                 plan: self.lease.plan,
@@ -337,7 +356,7 @@ impl Granted {
                 losses: self.losses,
                 serves: self.serves.clone(),
                 supersedes: evaluate.supersedes.clone(),
-            },
+            }),
         }
     }
 }
@@ -346,6 +365,7 @@ fn gateway(lease: &Lease) -> &str {
     match &lease.work {
         Work::Evaluate(evaluate) => &evaluate.task.gateway,
         Work::Promote(promote) => &promote.gateway,
+        Work::Publish(publish) => &publish.gateway,
         Work::Drop(drop) => &drop.gateway,
     }
 }
