@@ -105,6 +105,10 @@ pub struct Plan {
     /// `additive:MODEL`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub column_notes: Vec<String>,
+    /// Tables that this run restates by itself; once it is through, the next time for that counts from
+    /// its execution time.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub auto_restated: Vec<TableId>,
     /// What speaks against applying: such a plan is there to be looked at.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub blockers: Vec<Blocker>,
@@ -277,7 +281,8 @@ pub fn plan(input: &PlanInput<'_>) -> Result<Planned, PlanError> {
     let starts = backfill::starts(input, &order, &times);
     let tables = deployability::tables(input, &order, records, &starts, &times);
     let target = environment::target(input, records, &tables, &diff);
-    let restatements = restate::restatements(input, &order, records, &diff, &times, &starts);
+    let restatements =
+        restate::restatements(input, &order, records, &diff, &times, &starts, backfilled.as_ref());
     let backfilled = backfilled.or_else(|| {
         let restated = || restatements.ranges.keys().collect();
         (!input.options.restate_models.is_empty()).then(|| backfill::with_upstream(input, restated()))
@@ -296,7 +301,7 @@ pub fn plan(input: &PlanInput<'_>) -> Result<Planned, PlanError> {
             models.push(removed(name, base));
             continue;
         };
-        let restated = restatements.ranges.get(name).copied();
+        let restated = restatements.ranges.get(name).or_else(|| restatements.automatic.get(name)).copied();
         models.push(PlannedModel {
             restatement: restated,
             ..planned(input, record, *change, &tables, &windows, &diff)
@@ -324,6 +329,7 @@ pub fn plan(input: &PlanInput<'_>) -> Result<Planned, PlanError> {
         blockers,
         refused: restatements.refused,
         column_notes,
+        auto_restated: restatements.due,
         unrestorable: revert::unrestorable(input, records),
         layout: layout(input, records.values()),
     };
