@@ -7,7 +7,7 @@ use std::sync::Arc;
 use coord_common::diagnostic::Diagnostic;
 use coord_common::id::{EnvironmentName, SnapshotId};
 use coord_common::interval::Timestamp;
-use coord_common::plan::{self, Environment, PlanInput, PlanOptions, Planned, Purpose};
+use coord_common::plan::{self, Environment, Hooks, PlanInput, PlanOptions, Planned, Purpose};
 use coord_common::project::{self, Project, ProjectInput, Settings, SourceFile};
 use coord_common::snapshot::{self, ByName, SnapshotRecord, Snapshots};
 use serde::{Deserialize, Serialize};
@@ -82,7 +82,8 @@ pub(crate) fn plan(request: &PlanRequest, book: &Book, now: Timestamp) -> Result
     };
     named_models_exist(&request.options, &proposed)?;
     let settings = &project.settings;
-    let planned = plan_snapshots(&proposed, settings, request, book, now, purpose)?;
+    let hooks = &Hooks::of(&project);
+    let planned = plan_snapshots(&proposed, (settings, hooks), request, book, now, purpose)?;
     let changed = planned.plan.models.iter().filter(|model| model.before.is_some());
     let known = changed
         .flat_map(|model| [model.before, model.snapshot])
@@ -138,7 +139,7 @@ fn held(book: &Book, environment: &EnvironmentName) -> Result<ByName, Refusal> {
 
 fn plan_snapshots(
     proposed: &ByName,
-    settings: &Settings,
+    (settings, hooks): (&Settings, &Hooks),
     request: &PlanRequest,
     book: &Book,
     now: Timestamp,
@@ -160,6 +161,7 @@ fn plan_snapshots(
         options: &request.options,
         now,
         purpose,
+        hooks,
     };
     Ok(plan::plan(&input)?)
 }

@@ -6,4 +6,5 @@ mod failures;
 mod fleet;
 mod mistakes;
 mod races;
+mod signals;
 mod workers;

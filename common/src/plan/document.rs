@@ -43,6 +43,9 @@ struct ModelDocument {
     missing_intervals: Vec<RangeDocument>,
     batches: Vec<RangeDocument>,
     restatement: Option<RangeDocument>,
+    /// Signals that applying asks first: what they reject isn't computed.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    signals: Vec<String>,
 }
 
 #[derive(Debug, Clone, Serialize)]
@@ -86,5 +89,6 @@ fn model(model: &PlannedModel) -> ModelDocument {
         missing_intervals: model.missing.ranges().iter().copied().map(Into::into).collect(),
         batches: batches(&model.missing, model.batches.unit, model.batches.size).map(Into::into).collect(),
         restatement: model.restatement.map(Into::into),
+        signals: if model.missing.is_empty() { Vec::new() } else { model.signals.clone() },
     }
 }

@@ -9,6 +9,7 @@ mod change;
 mod deployability;
 mod document;
 mod environment;
+mod hooks;
 mod options;
 mod order;
 mod restate;
@@ -22,6 +23,7 @@ pub use backfill::{BatchRule, TableRecord};
 pub use change::Change;
 pub use document::{Executed, PlanDocument, document};
 pub use environment::{Environment, EnvironmentModel, Tables, bindings, views};
+pub use hooks::{Hooks, PlannedHooks};
 pub use options::{Choice, PlanOptions};
 pub use order::topological;
 pub use restate::{Clear, Refusal, clears};
@@ -81,6 +83,9 @@ pub struct Plan {
     /// Models below the restated ones that aren't restated, and why.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub refused: BTreeMap<ModelName, Refusal>,
+    /// Statements that the project runs before and after.
+    #[serde(default, skip_serializing_if = "PlannedHooks::is_empty")]
+    pub hooks: PlannedHooks,
     /// How views are named, and what else of the settings applying needs.
     pub layout: Layout,
 }
@@ -133,6 +138,9 @@ pub struct PlannedModel {
     /// How many batches may run at once.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub concurrency: Option<u32>,
+    /// Names of the signals that gate its intervals.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub signals: Vec<String>,
     /// The definition before, for people, where it was changed directly.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub before: Option<SnapshotId>,
@@ -160,6 +168,8 @@ pub struct PlanInput<'a> {
     pub now: Timestamp,
     /// What the plan is for.
     pub purpose: Purpose,
+    /// The project's statements around plans; those of a run are the environment's.
+    pub hooks: &'a Hooks,
 }
 
 /// Why no plan could be made.
@@ -240,6 +250,21 @@ pub fn plan(input: &PlanInput<'_>) -> Result<Planned, PlanError> {
             ..planned(input, record, *change, &tables, &windows, &diff)
         });
     }
+    let hooks = match (input.purpose, input.current) {
+        (Purpose::Run, Some(current)) => &current.hooks,
+        _ if !input.options.restate_models.is_empty() => input.current.map_or(input.hooks, |env| &env.hooks),
+        _ => input.hooks,
+    };
+    let (start, end) = (times.start.unwrap_or(windows.earliest), times.end_or_now());
+    let scene = hooks::Scene {
+        environment: &input.options.environment,
+        target: &target,
+        start,
+        end,
+        execution: times.execution,
+    };
+    let planned_hooks = hooks::planned(hooks, &scene)?;
+    let hooks_differ = input.current.is_some_and(|current| current.hooks != *hooks);
     let new_records: Vec<_> =
         records.values().filter(|record| !input.records.contains_key(&record.id())).cloned().collect();
     let mut plan = Plan {
@@ -247,13 +272,14 @@ pub fn plan(input: &PlanInput<'_>) -> Result<Planned, PlanError> {
         purpose: input.purpose,
         environment: input.options.environment.clone(),
         base_seq: input.current.map_or(0, |environment| environment.seq),
-        start: times.start.unwrap_or(windows.earliest),
-        end: times.end_or_now(),
+        start,
+        end,
         execution_time: times.execution,
         models,
         target,
         new_snapshots: new_records.iter().map(|record| record.id()).collect(),
-        has_changes: differs || input.current.is_none(),
+        has_changes: differs || hooks_differ || input.current.is_none(),
+        hooks: planned_hooks,
         empty_backfill: input.options.empty_backfill,
         restates: !input.options.restate_models.is_empty(),
         clears: restate::clears_of(input, records, &restatements),
@@ -331,6 +357,7 @@ fn removed(name: &ModelName, base: Option<&Environment>) -> PlannedModel {
         create: false,
         sequential: false,
         concurrency: None,
+        signals: Vec::new(),
         before: before.map(|model| model.snapshot),
     }
 }
@@ -362,6 +389,7 @@ fn planned(
         batches: BatchRule { unit: snapshot.interval_unit(), size: snapshot.model.batch_size() },
         sequential: snapshot.depends_on_past(),
         concurrency: backfill::concurrency(snapshot),
+        signals: snapshot.model.signals.iter().map(|call| call.name.clone()).collect(),
         table,
         missing,
         redo,

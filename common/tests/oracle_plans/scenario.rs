@@ -181,6 +181,7 @@ impl Scenario {
             options,
             now,
             purpose,
+            hooks: &plan::Hooks::of(&project),
         };
         let planned = plan::plan(&input).map_err(|error| format!("{}: {}", error.code, error.message))?;
         Ok((planned, project.settings))
@@ -221,6 +222,7 @@ impl Scenario {
                 start: plan.start,
                 end: plan.end,
                 models: plan.target.clone(),
+                hooks: plan.hooks.source.clone(),
             };
             self.environments.insert(plan.environment.clone(), environment);
         }

@@ -123,6 +123,7 @@ impl World {
             options,
             now: self.now,
             purpose,
+            hooks: &plan::Hooks::of(project),
         })
     }
 
@@ -164,6 +165,7 @@ impl World {
                 start: plan.start,
                 end: plan.end,
                 models: plan.target.clone(),
+                hooks: plan.hooks.source.clone(),
             };
             self.environments.insert(plan.environment.clone(), environment);
         }

@@ -99,8 +99,7 @@ fn again(model: &PlannedModel, done: &IntervalSet) -> IntervalSet {
 /// `todo` may hold less than [`todos`] computes now: on resuming, what is on record counts.
 pub(crate) fn work(plan: &Plan, book: &Book, todo: &BTreeMap<TableId, Todo>) -> PlanWork {
     let records = records(plan, book);
-    let tables: Tables =
-        plan.models.iter().filter_map(|model| Some((model.name.clone(), model.table.clone()?))).collect();
+    let tables = tables(plan);
     let mut index: BTreeMap<&ModelName, usize> = BTreeMap::new();
     let mut nodes: Vec<NodeWork> = Vec::new();
     for model in &plan.models {
@@ -108,19 +107,7 @@ pub(crate) fn work(plan: &Plan, book: &Book, todo: &BTreeMap<TableId, Todo>) -> 
         let Some(left) = todo.get(table) else { continue };
         index.insert(&model.name, nodes.len());
         nodes.push(NodeWork {
-            task: Arc::new(TableTask {
-                snapshot: record.id(),
-                table: table.clone(),
-                target: record.relation(table.dev),
-                gateway: record
-                    .snapshot
-                    .model
-                    .gateway
-                    .clone()
-                    .unwrap_or_else(|| plan.layout.default_gateway.clone()),
-                bindings: bindings(record, &records, &tables),
-                execution_time: plan.execution_time,
-            }),
+            task: Arc::new(task(plan, table, record, &records, &tables)),
             todo: left.ranges.clone(),
             create: left.create,
             mode: NodeMode::Write,
@@ -141,8 +128,32 @@ pub(crate) fn work(plan: &Plan, book: &Book, todo: &BTreeMap<TableId, Todo>) -> 
     PlanWork { plan: plan.id, priority, limits: RetryLimits::default(), tables: known, nodes }
 }
 
+/// Which table each model's readers use.
+pub(super) fn tables(plan: &Plan) -> Tables {
+    plan.models.iter().filter_map(|model| Some((model.name.clone(), model.table.clone()?))).collect()
+}
+
+/// What all batches of a table share.
+pub(super) fn task(
+    plan: &Plan,
+    table: &TableId,
+    record: &SnapshotRecord,
+    records: &BTreeMap<ModelName, Arc<SnapshotRecord>>,
+    tables: &Tables,
+) -> TableTask {
+    let own_gateway = record.snapshot.model.gateway.clone();
+    TableTask {
+        snapshot: record.id(),
+        table: table.clone(),
+        target: record.relation(table.dev),
+        gateway: own_gateway.unwrap_or_else(|| plan.layout.default_gateway.clone()),
+        bindings: bindings(record, records, tables),
+        execution_time: plan.execution_time,
+    }
+}
+
 /// The records of all models that the plan leaves in the environment.
-fn records(plan: &Plan, book: &Book) -> BTreeMap<ModelName, Arc<SnapshotRecord>> {
+pub(super) fn records(plan: &Plan, book: &Book) -> BTreeMap<ModelName, Arc<SnapshotRecord>> {
     let of = |model: &PlannedModel| Some((model.name.clone(), book.snapshots.get(&model.snapshot?)?.clone()));
     plan.models.iter().filter_map(of).collect()
 }

@@ -58,6 +58,8 @@ pub(crate) enum LeasedWork {
         /// At which sequence number.
         seq: u64,
     },
+    /// What a takeover asks for again: signals, statements around a plan.
+    Errand,
 }
 
 /// A batch that waits for its next attempt, or has failed.
@@ -144,6 +146,7 @@ fn granted(
         Work::Promote(promote) => {
             LeasedWork::Promote { environment: promote.environment.clone(), seq: promote.seq }
         }
+        Work::Check(_) | Work::Statements(_) => LeasedWork::Errand,
     };
     let mut changes = Vec::new();
     if let LeasedWork::Batch { batch, .. } = &work

@@ -5,6 +5,8 @@
 
 mod admit;
 mod keep;
+mod signals;
 
 pub(crate) use admit::{check_base, is_run, todos, work};
 pub(crate) use keep::{Group, LeaseRecord, LeasedWork, Setback, groups, token_of};
+pub(crate) use signals::{checks, narrowed};

@@ -9,10 +9,12 @@ mod command;
 mod fleet;
 mod lead;
 mod plans;
+mod prelude;
 mod recover;
 mod report;
 mod turn;
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -96,6 +98,7 @@ pub(crate) struct Control {
     scheduler: Scheduler,
     workers: Workers,
     logs: Logs,
+    preludes: BTreeMap<coord_common::id::PlanId, prelude::Prelude>,
     changed: watch::Sender<u64>,
 }
 
@@ -167,6 +170,7 @@ impl Control {
             scheduler,
             workers: Workers::default(),
             logs: Logs::default(),
+            preludes: BTreeMap::new(),
             changed,
         };
         control.recover().await?;

@@ -223,23 +223,26 @@ impl Control {
         left: Option<BTreeMap<TableId, Todo>>,
     ) -> Result<(), ControlError> {
         self.keep_snapshots(&body.records).await?;
-        let todo = match left {
-            Some(todo) => todo,
-            None => self.materialise(&body.plan).await?,
-        };
-        let mut work = apply::work(&body.plan, &self.book, &todo);
-        if body.plan.skips_computing() {
+        self.logs.start(body.plan.id);
+        let mut out = Output::default();
+        match left {
+            Some(todo) => self.admit(&body.plan, &todo, &mut out),
+            None => self.begin(&body.plan, &mut out).await?,
+        }
+        Box::pin(self.settle(out, Vec::new())).await
+    }
+
+    /// Lets the scheduler do what is on record.
+    pub(super) fn admit(&mut self, plan: &Plan, todo: &BTreeMap<TableId, Todo>, out: &mut Output) {
+        let mut work = apply::work(plan, &self.book, todo);
+        if plan.skips_computing() {
             for node in &mut work.nodes {
                 node.todo = coord_common::interval::IntervalSet::new();
             }
         }
-        self.logs.start(body.plan.id);
-        let mut out = Output::default();
-        let limits = body.plan.layout.concurrent_tasks.clone();
         let now = self.now();
-        self.scheduler.on(now, Event::Limits(limits), &mut out);
-        self.scheduler.on(now, Event::Admit(work), &mut out);
-        Box::pin(self.settle(out, Vec::new())).await
+        self.scheduler.on(now, Event::Limits(plan.layout.concurrent_tasks.clone()), out);
+        self.scheduler.on(now, Event::Admit(work), out);
     }
 
     /// Records of snapshots are written once; those that exist stay.
@@ -275,8 +278,12 @@ impl Control {
         Ok(())
     }
 
-    pub(super) async fn materialise(&mut self, plan: &Plan) -> Result<BTreeMap<TableId, Todo>, ControlError> {
-        let todo = apply::todos(plan, &self.book);
+    /// Puts on record what a plan has to do.
+    pub(super) async fn materialise(
+        &mut self,
+        plan: &Plan,
+        todo: &BTreeMap<TableId, Todo>,
+    ) -> Result<(), ControlError> {
         let entries: Vec<_> = todo.iter().collect();
         for chunk in entries.chunks(CHUNK) {
             let mut txn = Txn::new();
@@ -285,10 +292,10 @@ impl Control {
             }
             self.commit(txn).await?;
         }
-        let Some((record, _)) = self.book.plans.get(&plan.id) else { return Ok(todo) };
+        let Some((record, _)) = self.book.plans.get(&plan.id) else { return Ok(()) };
         let record = PlanRecord { materialised: true, ..record.clone() };
         self.put_plan(plan.id, record, Txn::new()).await?;
-        Ok(todo)
+        Ok(())
     }
 
     async fn cancel(&mut self, id: PlanId) -> Result<Result<&'static str, ApplyError>, ControlError> {
@@ -319,13 +326,17 @@ impl Control {
         match notice {
             Notice::PlanSettled { plan, outcome: PlanOutcome::Complete } => self.complete(plan, out).await,
             Notice::PlanSettled { plan, outcome: PlanOutcome::Failed { failures, .. } } => {
-                self.fail(plan, failures).await
+                self.fail(plan, failures, out).await
             }
             Notice::PlanCancelled { plan } => self.finish(plan, PlanState::Cancelled, "cancelled").await,
-            Notice::Promoted { plan, promote } => self.promoted(plan, &promote).await,
+            Notice::ErrandDone { plan, work, done } => self.errand_done(plan, &work, done, out).await,
+            Notice::ErrandFailed { plan, work, failure } => {
+                self.errand_failed(plan, &work, failure, out).await
+            }
+            Notice::Promoted { plan, promote } => self.promoted(plan, &promote, out).await,
             Notice::PromoteFailed { plan, promote, failure } => {
                 warn!(plan = %plan, environment = %promote.environment, %failure, "views could not be switched");
-                self.logs.promote_failed(plan, failure);
+                self.logs.failed(plan, format!("views of {}", promote.environment), failure);
                 self.finish(plan, PlanState::Failed, "views could not be switched").await
             }
         }
@@ -339,7 +350,7 @@ impl Control {
             self.record_without_computing(&body.plan).await?;
         }
         if body.plan.purpose == Purpose::Run {
-            return self.finish(id, PlanState::Finished, "finished").await;
+            return self.conclude(&body.plan, out).await;
         }
         self.flip(id, record, &body.plan).await?;
         self.promote(id, &body.plan.environment, out).await
@@ -366,6 +377,7 @@ impl Control {
             start: plan.start,
             end: plan.end,
             models: plan.target.clone(),
+            hooks: plan.hooks.source.clone(),
         };
         let bytes = serde_json::to_vec(&environment).map_err(|e| StoreError::Invalid(e.to_string()))?;
         let set = blob::put_blob(&*self.store, &bytes).await?;
@@ -420,14 +432,16 @@ impl Control {
             drop,
         };
         if promote.views.is_empty() && promote.drop.is_empty() {
-            return self.promoted(id, &promote).await;
+            return Box::pin(self.promoted(id, &promote, out)).await;
         }
         self.scheduler.on(self.now(), Event::Promote(promote, id), out);
         Ok(())
     }
 
     /// The views show what they should: the plan is done.
-    async fn promoted(&mut self, id: PlanId, promote: &Promote) -> Result<(), ControlError> {
+    async fn promoted(&mut self, id: PlanId, promote: &Promote, out: &mut Output) -> Result<(), ControlError> {
+        let Some((record, _)) = self.book.plans.get(&id) else { return Ok(()) };
+        let body: PlanBody = read_blob(&*self.store, record.body).await?;
         let Some(pointer) = self.pointer(&promote.environment).await? else { return Ok(()) };
         let key = keys::environment(&promote.environment);
         let unchanged = self.environment_unchanged(&promote.environment);
@@ -437,10 +451,15 @@ impl Control {
         if let Some(entry) = self.book.environments.get_mut(&promote.environment) {
             entry.1 = revision;
         }
-        self.finish(id, PlanState::Finished, "finished").await
+        self.conclude(&body.plan, out).await
     }
 
-    async fn fail(&mut self, id: PlanId, failures: Vec<FailedBatch>) -> Result<(), ControlError> {
+    async fn fail(
+        &mut self,
+        id: PlanId,
+        failures: Vec<FailedBatch>,
+        out: &mut Output,
+    ) -> Result<(), ControlError> {
         warn!(plan = %id, failures = failures.len(), "plan failed");
         let Some((record, _)) = self.book.plans.get_mut(&id) else { return Ok(()) };
         // The record must stay far below the store's limit of a value; all are under `failed/`.
@@ -452,11 +471,13 @@ impl Control {
                 attempts: failed.attempts,
             })
             .collect();
-        self.finish(id, PlanState::Failed, "failed").await
+        let body = record.body;
+        let body: PlanBody = read_blob(&*self.store, body).await?;
+        self.conclude_failed(&body.plan, out).await
     }
 
     /// Ends a plan: others may move its environment again.
-    async fn finish(&mut self, id: PlanId, state: PlanState, what: &str) -> Result<(), ControlError> {
+    pub(super) async fn finish(&mut self, id: PlanId, state: PlanState, what: &str) -> Result<(), ControlError> {
         let Some((record, _)) = self.book.plans.get(&id).cloned() else { return Ok(()) };
         let mut record = record;
         record.state = state;
@@ -466,6 +487,7 @@ impl Control {
             txn = txn.delete_prefix(keys::todos_of(id)).delete_prefix(keys::setbacks_of(id));
         }
         self.put_plan(id, record, txn).await?;
+        self.preludes.remove(&id);
         self.logs.end(id, self.scheduler.progress(id));
         info!(plan = %id, state = state.name(), "plan ended");
         let mut out = Output::default();

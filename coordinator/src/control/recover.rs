@@ -7,7 +7,7 @@ use tracing::info;
 
 use super::book::{PlanBody, PlanState, decode, name, read_blob};
 use super::{Control, ControlError};
-use crate::apply::{self, LeaseRecord, LeasedWork, Setback, token_of};
+use crate::apply::{LeaseRecord, LeasedWork, Setback, token_of};
 use crate::schedule::{Event, Output, Recovered};
 use crate::store::record::encode_json;
 use crate::store::{Txn, keys};
@@ -81,22 +81,13 @@ impl Control {
         let Some((record, _)) = self.book.plans.get(&id).cloned() else { return Ok(()) };
         let body: PlanBody = read_blob(&*self.store, record.body).await?;
         self.keep_snapshots(&body.records).await?;
-        let todo = if record.materialised {
-            self.todos_on_record(id).await?
-        } else {
-            self.materialise(&body.plan).await?
-        };
-        let mut work = apply::work(&body.plan, &self.book, &todo);
-        if body.plan.skips_computing() {
-            for node in &mut work.nodes {
-                node.todo = coord_common::interval::IntervalSet::new();
-            }
-        }
         self.logs.start(id);
-        let now = self.now();
-        self.scheduler.on(now, Event::Limits(body.plan.layout.concurrent_tasks.clone()), out);
-        self.scheduler.on(now, Event::Admit(work), out);
-        Ok(())
+        if record.materialised {
+            let todo = self.todos_on_record(id).await?;
+            self.admit(&body.plan, &todo, out);
+            return Ok(());
+        }
+        self.begin(&body.plan, out).await
     }
 
     async fn setbacks(&self, plan: PlanId) -> Result<Vec<Recovered>, ControlError> {
@@ -143,7 +134,7 @@ impl Control {
             }
             // A promotion is cheap and idempotent: it is simply granted again, under a newer token
             // whose fence turns the old one away.
-            LeasedWork::Promote { .. } => None,
+            LeasedWork::Promote { .. } | LeasedWork::Errand => None,
         }
     }
 }

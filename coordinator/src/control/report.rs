@@ -119,7 +119,8 @@ struct Log {
     executed: Vec<ExecutedBatch>,
     /// Entries that were dropped from the front.
     dropped: usize,
-    promote_failure: Option<Failure>,
+    /// What failed that is no batch, and why.
+    trouble: Option<(String, Failure)>,
     last: Option<PlanProgress>,
     over: bool,
 }
@@ -145,8 +146,9 @@ impl Logs {
         }
     }
 
-    pub(super) fn promote_failed(&mut self, plan: PlanId, failure: Failure) {
-        self.logs.entry(plan).or_default().promote_failure = Some(failure);
+    /// Something failed that is no batch.
+    pub(super) fn failed(&mut self, plan: PlanId, what: String, failure: Failure) {
+        self.logs.entry(plan).or_default().trouble = Some((what, failure));
     }
 
     pub(super) fn note(&mut self, record: &Record) {
@@ -227,9 +229,9 @@ impl Control {
                 attempts: failed.attempts,
             })
             .collect();
-        if let Some(failure) = &log.promote_failure {
+        if let Some((what, failure)) = &log.trouble {
             failures.push(FailureView {
-                model: format!("views of {}", record.environment),
+                model: what.clone(),
                 interval: Interval::ALL,
                 failure: failure.clone(),
                 attempts: 1,

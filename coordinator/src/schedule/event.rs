@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use coord_common::id::{PlanId, Token, WorkerId};
 use coord_common::interval::{Interval, IntervalSet};
-use coord_common::task::{Batch, Failure, Mode, Outcome, Promote, ReadRange, TableId, TableTask};
+use coord_common::task::{Batch, Failure, Mode, Outcome, Promote, ReadRange, TableId, TableTask, Work};
 
 use super::grid::Cut;
 
@@ -21,6 +21,9 @@ pub enum Event {
     Recovered(Recovered),
     /// An environment's views are to be switched on behalf of a plan, which needn't be admitted.
     Promote(Promote, PlanId),
+    /// Something is to be done on behalf of a plan that is no batch and no promotion. A takeover
+    /// gives it again.
+    Errand(Work, PlanId),
     /// A worker wants leases. Replaces what it asked for before.
     Ask {
         /// Who asks.

@@ -27,6 +27,7 @@ impl Scheduler {
     pub(super) fn grant(&mut self, worker: WorkerId, ready: Ready, out: &mut Output) {
         match ready {
             Ready::Promote(number) => self.grant_promotion(worker, number, out),
+            Ready::Errand(number) => self.grant_errand(worker, number, out),
             Ready::Batch { plan, node, .. } => self.grant_batch(worker, NodeRef { plan, node }, out),
         }
     }
@@ -158,9 +159,15 @@ impl Scheduler {
     }
 
     fn heartbeat_one(&mut self, worker: &WorkerId, token: Token) -> LeaseState {
-        let Some(held) = self.leases.get_mut(&token).filter(|held| held.worker == *worker) else {
+        let Some(held) = self.leases.get(&token).filter(|held| held.worker == *worker) else {
             return LeaseState::Gone;
         };
+        if let Target::Errand(number) = held.target
+            && !self.errand_holds(number)
+        {
+            return LeaseState::Cancel;
+        }
+        let Some(held) = self.leases.get_mut(&token) else { return LeaseState::Gone };
         if let Target::Batch(lease) = &held.target
             && self.plans.get(&lease.at.plan).is_none_or(|plan| plan.phase == Phase::Cancelling)
         {
@@ -197,6 +204,7 @@ impl Scheduler {
                 match held.target {
                     Target::Batch(lease) => self.commit(lease, held.gateway, done, out),
                     Target::Promote(number) => self.promoted(token, number, out),
+                    Target::Errand(number) => self.errand_done(token, number, done, out),
                 }
                 return verdict;
             }
@@ -217,6 +225,7 @@ impl Scheduler {
         match held.target {
             Target::Batch(lease) => self.batch_set_back(lease, held.gateway, setback, out),
             Target::Promote(number) => self.promotion_set_back(number, token, setback, out),
+            Target::Errand(number) => self.errand_set_back(number, token, setback, out),
         }
     }
 }

@@ -13,6 +13,7 @@
 
 mod admit;
 mod commit;
+mod errand;
 mod event;
 mod explain;
 mod fleet;
@@ -38,6 +39,7 @@ pub use grid::{Cut, Whole};
 pub use output::{Committed, FailedBatch, Notice, Output, PlanOutcome, Record, Shrunk};
 pub use random::Random;
 
+use errand::Errand;
 use fleet::{Fleet, GatewayNo};
 use plan::{Phase, Plan};
 use promote::Promotion;
@@ -98,6 +100,7 @@ pub struct Scheduler {
     tables: Tables,
     fleet: Fleet,
     promotions: BTreeMap<u64, Promotion>,
+    errands: BTreeMap<u64, Errand>,
     leases: BTreeMap<Token, Held>,
     timers: BTreeSet<(Instant, Timer)>,
     /// Leases that a report ended, oldest first.
@@ -120,6 +123,7 @@ struct Held {
 enum Target {
     Batch(BatchLease),
     Promote(u64),
+    Errand(u64),
 }
 
 #[derive(Debug)]
@@ -142,6 +146,7 @@ enum Timer {
     Lease(Token),
     Retry(NodeRef, Interval),
     Promote(u64),
+    Errand(u64),
 }
 
 impl Scheduler {
@@ -159,6 +164,7 @@ impl Scheduler {
             tables: Tables::default(),
             fleet: Fleet::default(),
             promotions: BTreeMap::new(),
+            errands: BTreeMap::new(),
             leases: BTreeMap::new(),
             timers: BTreeSet::new(),
             ended: VecDeque::new(),
@@ -176,6 +182,7 @@ impl Scheduler {
             Event::Admit(work) => self.admit(work, out),
             Event::Recovered(recovered) => self.recover(recovered),
             Event::Promote(promote, plan) => self.promote(promote, plan),
+            Event::Errand(work, plan) => self.errand(work, plan),
             Event::Ask { worker, gateways, free } => self.fleet.ask(worker, &gateways, free),
             Event::Report { worker, token, outcome } => {
                 let verdict = self.report(&worker, token, outcome, out);
@@ -212,6 +219,7 @@ impl Scheduler {
                 Timer::Lease(token) => self.expire(token, out),
                 Timer::Retry(node, interval) => self.retry_due(node, interval),
                 Timer::Promote(number) => self.promote_due(number),
+                Timer::Errand(number) => self.errand_due(number),
             }
         }
     }

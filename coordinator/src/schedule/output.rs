@@ -2,7 +2,9 @@
 
 use coord_common::id::{PlanId, Token, WorkerId};
 use coord_common::interval::{Interval, IntervalSet};
-use coord_common::task::{AuditResult, Batch, Failure, Lease, LeaseState, Mode, Promote, TableId, Verdict};
+use coord_common::task::{
+    AuditResult, Batch, Done, Failure, Lease, LeaseState, Mode, Promote, TableId, Verdict, Work,
+};
 
 /// What came of one or more events, in order.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -167,6 +169,24 @@ pub struct Shrunk {
 /// What the rest of the coordinator acts on.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Notice {
+    /// An errand is done.
+    ErrandDone {
+        /// The plan.
+        plan: PlanId,
+        /// The errand.
+        work: Work,
+        /// What came of it.
+        done: Done,
+    },
+    /// An errand failed for good.
+    ErrandFailed {
+        /// The plan.
+        plan: PlanId,
+        /// The errand.
+        work: Work,
+        /// Why.
+        failure: Failure,
+    },
     /// Nothing more can run for a plan; comes once.
     PlanSettled {
         /// The plan.

@@ -27,7 +27,11 @@ fn promote(seq: u64) -> Promote {
 fn settled(out: &crate::schedule::Output) -> Option<&PlanOutcome> {
     out.notices.iter().find_map(|notice| match notice {
         Notice::PlanSettled { outcome, .. } => Some(outcome),
-        Notice::PlanCancelled { .. } | Notice::Promoted { .. } | Notice::PromoteFailed { .. } => None,
+        Notice::PlanCancelled { .. }
+        | Notice::Promoted { .. }
+        | Notice::PromoteFailed { .. }
+        | Notice::ErrandDone { .. }
+        | Notice::ErrandFailed { .. } => None,
     })
 }
 

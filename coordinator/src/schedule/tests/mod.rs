@@ -1,5 +1,6 @@
 //! The scheduler under lists of events, and under random ones.
 
+mod errands;
 mod events;
 mod makespan;
 mod simulation;
@@ -113,7 +114,7 @@ fn failure(class: FailureClass) -> Outcome {
 fn evaluate(lease: &Lease) -> &Evaluate {
     match &lease.work {
         Work::Evaluate(evaluate) => evaluate,
-        Work::Promote(_) => panic!("a promotion where a batch was expected"),
+        other => panic!("{other:?} where a batch was expected"),
     }
 }
 
@@ -179,6 +180,8 @@ fn shown(lease: &Lease) -> String {
             format!("{} {}-{}", evaluate.batch.table.model.table(), start.0, end.0)
         }
         Work::Promote(promote) => format!("promote {} {}", promote.environment, promote.seq),
+        Work::Check(check) => format!("check {}", check.task.table.model.table()),
+        Work::Statements(statements) => format!("{} {}", statements.point.name(), statements.environment),
     }
 }
 

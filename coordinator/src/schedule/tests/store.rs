@@ -221,7 +221,7 @@ impl Store {
     fn in_flight(&self, table: &TableId) -> Vec<Interval> {
         let batch = |granted: &Granted| match &granted.lease.work {
             Work::Evaluate(evaluate) if evaluate.batch.table == *table => Some(evaluate.batch.interval),
-            Work::Evaluate(_) | Work::Promote(_) => None,
+            Work::Evaluate(_) | Work::Promote(_) | Work::Check(_) | Work::Statements(_) => None,
         };
         self.leases.values().filter_map(batch).collect()
     }
@@ -262,7 +262,7 @@ impl Store {
                 self.seen.insert("cancelled");
                 (plan, State::Cancelling)
             }
-            Notice::Promoted { .. } => return,
+            Notice::Promoted { .. } | Notice::ErrandDone { .. } | Notice::ErrandFailed { .. } => return,
             Notice::PromoteFailed { promote, .. } => {
                 self.promotions.remove(&promote.seq);
                 return;
@@ -326,6 +326,7 @@ impl Granted {
         let (token, worker) = (self.lease.token, self.worker.clone());
         match &self.lease.work {
             Work::Promote(promote) => Recovered::Promoting { token, worker, promote: promote.clone() },
+            other @ (Work::Check(_) | Work::Statements(_)) => panic!("{other:?} is asked for again"),
             Work::Evaluate(evaluate) => Recovered::Leased {
                 token,
                 worker,
@@ -342,8 +343,5 @@ impl Granted {
 }
 
 fn gateway(lease: &Lease) -> &str {
-    match &lease.work {
-        Work::Evaluate(evaluate) => &evaluate.task.gateway,
-        Work::Promote(promote) => &promote.gateway,
-    }
+    lease.work.gateway()
 }
