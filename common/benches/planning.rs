@@ -109,6 +109,7 @@ impl State {
             options: &options,
             now: NOW,
             purpose: Purpose::Change,
+            hooks: &plan::Hooks::default(),
         })
         .expect("a plan")
     }
@@ -142,6 +143,8 @@ impl State {
             start: plan.start,
             end: plan.end,
             models: plan.target.clone(),
+            unrestorable: plan.unrestorable.clone(),
+            hooks: plan::Hooks::default(),
         });
     }
 }

@@ -70,6 +70,10 @@ pub(crate) enum Command {
     Lint,
     /// List environments.
     Environments,
+    /// Make a development environment count as gone; the janitor removes it.
+    Invalidate(InvalidateArgs),
+    /// Remove environments that have expired.
+    Janitor(JanitorArgs),
     /// List plans and what happened to them.
     Plans,
     /// Show what is complete and what is missing.
@@ -139,7 +143,7 @@ pub(crate) struct PlanArgs {
     #[arg(long)]
     pub(crate) include_unmodified: bool,
     /// Backfill only these models and what they read.
-    #[arg(long, value_name = "MODEL")]
+    #[arg(long, value_name = "SELECTOR")]
     pub(crate) backfill_model: Vec<String>,
     /// What a change means, where you know better: MODEL=breaking or MODEL=non-breaking.
     #[arg(long, value_name = "MODEL=CATEGORY")]
@@ -159,19 +163,43 @@ pub(crate) struct PlanArgs {
     /// Don't show how definitions changed.
     #[arg(long)]
     pub(crate) no_diff: bool,
+    /// Show how definitions changed with their macros expanded.
+    #[arg(long)]
+    pub(crate) diff_rendered: bool,
+    /// Every direct change must be categorised: at the prompt, or with --categorize.
+    #[arg(long)]
+    pub(crate) no_auto_categorization: bool,
+    /// Print the steps of applying instead of applying.
+    #[arg(long)]
+    pub(crate) explain: bool,
     /// Compute a model again over the plan's times, and everything below it; files don't count.
-    #[arg(long, short = 'r', value_name = "MODEL")]
+    #[arg(long, short = 'r', value_name = "SELECTOR")]
     pub(crate) restate_model: Vec<String>,
-    /// Take only matching models from the files (not supported yet).
+    /// With --restate-model: plan changes in files as well.
+    #[arg(long)]
+    pub(crate) always_include_local_changes: bool,
+    /// Models whose tables may lose columns in this plan.
+    #[arg(long, value_name = "SELECTOR")]
+    pub(crate) allow_destructive_model: Vec<String>,
+    /// Models whose tables may get columns in this plan.
+    #[arg(long, value_name = "SELECTOR")]
+    pub(crate) allow_additive_model: Vec<String>,
+    /// Take only matching models from the files: a name, mart.*, tag:x, git:branch, with + & | ^ ( ).
     #[arg(long, value_name = "SELECTOR")]
     pub(crate) select_model: Vec<String>,
-    /// From when on a forward-only change counts (not supported yet).
+    /// From when on rows follow forward-only changes; needs --forward-only.
     #[arg(long, value_name = "TIME")]
     pub(crate) effective_from: Option<String>,
-    /// Consider at least so many intervals of each model (not supported yet).
+    /// Compute forward-only changes in a development environment, into throwaway tables.
+    #[arg(long, overrides_with = "no_enable_preview")]
+    pub(crate) enable_preview: bool,
+    /// Don't compute forward-only changes in a development environment.
+    #[arg(long)]
+    pub(crate) no_enable_preview: bool,
+    /// Consider at least so many intervals of each model, although the plan starts later.
     #[arg(long, value_name = "N")]
     pub(crate) min_intervals: Option<u32>,
-    /// Refuse gaps at promotion (not supported yet).
+    /// Refuse to promote tables that lack ranges which those before them had.
     #[arg(long)]
     pub(crate) no_gaps: bool,
 }
@@ -202,18 +230,21 @@ pub(crate) struct RunArgs {
     /// Don't wait for crons to tick.
     #[arg(long)]
     pub(crate) ignore_cron: bool,
-    /// Don't tidy up first (nothing is tidied up yet).
+    /// Don't remove first what has expired; runs of production do.
     #[arg(long)]
     pub(crate) skip_janitor: bool,
     /// Compute only these models and what they read.
-    #[arg(long, value_name = "MODEL")]
+    #[arg(long, value_name = "SELECTOR")]
     pub(crate) select_model: Vec<String>,
+    /// With --select-model: leave out what they read.
+    #[arg(long)]
+    pub(crate) no_auto_upstream: bool,
 }
 
 #[derive(Debug, Args)]
 pub(crate) struct RenderArgs {
-    /// The model.
-    pub(crate) model: String,
+    /// The model; without one, all that have a query.
+    pub(crate) model: Option<String>,
     /// The batch's start.
     #[arg(long, short)]
     pub(crate) start: Option<String>,
@@ -229,6 +260,25 @@ pub(crate) struct RenderArgs {
 pub(crate) struct DagArgs {
     /// A file to write, in Graphviz's language.
     pub(crate) file: Option<PathBuf>,
+    /// Show only matching models.
+    #[arg(long, value_name = "SELECTOR")]
+    pub(crate) select_model: Vec<String>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct InvalidateArgs {
+    /// The environment.
+    pub(crate) environment: String,
+    /// Drop its views at once.
+    #[arg(long, short)]
+    pub(crate) sync: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct JanitorArgs {
+    /// Remove what nothing needs however short ago it was needed.
+    #[arg(long)]
+    pub(crate) ignore_ttl: bool,
 }
 
 #[derive(Debug, Args)]

@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 
+use coord_common::id::EnvironmentName;
 use coord_common::plan::{Plan, PlanOptions};
 use coord_common::project::SourceFile;
 use coord_proto::wire;
@@ -40,6 +41,12 @@ pub(crate) struct PlanUpload {
     pub(crate) env: BTreeMap<String, String>,
     pub(crate) gateway: Option<String>,
     pub(crate) run: bool,
+}
+
+/// What is asked of environments.
+pub(crate) enum Tend {
+    Invalidate { environment: EnvironmentName, sync: bool },
+    Janitor { ignore_ttl: bool },
 }
 
 impl Client {
@@ -103,6 +110,33 @@ impl Client {
     /// Stops a plan.
     pub(crate) async fn cancel(&mut self, plan: &str) -> CliResult<String> {
         Ok(self.0.cancel(wire::CancelRequest { plan_id: plan.to_owned() }).await?.into_inner().state)
+    }
+
+    /// Tends environments, document by document; the last one is the answer.
+    pub(crate) async fn tend(
+        &mut self,
+        tend: Tend,
+        by: String,
+        mut see: impl FnMut(&serde_json::Value) -> CliResult,
+    ) -> CliResult<serde_json::Value> {
+        use wire::tend_request::Action;
+        let action = match tend {
+            Tend::Invalidate { environment, sync } => {
+                Action::Invalidate(wire::Invalidate { environment: environment.to_string(), sync })
+            }
+            Tend::Janitor { ignore_ttl } => Action::Janitor(wire::Janitor { ignore_ttl }),
+        };
+        let request = wire::TendRequest { by, action: Some(action) };
+        let mut stream = self.0.tend(request).await?.into_inner();
+        let mut last = serde_json::Value::Null;
+        while let Some(piece) = stream.next().await {
+            last = serde_json::from_slice(&piece?.data).map_err(|error| unreadable(&error))?;
+            see(&last)?;
+        }
+        if last["ended"] == true {
+            return Ok(last);
+        }
+        Err(CliError::ours("tend-ended", "the coordinator went away meanwhile; give the command again"))
     }
 
     /// A list, as a JSON document.

@@ -1,6 +1,7 @@
 //! Coordinator and workers in this process: the same code as a fleet's, over an in-memory channel,
 //! on a SQLite file.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -29,7 +30,9 @@ pub(crate) struct Embedded {
     channel: Channel,
     stop: CancellationToken,
     server: JoinHandle<Result<(), coordinator::ServeError>>,
-    worker: Option<JoinHandle<()>>,
+    workers: Vec<JoinHandle<()>>,
+    /// The gateways that the workers have open.
+    gateways: BTreeSet<String>,
 }
 
 impl Embedded {
@@ -42,11 +45,7 @@ impl Embedded {
         // A state file has one user at a time; workers elsewhere may share an etcd with us.
         let lone = matches!(url, StoreUrl::Sqlite(_));
         let config = ControlConfig { lone, ..ControlConfig::default() };
-        let server =
-            Server::new(store, state_name(&url), config, clock).await.map_err(|error| match error {
-                coordinator::ServeError::Store(error) => state_error(&error),
-                coordinator::ServeError::Transport(error) => CliError::ours("transport", error.to_string()),
-            })?;
+        let server = Server::new(store, state_name(&url), config, clock).await.map_err(serve_error)?;
         let (connections, incoming) = mpsc::unbounded_channel::<Result<DuplexStream, std::io::Error>>();
         let stop = CancellationToken::new();
         let serving = tokio::spawn(server.serve(UnboundedReceiverStream::new(incoming), stop.clone()));
@@ -62,7 +61,7 @@ impl Embedded {
                 }
             },
         ));
-        Ok(Self { channel, stop, server: serving, worker: None })
+        Ok(Self { channel, stop, server: serving, workers: Vec::new(), gateways: BTreeSet::new() })
     }
 
     /// The way to the coordinator.
@@ -70,16 +69,22 @@ impl Embedded {
         self.channel.clone()
     }
 
-    /// Starts a worker with the engines of the gateways that are needed.
+    /// Starts a worker with the engines of the gateways that are needed and not open yet.
     pub(crate) fn start_worker(
         &mut self,
         settings: &Settings,
         folder: &std::path::Path,
         needed: &[String],
     ) -> CliResult {
-        let engines = worker::config::open_engines(settings, folder, needed).map_err(gateway_error)?;
+        let needed: Vec<String> =
+            needed.iter().filter(|name| !self.gateways.contains(*name)).cloned().collect();
+        if needed.is_empty() {
+            return Ok(());
+        }
+        let engines = worker::config::open_engines(settings, folder, &needed).map_err(gateway_error)?;
+        self.gateways.extend(needed);
         let slots: usize = engines.values().map(|engine| engine.concurrency()).sum();
-        let id = format!("embedded-{}", std::process::id());
+        let id = format!("embedded-{}-{}", std::process::id(), self.workers.len());
         let worker: WorkerId = id.parse().map_err(|_| CliError::ours("worker-id", id.clone()))?;
         let config = AgentConfig {
             worker,
@@ -90,18 +95,25 @@ impl Embedded {
         let executor = Arc::new(Executor::new(engines, SnapshotSource::new(self.channel())));
         let agent = Agent::new(config, self.channel(), executor);
         let stop = self.stop.clone();
-        self.worker = Some(tokio::spawn(agent.run(stop)));
+        self.workers.push(tokio::spawn(agent.run(stop)));
         Ok(())
     }
 
     /// Lets go of leases, and of the state.
-    pub(crate) async fn stop(self) {
+    ///
+    /// # Errors
+    /// Why the coordinator had ended by itself, if it had.
+    pub(crate) async fn stop(self) -> CliResult {
         self.stop.cancel();
-        if let Some(worker) = self.worker {
+        for worker in self.workers {
             let _ = tokio::time::timeout(Duration::from_secs(6), worker).await;
         }
         drop(self.channel);
-        let _ = tokio::time::timeout(Duration::from_secs(2), self.server).await;
+        match tokio::time::timeout(Duration::from_secs(2), self.server).await {
+            Ok(Ok(Err(error))) => Err(serve_error(error)),
+            // What still runs, or was aborted, ends with the process.
+            Ok(Ok(Ok(())) | Err(_)) | Err(_) => Ok(()),
+        }
     }
 }
 
@@ -121,6 +133,13 @@ fn state_name(url: &StoreUrl) -> String {
     match url {
         StoreUrl::Sqlite(path) => path.display().to_string(),
         StoreUrl::Etcd(_) => "etcd".to_owned(),
+    }
+}
+
+fn serve_error(error: coordinator::ServeError) -> CliError {
+    match error {
+        coordinator::ServeError::Store(error) => state_error(&error),
+        coordinator::ServeError::Transport(error) => CliError::ours("transport", error.to_string()),
     }
 }
 

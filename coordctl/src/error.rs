@@ -1,6 +1,7 @@
 //! What a command failed with, and how that is told.
 
 use coord_common::diagnostic::Diagnostic;
+use coord_common::plan::PlanError;
 use coordinator::Refusal;
 use serde_json::json;
 
@@ -110,6 +111,12 @@ impl From<tonic::Status> for CliError {
             },
             code => Self::ours("coordinator-failed", format!("{code:?}: {}", status.message())),
         }
+    }
+}
+
+impl From<PlanError> for CliError {
+    fn from(error: PlanError) -> Self {
+        Self::user(error.code, error.message, error.hint.unwrap_or_default())
     }
 }
 

@@ -7,9 +7,11 @@ use std::sync::Arc;
 use coord_common::diagnostic::Diagnostic;
 use coord_common::id::{EnvironmentName, SnapshotId};
 use coord_common::interval::Timestamp;
-use coord_common::plan::{self, Environment, Hooks, PlanInput, PlanOptions, Planned, Purpose};
-use coord_common::project::{self, Project, ProjectInput, Settings, SourceFile};
-use coord_common::snapshot::{self, ByName, SnapshotRecord, Snapshots};
+use coord_common::plan::{
+    self, Environment, Hooks, Known, PlanInput, PlanOptions, Planned, Proposal, Purpose,
+};
+use coord_common::project::{self, ProjectInput, SourceFile};
+use coord_common::snapshot::SnapshotRecord;
 use serde::{Deserialize, Serialize};
 
 use crate::control::Book;
@@ -63,6 +65,8 @@ impl From<plan::PlanError> for Refusal {
 pub(crate) struct Answer {
     pub(crate) planned: Planned,
     pub(crate) findings: Vec<Diagnostic>,
+    /// Whether changes are shown with their macros expanded.
+    pub(crate) diff_rendered: bool,
     /// Records that the state holds of models that differ, for showing how.
     pub(crate) known: BTreeMap<SnapshotId, Arc<SnapshotRecord>>,
 }
@@ -72,96 +76,49 @@ pub(crate) fn plan(request: &PlanRequest, book: &Book, now: Timestamp) -> Result
     let input =
         ProjectInput { files: &request.files, env: &request.env, gateway: request.gateway.as_deref() };
     let (project, mut findings) = project::load(&input);
-    let (proposed, purpose) = if request.run {
-        (held(book, &request.options.environment)?, Purpose::Run)
-    } else if !request.options.restate_models.is_empty() {
-        // What is restated is what the environment shows; files don't count.
-        (held(book, &request.options.environment)?, Purpose::Change)
-    } else {
-        (local(&project, &mut findings)?.by_name, Purpose::Change)
-    };
-    named_models_exist(&request.options, &proposed)?;
-    let settings = &project.settings;
-    let hooks = &Hooks::of(&project);
-    let planned = plan_snapshots(&proposed, (settings, hooks), request, book, now, purpose)?;
+    // The config of a run is read without the models: what those lack doesn't matter.
+    let purpose = if request.run { Purpose::Run } else { Purpose::Change };
+    let environments: Vec<&Environment> =
+        book.environments.keys().filter_map(|name| book.live(name, now)).map(|shown| &**shown).collect();
+    let known = Known { environments: &environments, records: &book.snapshots };
+    let Proposal { proposed, options, findings: more } =
+        plan::propose(&project, &request.options, &known, purpose)?;
+    findings.extend(more);
+    if !request.run {
+        refuse_mistakes(&findings)?;
+    }
+    let shown = |name: &EnvironmentName| environments.iter().copied().find(|shown| shown.name == *name);
+    let planned = plan::plan(&PlanInput {
+        proposed: &proposed,
+        settings: &project.settings,
+        current: shown(&options.environment),
+        prod: shown(&EnvironmentName::prod()),
+        environments: &environments,
+        records: &book.snapshots,
+        tables: &book.tables,
+        options: &options,
+        now,
+        purpose,
+        hooks: &Hooks::of(&project),
+    })?;
     let changed = planned.plan.models.iter().filter(|model| model.before.is_some());
     let known = changed
         .flat_map(|model| [model.before, model.snapshot])
         .filter_map(|id| book.snapshots.get(&id?).map(|record| (record.id(), record.clone())))
         .collect();
-    Ok(Answer { planned, findings, known })
+    Ok(Answer { planned, findings, diff_rendered: request.options.diff_rendered, known })
 }
 
-/// Models that options name must be there: a misspelt one would select nothing, in silence.
-fn named_models_exist(options: &PlanOptions, proposed: &ByName) -> Result<(), Refusal> {
-    let named = options.backfill_models.iter().chain(options.categorize.keys());
-    let Some(unknown) = named.into_iter().find(|name| !proposed.contains_key(*name)) else { return Ok(()) };
-    let near = project::suggest_model(unknown, proposed.keys());
-    let hint = near.map_or_else(
-        || "`coordctl dag` lists the models".to_owned(),
-        |near| format!("did you mean `{near}`?"),
-    );
-    Err(Refusal::new("unknown-model", format!("there is no model `{unknown}`"), &hint))
-}
-
-/// The project's own snapshots, unless something in it is wrong.
-fn local(project: &Project, findings: &mut Vec<Diagnostic>) -> Result<Snapshots, Refusal> {
-    let (snapshots, more) = snapshot::build(project);
-    findings.extend(more);
+/// A project with errors isn't planned.
+fn refuse_mistakes(findings: &[Diagnostic]) -> Result<(), Refusal> {
     let errors = findings.iter().filter(|finding| finding.is_error()).count();
     if errors == 0 {
-        return Ok(snapshots);
+        return Ok(());
     }
     Err(Refusal {
         code: "project-invalid".to_owned(),
         message: format!("the project has {errors} error{}", if errors == 1 { "" } else { "s" }),
         hint: Some("mend what is listed and plan again".to_owned()),
-        findings: findings.clone(),
+        findings: findings.to_vec(),
     })
-}
-
-/// What an environment holds.
-fn held(book: &Book, environment: &EnvironmentName) -> Result<ByName, Refusal> {
-    let Some((environment, _)) = book.environments.get(environment) else {
-        return Err(Refusal::new(
-            "unknown-environment",
-            format!("there is no environment `{environment}`"),
-            "apply a plan for it first; `coordctl environments` lists those that exist",
-        ));
-    };
-    let snapshot = |model: &plan::EnvironmentModel| book.snapshots.get(&model.snapshot);
-    Ok(environment
-        .models
-        .iter()
-        .filter_map(|(name, model)| Some((name.clone(), snapshot(model)?.snapshot.clone())))
-        .collect())
-}
-
-fn plan_snapshots(
-    proposed: &ByName,
-    (settings, hooks): (&Settings, &Hooks),
-    request: &PlanRequest,
-    book: &Book,
-    now: Timestamp,
-    purpose: Purpose,
-) -> Result<Planned, Refusal> {
-    let shown = |name: &EnvironmentName| -> Option<&Environment> {
-        book.environments.get(name).map(|(environment, _)| &**environment)
-    };
-    let prod: EnvironmentName = EnvironmentName::prod();
-    let environments: Vec<&Environment> = book.environments.values().map(|(shown, _)| &**shown).collect();
-    let input = PlanInput {
-        proposed,
-        settings,
-        current: shown(&request.options.environment),
-        prod: shown(&prod),
-        environments: &environments,
-        records: &book.snapshots,
-        tables: &book.tables,
-        options: &request.options,
-        now,
-        purpose,
-        hooks,
-    };
-    Ok(plan::plan(&input)?)
 }

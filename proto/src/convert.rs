@@ -5,8 +5,9 @@ use std::sync::Arc;
 use coord_common::id::Token;
 use coord_common::interval::{Interval, IntervalSet, Timestamp};
 use coord_common::task::{
-    AuditResult, Batch, Binding, Check, Done, Evaluate, Failure, FailureClass, HookPoint, Lease, LeaseState,
-    Mode, Outcome, Promote, Relation, Statements, TableTask, Verdict, View, Work,
+    AuditResult, Batch, Binding, Check, Done, DropTable, Evaluate, Failure, FailureClass, HookPoint, Lease,
+    LeaseState, Mode, Outcome, Promote, Relation, Report, Statements, TableKind, TableTask, Verdict, View,
+    Work,
 };
 
 use crate::wire;
@@ -118,6 +119,7 @@ impl From<Mode> for wire::Mode {
             Mode::First => Self::First,
             Mode::Write => Self::Write,
             Mode::Audit => Self::Audit,
+            Mode::Anew => Self::Anew,
         }
     }
 }
@@ -128,6 +130,7 @@ fn mode(value: i32) -> Result<Mode, Malformed> {
         Ok(wire::Mode::First) => Ok(Mode::First),
         Ok(wire::Mode::Write) => Ok(Mode::Write),
         Ok(wire::Mode::Audit) => Ok(Mode::Audit),
+        Ok(wire::Mode::Anew) => Ok(Mode::Anew),
         Ok(wire::Mode::Unspecified) | Err(_) => Err(missing("evaluate.mode")),
     }
 }
@@ -175,6 +178,11 @@ impl From<&Promote> for wire::Promote {
             execution_time: promote.execution_time.0,
             views: promote.views.iter().map(view).collect(),
             drop: promote.drop.iter().cloned().map(Into::into).collect(),
+            drop_schemas: promote
+                .drop_schemas
+                .iter()
+                .map(|(catalog, schema)| wire::Schema { catalog: catalog.clone(), schema: schema.clone() })
+                .collect(),
         }
     }
 }
@@ -198,6 +206,41 @@ impl TryFrom<wire::Promote> for Promote {
             execution_time: Timestamp(promote.execution_time),
             views: promote.views.into_iter().map(view).collect::<Result<_, Malformed>>()?,
             drop: promote.drop.into_iter().map(Into::into).collect(),
+            drop_schemas: promote.drop_schemas.into_iter().map(|of| (of.catalog, of.schema)).collect(),
+        })
+    }
+}
+
+impl From<&DropTable> for wire::DropTable {
+    fn from(drop: &DropTable) -> Self {
+        let kind = match drop.kind {
+            TableKind::Table => wire::TableKind::Table,
+            TableKind::View => wire::TableKind::View,
+            TableKind::MaterializedView => wire::TableKind::MaterializedView,
+        };
+        Self {
+            table_id: drop.table.to_string(),
+            relation: Some(drop.relation.clone().into()),
+            kind: kind.into(),
+            gateway: drop.gateway.clone(),
+        }
+    }
+}
+
+impl TryFrom<wire::DropTable> for DropTable {
+    type Error = Malformed;
+    fn try_from(drop: wire::DropTable) -> Result<Self, Malformed> {
+        let kind = match wire::TableKind::try_from(drop.kind) {
+            Ok(wire::TableKind::Table) => TableKind::Table,
+            Ok(wire::TableKind::View) => TableKind::View,
+            Ok(wire::TableKind::MaterializedView) => TableKind::MaterializedView,
+            Ok(wire::TableKind::Unspecified) | Err(_) => return Err(missing("drop.kind")),
+        };
+        Ok(Self {
+            table: parse("drop.table_id", &drop.table_id)?,
+            relation: drop.relation.ok_or_else(|| missing("drop.relation"))?.into(),
+            kind,
+            gateway: drop.gateway,
         })
     }
 }
@@ -214,6 +257,7 @@ impl From<&Lease> for wire::Lease {
                 Work::Promote(promote) => wire::lease::Work::Promote(promote.into()),
                 Work::Check(check) => wire::lease::Work::Check(check.into()),
                 Work::Statements(statements) => wire::lease::Work::Statements(statements.into()),
+                Work::Drop(drop) => wire::lease::Work::Drop(drop.into()),
             }),
         }
     }
@@ -232,6 +276,7 @@ impl TryFrom<wire::Lease> for Lease {
                 wire::lease::Work::Promote(promote) => Work::Promote(promote.try_into()?),
                 wire::lease::Work::Check(check) => Work::Check(check.try_into()?),
                 wire::lease::Work::Statements(statements) => Work::Statements(statements.try_into()?),
+                wire::lease::Work::Drop(drop) => Work::Drop(drop.try_into()?),
             },
         })
     }
@@ -359,6 +404,28 @@ impl TryFrom<wire::report::Outcome> for Outcome {
             }),
             wire::report::Outcome::HandedBack(_) => Self::HandedBack,
             wire::report::Outcome::Fenced(_) => Self::Fenced,
+        })
+    }
+}
+
+impl From<Report> for wire::Report {
+    fn from(report: Report) -> Self {
+        Self {
+            token: report.token.0,
+            batch: report.batch.map(|batch| batch.to_string()).unwrap_or_default(),
+            outcome: Some(report.outcome.into()),
+        }
+    }
+}
+
+impl TryFrom<wire::Report> for Report {
+    type Error = Malformed;
+    fn try_from(report: wire::Report) -> Result<Self, Malformed> {
+        let batch = Some(report.batch).filter(|batch| !batch.is_empty());
+        Ok(Self {
+            token: Token(report.token),
+            batch: batch.map(|batch| parse("report.batch", &batch)).transpose()?,
+            outcome: report.outcome.ok_or_else(|| missing("report.outcome"))?.try_into()?,
         })
     }
 }

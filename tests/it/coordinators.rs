@@ -29,9 +29,8 @@ fn killing_the_coordinator_again_and_again_loses_no_lease_and_no_batch() {
     watch_the_pointer_until_the_end(&fleet, &id);
     assert_all_is_done_once(&fleet);
     for worker in &fleet.workers {
-        // An acknowledgement may be lost with the coordinator that recorded it, and the report that
-        // is sent again is then "no longer ours"; but no batch under way is given up.
         assert!(!worker.log().contains("rolling back"), "{}", worker.log());
+        assert!(!worker.log().contains("no longer ours"), "{}", worker.log());
     }
 }
 

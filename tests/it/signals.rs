@@ -7,7 +7,8 @@ use coord_tests::project::Project;
 const CONFIG: &str = "gateways:\n  duckdb:\n    connection:\n      type: duckdb\n      database: db.db\nmodel_defaults:\n  dialect: duckdb\n  start: 2024-01-01\n";
 
 const DAYS: &str = "MODEL (name m.days, kind INCREMENTAL_BY_TIME_RANGE (time_column day, batch_size 1), signals (loaded(source := 'raw.loads')));\nSELECT @start_date AS day, 1 AS one";
-const LOADED: &str = "SELECT day, day + INTERVAL 1 DAY FROM @{source} WHERE day BETWEEN @start_date AND @end_date";
+const LOADED: &str =
+    "SELECT day, day + INTERVAL 1 DAY FROM @{source} WHERE day BETWEEN @start_date AND @end_date";
 
 fn project(signal: &str) -> (Project, Cli) {
     let project = Project::new(&[
@@ -22,7 +23,10 @@ fn project(signal: &str) -> (Project, Cli) {
     ]);
     let cli = Cli::embedded(project.path()).now("2024-01-06 06:00:00");
     cli.ok(&["fetch", "CREATE SCHEMA raw"]);
-    cli.ok(&["fetch", "CREATE TABLE raw.loads AS SELECT DATE '2024-01-01' + n::INT AS day FROM unnest([0, 1, 3]) AS t(n)"]);
+    cli.ok(&[
+        "fetch",
+        "CREATE TABLE raw.loads AS SELECT DATE '2024-01-01' + n::INT AS day FROM unnest([0, 1, 3]) AS t(n)",
+    ]);
     (project, cli)
 }
 
@@ -41,7 +45,10 @@ fn only_ready_intervals_are_computed_and_what_is_below_waits() {
     assert_eq!(executed(&applied, "m.days", "ok"), 3, "{applied}");
     assert_eq!(executed(&applied, "m.below", "ok"), 2, "batches are cut at what isn't ready: {applied}");
     assert_eq!(executed(&applied, "m.all", "ok"), 1, "up to the first day that isn't ready: {applied}");
-    assert_eq!(first(&cli, "SELECT string_agg(day::TEXT, ' ' ORDER BY day) FROM m.below"), "2024-01-01 2024-01-02 2024-01-04");
+    assert_eq!(
+        first(&cli, "SELECT string_agg(day::TEXT, ' ' ORDER BY day) FROM m.below"),
+        "2024-01-01 2024-01-02 2024-01-04"
+    );
 
     // The late day comes: a run computes it and what waited for it.
     cli.ok(&["fetch", "INSERT INTO raw.loads VALUES (DATE '2024-01-03'), (DATE '2024-01-05')"]);

@@ -48,7 +48,10 @@ mod tests {
     const HOUR: i64 = 3_600_000;
 
     fn hours(ranges: &[(i64, i64)]) -> IntervalSet {
-        ranges.iter().map(|(a, b)| Interval { start: Timestamp(a * HOUR), end: Timestamp(b * HOUR) }).collect()
+        ranges
+            .iter()
+            .map(|(a, b)| Interval { start: Timestamp(a * HOUR), end: Timestamp(b * HOUR) })
+            .collect()
     }
 
     #[test]
@@ -71,7 +74,10 @@ mod tests {
         let candidates = hours(&[(0, 96), (120, 144)]);
         let unready = hours(&[(30, 31)]);
         let day = IntervalUnit::Day;
-        assert_eq!(without_unready(&candidates, &unready, day, false), hours(&[(0, 24), (48, 96), (120, 144)]));
+        assert_eq!(
+            without_unready(&candidates, &unready, day, false),
+            hours(&[(0, 24), (48, 96), (120, 144)])
+        );
         assert_eq!(without_unready(&candidates, &unready, day, true), hours(&[(0, 24)]));
         assert_eq!(without_unready(&candidates, &hours(&[(100, 110)]), day, true), candidates);
     }

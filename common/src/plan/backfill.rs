@@ -45,6 +45,12 @@ impl Default for BatchRule {
 /// What each model misses.
 pub(super) struct Windows {
     pub(super) missing: BTreeMap<ModelName, IntervalSet>,
+    /// What would be computed, but nothing is to be.
+    pub(super) skipped: BTreeMap<ModelName, IntervalSet>,
+    /// What models miss that the plan isn't about.
+    pub(super) unselected: BTreeMap<ModelName, IntervalSet>,
+    /// Where each model's history starts.
+    pub(super) starts: BTreeMap<ModelName, Timestamp>,
     pub(super) earliest: Timestamp,
 }
 
@@ -57,19 +63,28 @@ pub(super) fn windows(
     let times = scope.times;
     let earliest =
         scope.starts.values().copied().min().unwrap_or_else(|| IntervalUnit::Day.floor(times.execution));
-    let mut found = BTreeMap::new();
-    if !input.options.skip_backfill {
-        for (name, record) in records {
-            let selected = scope.backfilled.is_none_or(|wanted| wanted.contains(name));
-            if let Some(table) = tables.get(name).filter(|_| selected) {
-                let set = missing_of(input, scope, record, table, earliest);
-                if !set.is_empty() {
-                    found.insert(name.clone(), set);
-                }
-            }
+    let (mut found, mut skipped, mut unselected) = (BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
+    for (name, record) in records {
+        let Some(table) = tables.get(name) else { continue };
+        let set = missing_of(input, scope, record, table, earliest);
+        if set.is_empty() {
+            continue;
         }
+        let selected = scope.backfilled.is_none_or(|wanted| wanted.contains(name));
+        let into = match (selected, input.options.skip_backfill) {
+            (true, false) => &mut found,
+            (true, true) => &mut skipped,
+            (false, _) => &mut unselected,
+        };
+        into.insert(name.clone(), set);
     }
-    Windows { missing: found, earliest: times.start.unwrap_or(earliest) }
+    Windows {
+        missing: found,
+        skipped,
+        unselected,
+        starts: scope.starts.clone(),
+        earliest: times.start.unwrap_or(earliest),
+    }
 }
 
 /// What a plan is about.
@@ -98,11 +113,10 @@ fn missing_of(
     let nothing = IntervalSet::new();
     let restated = scope.restatements.ranges.get(snapshot.name()).copied();
     let mut done = input.tables.get(table).map_or_else(IntervalSet::new, |known| known.done.clone());
-    if table.dev && record.forward_only && !input.records.contains_key(&record.id()) {
-        // A new snapshot that keeps its table has what that has; only the preview is computed.
-        let kept = input.tables.get(&record.table(false));
-        done = kept.map_or(done.clone(), |kept| done.union(&kept.done));
+    if follows_anew(input, record, table) {
+        done = record.inherits(&done);
     }
+    done = done.union(&kept(input, record, table));
     let mut end = restated.map_or(times.end_or_now(), |range| range.end);
     if let Some(range) = restated {
         done.remove(range);
@@ -114,6 +128,7 @@ fn missing_of(
         }
     }
     let asked = if table.dev { times.covered_from } else { times.start };
+    let asked = times.starts.get(snapshot.name()).copied().or(asked);
     let asked = restated.map_or(asked, |range| Some(range.start));
     let from = asked.unwrap_or(earliest).max(start);
     if from >= end {
@@ -138,23 +153,53 @@ fn missing_of(
     })
 }
 
+/// Whether ranges that other snapshots filled are to follow the change from its effective date on:
+/// until production shows the snapshot.
+pub(super) fn follows_anew(input: &PlanInput<'_>, record: &SnapshotRecord, table: &TableId) -> bool {
+    let shown = input.prod.and_then(|prod| prod.models.get(record.name()));
+    !table.dev && record.effective_from.is_some() && shown.is_none_or(|shown| shown.snapshot != record.id())
+}
+
+/// What a new throwaway table is taken to have because production's table has it: of a change that
+/// keeps that table only a preview is computed.
+fn kept(input: &PlanInput<'_>, record: &SnapshotRecord, table: &TableId) -> IntervalSet {
+    let is_new = !input.records.contains_key(&record.id());
+    let own = input.tables.get(&record.table(false)).filter(|_| table.dev && record.forward_only && is_new);
+    own.map_or_else(IntervalSet::new, |own| record.inherits(&own.done))
+}
+
+/// The part of it that the plan doesn't compute.
+pub(super) fn assumed(
+    input: &PlanInput<'_>,
+    record: &SnapshotRecord,
+    table: Option<&TableId>,
+    missing: &IntervalSet,
+) -> IntervalSet {
+    table.map_or_else(IntervalSet::new, |table| kept(input, record, table).difference(missing))
+}
+
 /// Whether forward-only changes are computed in development, into throwaway tables.
 pub(super) fn has_previews(input: &PlanInput<'_>) -> bool {
-    input.options.forward_only || input.settings.plan.enable_preview.unwrap_or(true)
+    let asked = input.options.enable_preview.or(input.settings.plan.enable_preview);
+    input.options.forward_only || asked.unwrap_or(true)
 }
 
 /// The models to compute, with what they read: those asked for; in development those that differ.
 /// Nothing: all.
 pub(super) fn backfilled(input: &PlanInput<'_>, diff: &Diff) -> Option<BTreeSet<ModelName>> {
     let options = input.options;
-    let mut open: Vec<&ModelName> = options.backfill_models.iter().collect();
     let differing = !options.environment.is_prod()
         && !options.include_unmodified
         && options.restate_models.is_empty()
         && input.purpose == Purpose::Change;
-    if open.is_empty() && differing {
-        open.extend(input.proposed.values().filter(|snapshot| diff.touches(snapshot)).map(|s| s.name()));
+    if let Some(asked) = &options.backfill_models {
+        return Some(match options.no_auto_upstream {
+            true => asked.clone(),
+            false => with_upstream(input, asked.iter().collect()),
+        });
     }
+    let touched = || input.proposed.values().filter(|snapshot| diff.touches(snapshot));
+    let open: Vec<&ModelName> = touched().filter(|_| differing).map(|snapshot| snapshot.name()).collect();
     (!open.is_empty()).then(|| with_upstream(input, open))
 }
 

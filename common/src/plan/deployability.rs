@@ -24,7 +24,7 @@ pub(super) fn tables(
     let throwaway = if input.options.environment.is_prod() {
         BTreeSet::new()
     } else {
-        throwaways(input, order, records, starts, times.covered_from)
+        throwaways(input, order, records, starts, times)
     };
     records
         .iter()
@@ -39,7 +39,7 @@ fn throwaways(
     order: &[ModelName],
     records: &Records,
     starts: &BTreeMap<ModelName, Timestamp>,
-    from: Option<Timestamp>,
+    times: &Times,
 ) -> BTreeSet<ModelName> {
     let mut throwaway = BTreeSet::new();
     // Models that keep those below them from being deployable.
@@ -54,6 +54,7 @@ fn throwaways(
         let keeps_table = (record.forward_only && record.category != Category::Metadata)
             || record.category == Category::IndirectNonBreaking
             || (is_forward_only(kind) && record.category != Category::Metadata);
+        let from = times.starts.get(name).copied().or(times.covered_from);
         let valid = valid_start(input, record, starts[name], from);
         let deployable = !tainted && !keeps_table && valid;
         let done = input.tables.get(&record.table(false)).is_some_and(|known| !known.done.is_empty());

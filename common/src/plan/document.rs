@@ -5,8 +5,8 @@
 
 use serde::Serialize;
 
-use super::{Change, Plan, PlannedModel};
-use crate::interval::{Interval, batches};
+use super::{Blocker, Change, Plan, PlannedModel};
+use crate::interval::{Interval, IntervalSet, batches};
 
 /// The document's schema number.
 const SCHEMA: u32 = 1;
@@ -28,6 +28,7 @@ pub struct PlanDocument {
     requires_backfill: bool,
     models: Vec<ModelDocument>,
     notes: Vec<String>,
+    blockers: Vec<Blocker>,
     #[serde(skip_serializing_if = "Option::is_none")]
     executed: Option<Vec<Executed>>,
 }
@@ -71,14 +72,17 @@ pub fn document(plan: &Plan, executed: Option<Vec<Executed>>) -> PlanDocument {
         end: plan.end.to_string(),
         execution_time: plan.execution_time.to_string(),
         has_changes: plan.has_changes,
-        requires_backfill: plan.requires_backfill(),
-        models: plan.models.iter().map(model).collect(),
+        requires_backfill: plan.requires_backfill() && !plan.empty_backfill && !plan.skip_backfill,
+        models: plan.models.iter().map(|of| model(of, plan.empty_backfill)).collect(),
+        blockers: plan.blockers.clone(),
         notes: plan.refused.keys().map(|name| format!("restatement_refused:{name}")).collect(),
         executed,
     }
 }
 
-fn model(model: &PlannedModel) -> ModelDocument {
+fn model(model: &PlannedModel, empty: bool) -> ModelDocument {
+    let missing = model.missing.union(&model.skipped);
+    let run = if empty { IntervalSet::new() } else { model.missing.clone() };
     ModelDocument {
         name: model.name.to_string(),
         kind: model.kind.clone(),
@@ -86,8 +90,8 @@ fn model(model: &PlannedModel) -> ModelDocument {
         category: model.category.map(super::Category::name),
         snapshot_id: model.snapshot.map(|id| id.to_string()),
         version: model.version.map(|version| version.to_string()),
-        missing_intervals: model.missing.ranges().iter().copied().map(Into::into).collect(),
-        batches: batches(&model.missing, model.batches.unit, model.batches.size).map(Into::into).collect(),
+        missing_intervals: missing.ranges().iter().copied().map(Into::into).collect(),
+        batches: batches(&run, model.batches.unit, model.batches.size).map(Into::into).collect(),
         restatement: model.restatement.map(Into::into),
         signals: if model.missing.is_empty() { Vec::new() } else { model.signals.clone() },
     }

@@ -9,6 +9,7 @@ use super::change::Diff;
 use super::{Hooks, PlanError, PlanInput, Purpose};
 use crate::id::{EnvironmentName, ModelName, PlanId, SnapshotId};
 use crate::interval::Timestamp;
+use crate::project::Settings;
 use crate::project::model::ModelKind;
 use crate::snapshot::{SnapshotRecord, view_relation};
 use crate::task::{Binding, Relation, TableId, View};
@@ -34,6 +35,9 @@ pub struct Environment {
     /// Statements around its runs.
     #[serde(default, skip_serializing_if = "Hooks::is_empty")]
     pub hooks: Hooks,
+    /// In production: snapshots that can't be returned to, as others fill their tables since.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub unrestorable: BTreeSet<SnapshotId>,
 }
 
 /// One model of an environment.
@@ -57,19 +61,25 @@ pub struct EnvironmentModel {
     pub on_virtual_update: bool,
 }
 
-/// What the project is compared with: the environment itself, or where a new one starts from.
-pub(super) fn baseline<'a>(input: &PlanInput<'a>) -> Result<Option<&'a Environment>, PlanError> {
+/// For how long an environment lives after a plan was applied to it; nothing where it stays.
+pub(super) fn ttl(name: &EnvironmentName, settings: &Settings) -> Option<String> {
+    let pinned =
+        || settings.pinned_environments.iter().any(|pinned| pinned.parse().ok().as_ref() == Some(name));
+    if name.is_prod() || pinned() { None } else { settings.environment_ttl.clone() }
+}
+
+/// What the project is compared with: the environment itself, or where a new one starts from. A new
+/// environment that starts from one which isn't there starts empty.
+pub(super) fn baseline<'a>(input: &PlanInput<'a>) -> Option<&'a Environment> {
     if input.current.is_some() {
-        return Ok(input.current);
+        return input.current;
     }
     match &input.options.create_from {
-        Some(name) if !name.is_prod() => Err(PlanError::new(
-            "create-from-unsupported",
-            format!("--create-from {name}: only production can be started from yet"),
-            "leave --create-from out",
-        )),
-        _ if input.options.environment.is_prod() => Ok(None),
-        _ => Ok(input.prod),
+        _ if input.options.environment.is_prod() => None,
+        Some(name) if !name.is_prod() => {
+            input.environments.iter().copied().find(|environment| environment.name == *name)
+        }
+        _ => input.prod,
     }
 }
 
@@ -82,7 +92,7 @@ pub(super) fn target(
 ) -> BTreeMap<ModelName, EnvironmentModel> {
     let options = input.options;
     let all =
-        options.environment.is_prod() || (options.include_unmodified && options.backfill_models.is_empty());
+        options.environment.is_prod() || (options.include_unmodified && options.backfill_models.is_none());
     let promoted_before: BTreeSet<&ModelName> = match input.current {
         Some(current) => {
             current.models.iter().filter(|(_, m)| m.view.is_some()).map(|(name, _)| name).collect()
@@ -94,9 +104,9 @@ pub(super) fn target(
         .map(|(name, record)| {
             let model = &record.snapshot.model;
             let differs = input.purpose == Purpose::Change
-                && match options.backfill_models.as_slice() {
-                    [] => diff.touches(&record.snapshot),
-                    selected => selected.contains(name),
+                && match &options.backfill_models {
+                    None => diff.touches(&record.snapshot),
+                    Some(selected) => selected.contains(name),
                 };
             let promoted = all || differs || promoted_before.contains(name);
             let table = tables.get(name).cloned();
@@ -119,11 +129,16 @@ pub(super) fn target(
 /// A new development environment that differs in nothing is a mistake.
 pub(super) fn refuse_empty_new(input: &PlanInput<'_>, differs: bool) -> Result<(), PlanError> {
     let new = input.current.is_none() && !input.options.environment.is_prod();
-    let asked = input.options.include_unmodified || !input.options.backfill_models.is_empty();
+    let asked = input.options.include_unmodified
+        || input.options.backfill_models.as_ref().is_some_and(|models| !models.is_empty());
     if new && !differs && !asked {
         return Err(PlanError::new(
             "no-changes",
-            format!("nothing differs from production, so `{}` would be empty", input.options.environment),
+            format!(
+                "nothing differs from `{}`, so `{}` would be empty",
+                input.options.create_from.as_ref().unwrap_or(&EnvironmentName::prod()),
+                input.options.environment
+            ),
             "change a model first, or give --include-unmodified",
         ));
     }

@@ -4,6 +4,7 @@
 //! decides nothing anew, and is refused when that state has moved.
 
 mod backfill;
+mod blocker;
 mod categorize;
 mod change;
 mod deployability;
@@ -12,7 +13,12 @@ mod environment;
 mod hooks;
 mod options;
 mod order;
+mod propose;
 mod restate;
+mod retention;
+mod revert;
+mod select;
+mod stages;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -20,13 +26,18 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 pub use backfill::{BatchRule, TableRecord};
+pub use blocker::Blocker;
 pub use change::Change;
 pub use document::{Executed, PlanDocument, document};
 pub use environment::{Environment, EnvironmentModel, Tables, bindings, views};
 pub use hooks::{Hooks, PlannedHooks};
-pub use options::{Choice, PlanOptions};
+pub use options::{Choice, PlanOptions, Selectors};
 pub use order::topological;
+pub use propose::{Known, Proposal, propose, select_all};
 pub use restate::{Clear, Refusal, clears};
+pub use retention::{Garbage, Needed, Retention, garbage, table_kind, tables_of};
+pub use select::{Candidate, Candidates, Selector, SelectorError};
+pub use stages::{PlanStage, stages};
 
 use crate::id::{EnvironmentName, Hasher, ModelName, PlanId, SnapshotId, Version};
 use crate::interval::{Interval, IntervalSet, Timestamp};
@@ -72,6 +83,9 @@ pub struct Plan {
     /// Record what is missing as complete without computing it.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub empty_backfill: bool,
+    /// Make tables and views only.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub skip_backfill: bool,
     /// Whether models are computed again because somebody asked for it: the environment's snapshots
     /// stay, and [`PlannedModel::restatement`] says which ranges.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
@@ -80,6 +94,13 @@ pub struct Plan {
     /// batches are committed. Only restatements of production have such.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub clears: Vec<Clear>,
+    /// Snapshots that production can't return to once the plan is applied, as others fill their tables
+    /// in another way since: their definitions come back as new snapshots.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub unrestorable: BTreeSet<SnapshotId>,
+    /// What speaks against applying: such a plan is there to be looked at.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub blockers: Vec<Blocker>,
     /// Models below the restated ones that aren't restated, and why.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub refused: BTreeMap<ModelName, Refusal>,
@@ -99,6 +120,17 @@ pub struct Layout {
     pub default_gateway: String,
     /// The gateways that the plan's work runs on.
     pub gateways: BTreeSet<String>,
+    /// For how long the environment lives once the plan is applied, as written (`in 1 week`);
+    /// absent: for good, as production and pinned environments do.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub environment_ttl: Option<String>,
+    /// For how long a snapshot is kept once no environment shows it, as written.
+    #[serde(default = "default_snapshot_ttl")]
+    pub snapshot_ttl: String,
+}
+
+fn default_snapshot_ttl() -> String {
+    Settings::default().snapshot_ttl
 }
 
 /// What a plan says of one model.
@@ -121,6 +153,9 @@ pub struct PlannedModel {
     /// What it misses.
     #[serde(default, skip_serializing_if = "IntervalSet::is_empty")]
     pub missing: IntervalSet,
+    /// What it misses, too, and the plan doesn't compute because nothing is to be computed.
+    #[serde(default, skip_serializing_if = "IntervalSet::is_empty")]
+    pub skipped: IntervalSet,
     /// How that is cut into batches.
     pub batches: BatchRule,
     /// Whether `missing` holds ranges that are complete but computed again (lookback).
@@ -129,6 +164,13 @@ pub struct PlannedModel {
     /// What is computed again although it was complete.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub restatement: Option<Interval>,
+    /// From here on, what is complete was filled by other snapshots and is computed again.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub effective_from: Option<Timestamp>,
+    /// What counts as complete once the table is made although this plan doesn't compute it: a
+    /// preview leaves out most of the history that production has.
+    #[serde(default, skip_serializing_if = "IntervalSet::is_empty")]
+    pub assumed: IntervalSet,
     /// Whether the table must be made.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub create: bool,
@@ -211,8 +253,10 @@ pub fn plan(input: &PlanInput<'_>) -> Result<Planned, PlanError> {
     };
     let input = &PlanInput { options: &options, ..*input };
     let order = proposed_order(input)?;
+    let restorable = revert::restorable(input, &order);
+    let input = &PlanInput { proposed: restorable.as_ref().unwrap_or(input.proposed), ..*input };
     restate::refuse_unknown(input)?;
-    let base = environment::baseline(input)?;
+    let base = environment::baseline(input);
     let diff = change::diff(input.proposed, base, input.records);
     refuse_removed_but_read(input.proposed, &diff)?;
     let differs = diff.changes.values().any(|change| *change == Change::Removed)
@@ -222,7 +266,8 @@ pub fn plan(input: &PlanInput<'_>) -> Result<Planned, PlanError> {
     }
     let backfilled = backfill::backfilled(input, &diff);
     let times = options::resolve_times(input, &diff, backfilled.as_ref())?;
-    let records = &categorize::categorize(input, &order, &diff);
+    let categorized = categorize::categorize(input, &order, &diff, times.effective_from);
+    let records = &categorized.records;
     let starts = backfill::starts(input, &order, &times);
     let tables = deployability::tables(input, &order, records, &starts, &times);
     let target = environment::target(input, records, &tables, &diff);
@@ -238,6 +283,7 @@ pub fn plan(input: &PlanInput<'_>) -> Result<Planned, PlanError> {
         restatements: &restatements,
     };
     let windows = backfill::windows(input, &scope, records, &tables);
+    let blockers = blocker::blockers(input, records, &tables, &windows, categorized.undecided);
     let mut models = Vec::with_capacity(diff.changes.len());
     for (name, change) in &diff.changes {
         let Some(record) = records.get(name) else {
@@ -281,10 +327,13 @@ pub fn plan(input: &PlanInput<'_>) -> Result<Planned, PlanError> {
         has_changes: differs || hooks_differ || input.current.is_none(),
         hooks: planned_hooks,
         empty_backfill: input.options.empty_backfill,
+        skip_backfill: input.options.skip_backfill,
         restates: !input.options.restate_models.is_empty(),
         clears: restate::clears_of(input, records, &restatements),
+        blockers,
         refused: restatements.refused,
-        layout: layout(input.settings, records.values()),
+        unrestorable: revert::unrestorable(input, records),
+        layout: layout(input, records.values()),
     };
     plan.id = identity(&plan);
     Ok(Planned { plan, new_records })
@@ -330,14 +379,21 @@ fn identity(plan: &Plan) -> PlanId {
     PlanId(Hasher::new("plan/v1").field("plan", text).finish())
 }
 
-fn layout<'a>(settings: &Settings, records: impl Iterator<Item = &'a Arc<SnapshotRecord>>) -> Layout {
+fn layout<'a>(input: &PlanInput<'_>, records: impl Iterator<Item = &'a Arc<SnapshotRecord>>) -> Layout {
+    let settings = input.settings;
     let default_gateway = settings.default_gateway.clone();
     let gateways = records
         .filter(|record| !record.snapshot.model.kind.is_symbolic())
         .map(|record| record.snapshot.model.gateway.clone().unwrap_or_else(|| default_gateway.clone()))
         .chain([default_gateway.clone()])
         .collect();
-    Layout { concurrent_tasks: settings.concurrent_tasks(), default_gateway, gateways }
+    Layout {
+        concurrent_tasks: settings.concurrent_tasks(),
+        default_gateway,
+        gateways,
+        environment_ttl: environment::ttl(&input.options.environment, settings),
+        snapshot_ttl: settings.snapshot_ttl.clone(),
+    }
 }
 
 fn removed(name: &ModelName, base: Option<&Environment>) -> PlannedModel {
@@ -351,9 +407,12 @@ fn removed(name: &ModelName, base: Option<&Environment>) -> PlannedModel {
         version: None,
         table: None,
         missing: IntervalSet::new(),
+        skipped: IntervalSet::new(),
         redo: false,
         batches: BatchRule::default(),
         restatement: None,
+        effective_from: None,
+        assumed: IntervalSet::new(),
         create: false,
         sequential: false,
         concurrency: None,
@@ -377,6 +436,7 @@ fn planned(
     let done = table.as_ref().and_then(|id| input.tables.get(id)).map(|known| &known.done);
     let redo = done.is_some_and(|done| !done.intersection(&missing).is_empty());
     let created = table.as_ref().is_some_and(|id| input.tables.get(id).is_some_and(|known| known.created));
+    let anew = table.as_ref().is_some_and(|table| backfill::follows_anew(input, record, table));
     let directly = matches!(change, Change::DirectlyModified | Change::MetadataUpdated);
     PlannedModel {
         name: name.clone(),
@@ -385,6 +445,8 @@ fn planned(
         category: (change != Change::Unchanged).then(|| record.shown_category()),
         version: table.as_ref().map(|table| if table.dev { record.dev_version } else { record.version }),
         snapshot: Some(snapshot.id),
+        effective_from: anew.then_some(record.effective_from).flatten(),
+        assumed: backfill::assumed(input, record, table.as_ref(), &missing),
         create: table.is_some() && !created,
         batches: BatchRule { unit: snapshot.interval_unit(), size: snapshot.model.batch_size() },
         sequential: snapshot.depends_on_past(),
@@ -392,6 +454,7 @@ fn planned(
         signals: snapshot.model.signals.iter().map(|call| call.name.clone()).collect(),
         table,
         missing,
+        skipped: windows.skipped.get(name).cloned().unwrap_or_default(),
         redo,
         restatement: None,
         before: if directly { diff.before.get(name).copied() } else { None },

@@ -53,6 +53,18 @@ pub struct PlanOptions {
     /// Changes keep the physical table.
     #[serde(default)]
     pub forward_only: bool,
+    /// From when on rows follow forward-only changes; needs `forward_only`, not in the future.
+    #[serde(default)]
+    pub effective_from: Option<String>,
+    /// Whether development environments compute forward-only changes; absent: as the settings say.
+    #[serde(default)]
+    pub enable_preview: Option<bool>,
+    /// Models whose tables may lose columns.
+    #[serde(default)]
+    pub allow_destructive: Vec<ModelName>,
+    /// Models whose tables may get columns.
+    #[serde(default)]
+    pub allow_additive: Vec<ModelName>,
     /// Also compute what became due since production last ran.
     #[serde(default)]
     pub run: bool,
@@ -62,13 +74,57 @@ pub struct PlanOptions {
     /// What changes mean, where the user says it.
     #[serde(default)]
     pub categorize: BTreeMap<ModelName, Choice>,
-    /// Only these models are backfilled, and what they read.
+    /// Only these models are backfilled, and what they read; absent: all that need it.
     #[serde(default)]
-    pub backfill_models: Vec<ModelName>,
+    pub backfill_models: Option<BTreeSet<ModelName>>,
     /// These models are computed again over the plan's times, and everything below them. What is
     /// proposed must then be what the environment holds.
     #[serde(default)]
     pub restate_models: Vec<ModelName>,
+    /// With a restatement: plan changes in files as well.
+    #[serde(default)]
+    pub always_include_local_changes: bool,
+    /// Every direct change must be categorised by the user.
+    #[serde(default)]
+    pub no_auto_categorization: bool,
+    /// Consider at least so many ticks of each model, although the plan starts later.
+    #[serde(default)]
+    pub min_intervals: Option<u32>,
+    /// Refuse to promote a table that lacks ranges which the one before it had.
+    #[serde(default)]
+    pub no_gaps: bool,
+    /// Show how definitions changed with their macros expanded.
+    #[serde(default)]
+    pub diff_rendered: bool,
+    /// In a run with selected models: leave out what they read.
+    #[serde(default)]
+    pub no_auto_upstream: bool,
+    /// Models as the user picked them; [`propose`](super::propose) turns them into names.
+    #[serde(default)]
+    pub selectors: Selectors,
+}
+
+/// Selectors as written, by what they are for.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Selectors {
+    /// Models to take from the files; in a run, models to compute.
+    #[serde(default)]
+    pub select: Vec<String>,
+    /// Models to backfill.
+    #[serde(default)]
+    pub backfill: Vec<String>,
+    /// Models to compute again.
+    #[serde(default)]
+    pub restate: Vec<String>,
+    /// Models whose table may lose columns.
+    #[serde(default)]
+    pub allow_destructive: Vec<String>,
+    /// Models whose table may get columns.
+    #[serde(default)]
+    pub allow_additive: Vec<String>,
+    /// For `git:`: files that differ from a branch, by branch.
+    #[serde(default)]
+    pub changed_files: BTreeMap<String, BTreeSet<String>>,
 }
 
 impl PlanOptions {
@@ -92,17 +148,28 @@ impl PlanOptions {
             skip_backfill: false,
             empty_backfill: false,
             forward_only: false,
+            effective_from: None,
+            enable_preview: None,
+            allow_destructive: Vec::new(),
+            allow_additive: Vec::new(),
             run: false,
             ignore_cron: false,
             categorize: BTreeMap::new(),
-            backfill_models: Vec::new(),
+            backfill_models: None,
             restate_models: Vec::new(),
+            always_include_local_changes: false,
+            no_auto_categorization: false,
+            min_intervals: None,
+            no_gaps: false,
+            diff_rendered: false,
+            no_auto_upstream: false,
+            selectors: Selectors::default(),
         }
     }
 }
 
 /// The times of a plan, as points.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub(super) struct Times {
     /// The asked start, or that of previews.
     pub(super) start: Option<Timestamp>,
@@ -112,8 +179,12 @@ pub(super) struct Times {
     pub(super) end: Option<Timestamp>,
     /// The "now".
     pub(super) execution: Timestamp,
+    /// From when on rows follow forward-only changes.
+    pub(super) effective_from: Option<Timestamp>,
     /// Whether production's progress caps each model.
     pub(super) capped_by_prod: bool,
+    /// Starts of single models, so that at least so many intervals are considered as was asked.
+    pub(super) starts: BTreeMap<ModelName, Timestamp>,
 }
 
 impl Times {
@@ -178,18 +249,49 @@ pub(super) fn resolve_times(
         || options.execution_time.is_some();
     let end = end_point
         .or_else(|| if unbounded { None } else { prod_end(input, backfilled).map(|end| end.min(execution)) });
-    let start = start.map(|point| point.at).or_else(|| preview_start(input, diff, backfilled, execution));
+    let usual = usual_start(input, diff, backfilled);
+    if let (None, Some(usual), Some(last)) = (start, usual, options.end.as_deref()) {
+        refuse_short(input, diff, usual, time("end", last, execution)?.at)?;
+    }
+    let given = start.map(|point| point.at);
+    let starts = match given.or(usual) {
+        Some(start) => min_starts(input, diff, start, end.unwrap_or(execution), execution),
+        None => BTreeMap::new(),
+    };
+    let start = given.or_else(|| preview_start(input, diff, usual, execution));
     let dev_run = input.purpose == Purpose::Run && !options.environment.is_prod();
     let covered_from = start.or_else(|| input.current.filter(|_| dev_run).map(|current| current.start));
-    Ok(Times { start, covered_from, end, execution, capped_by_prod: !unbounded })
+    let effective_from = effective_from(input, execution)?;
+    Ok(Times { start, covered_from, end, execution, effective_from, capped_by_prod: !unbounded, starts })
+}
+
+fn effective_from(input: &PlanInput<'_>, execution: Timestamp) -> Result<Option<Timestamp>, PlanError> {
+    let Some(text) = &input.options.effective_from else { return Ok(None) };
+    if !input.options.forward_only {
+        return Err(PlanError::new(
+            "effective-from-alone",
+            "--effective-from needs a forward-only plan",
+            "give --forward-only, too; other changes always apply to the whole history",
+        ));
+    }
+    let from = time("effective-from", text, execution)?.at;
+    if from > input.now {
+        return Err(PlanError::new(
+            "effective-from-in-future",
+            format!("--effective-from {from} is in the future"),
+            "give a date that is not after now",
+        ));
+    }
+    Ok(Some(from))
 }
 
 /// Where a development plan with forward-only changes starts unless it is told: such changes are
-/// only previewed, over the last interval that production has.
+/// only previewed, over the last interval that production has (`usual`). So are models that are
+/// restated by themselves: what development computes of them never becomes production's.
 fn preview_start(
     input: &PlanInput<'_>,
     diff: &Diff,
-    backfilled: Option<&BTreeSet<ModelName>>,
+    usual: Option<Timestamp>,
     execution: Timestamp,
 ) -> Option<Timestamp> {
     let options = input.options;
@@ -199,23 +301,125 @@ fn preview_start(
     let touched = || input.proposed.values().filter(|snapshot| diff.touches(snapshot));
     let previews = super::backfill::has_previews(input)
         && touched().any(|snapshot| is_forward_only(&snapshot.model.kind));
-    if !options.forward_only && !previews {
+    let by_itself = || touched().any(|snapshot| snapshot.model.kind.auto_restatement_cron().is_some());
+    if !options.forward_only && !previews && !by_itself() {
         return None;
     }
-    let yesterday = IntervalUnit::Day.prev(IntervalUnit::Day.floor(execution));
-    let end = if options.run { None } else { prod_end(input, backfilled) };
-    let Some(end) = end else { return Some(yesterday) };
-    let selected = |snapshot: &&Arc<Snapshot>| match options.backfill_models.as_slice() {
-        [] => diff.touches(snapshot),
-        models => models.contains(snapshot.name()),
+    usual.or(Some(IntervalUnit::Day.prev(IntervalUnit::Day.floor(execution))))
+}
+
+/// The start of the last interval that production has, over the models in question: those asked for,
+/// else those that differ, else all. Nothing where production has nothing, or isn't the measure.
+fn usual_start(
+    input: &PlanInput<'_>,
+    diff: &Diff,
+    backfilled: Option<&BTreeSet<ModelName>>,
+) -> Option<Timestamp> {
+    if input.options.run || input.purpose == Purpose::Run {
+        return None;
+    }
+    let end = prod_end(input, backfilled)?;
+    let shown = |name: &ModelName| input.prod.and_then(|prod| prod.models.get(name));
+    let done = |name: &ModelName| shown(name).and_then(|shown| super::backfill::done_end(input, shown));
+    let differing = |snapshot: &Snapshot| diff.touches(snapshot);
+    let any_differs = input.proposed.values().any(|snapshot| differing(snapshot));
+    let meant = |snapshot: &&Arc<Snapshot>| match &input.options.backfill_models {
+        Some(models) if !models.is_empty() => models.contains(snapshot.name()),
+        _ if any_differs => differing(snapshot),
+        _ => done(snapshot.name()).is_some(),
     };
     let last = |snapshot: &Arc<Snapshot>| {
-        let shown = input.prod.and_then(|prod| prod.models.get(snapshot.name()));
-        let own = shown.and_then(|shown| super::backfill::done_end(input, shown));
         let unit = snapshot.interval_unit();
-        unit.prev(unit.floor(own.unwrap_or_else(|| snapshot.cadence().floor(end))))
+        let end = done(snapshot.name()).unwrap_or_else(|| snapshot.cadence().floor(end));
+        unit.prev(unit.floor(end))
     };
-    input.proposed.values().filter(selected).map(last).min().or(Some(yesterday))
+    input.proposed.values().filter(meant).map(last).min()
+}
+
+/// A model without a start of its own, or with a later one, has nothing before the end.
+fn refuse_short(
+    input: &PlanInput<'_>,
+    diff: &Diff,
+    usual: Timestamp,
+    end: Timestamp,
+) -> Result<(), PlanError> {
+    if usual <= end {
+        return Ok(());
+    }
+    let asked = input.options.backfill_models.as_ref();
+    let shown = |name: &ModelName| input.prod.is_some_and(|prod| prod.models.contains_key(name));
+    let meant = |snapshot: &&Arc<Snapshot>| {
+        asked.is_some_and(|asked| asked.contains(snapshot.name()))
+            || diff.touches(snapshot)
+            || shown(snapshot.name())
+    };
+    let late = |snapshot: &&Arc<Snapshot>| {
+        let start = snapshot.model.start.as_deref().and_then(|text| parse_time(text, input.now).ok());
+        start.is_none_or(|start| start.at > end)
+    };
+    match input.proposed.values().filter(meant).find(late) {
+        Some(snapshot) => Err(PlanError::new(
+            "times-turned-round",
+            format!("`{}` would start at {usual}, after the end {end}", snapshot.name()),
+            "give a --start, or a start in the config's model_defaults",
+        )),
+        None => Ok(()),
+    }
+}
+
+/// With `--min-intervals`: for each model to backfill the start so many ticks back, or earlier where
+/// something below it starts earlier.
+fn min_starts(
+    input: &PlanInput<'_>,
+    diff: &Diff,
+    start: Timestamp,
+    end: Timestamp,
+    execution: Timestamp,
+) -> BTreeMap<ModelName, Timestamp> {
+    let options = input.options;
+    let Some(ticks) = options.min_intervals.filter(|ticks| *ticks > 0) else { return BTreeMap::new() };
+    let models: BTreeSet<ModelName> = match &options.backfill_models {
+        Some(models) => models.clone(),
+        None if options.environment.is_prod() || options.include_unmodified => BTreeSet::new(),
+        None => {
+            let touched = input.proposed.values().filter(|snapshot| diff.touches(snapshot));
+            touched.map(|snapshot| snapshot.name().clone()).collect()
+        }
+    };
+    let parents = input.proposed.iter().map(|(name, s)| (name, s.parents.iter().collect())).collect();
+    let order = super::topological(&parents).unwrap_or_default();
+    let mut starts: BTreeMap<ModelName, Timestamp> = BTreeMap::new();
+    // Children first: a parent covers at least what they need.
+    let mut below: BTreeMap<ModelName, Timestamp> = BTreeMap::new();
+    for snapshot in order.iter().rev().filter(|name| models.contains(*name)).map(|name| &input.proposed[name])
+    {
+        let cadence = snapshot.cadence();
+        let mut first = cadence.floor(last_point(input, snapshot, end, execution));
+        for _ in 0..ticks {
+            first = cadence.prev(first);
+        }
+        let own = below.get(snapshot.name()).copied().unwrap_or(start).min(first);
+        for parent in snapshot.upstream() {
+            below.entry(parent.clone()).and_modify(|known| *known = own.min(*known)).or_insert(own);
+        }
+        starts.insert(snapshot.name().clone(), own);
+    }
+    starts
+}
+
+/// From where ticks are counted back: where production's table ends, or the model itself.
+fn last_point(input: &PlanInput<'_>, snapshot: &Snapshot, end: Timestamp, execution: Timestamp) -> Timestamp {
+    let model_end = snapshot.model.end.as_deref().and_then(|text| parse_time(text, execution).ok());
+    if let Some(over) = model_end.map(crate::interval::TimePoint::exclusive).filter(|over| *over < end) {
+        return over;
+    }
+    let shown = input.prod.and_then(|prod| prod.models.get(snapshot.name()));
+    let done = shown.filter(|_| !input.options.run).and_then(|shown| super::backfill::done_end(input, shown));
+    match (done, &input.options.execution_time, &input.options.end) {
+        (Some(done), Some(_), None) => done.max(execution),
+        (Some(done), ..) => done,
+        (None, ..) => end,
+    }
 }
 
 fn time(flag: &str, text: &str, now: Timestamp) -> Result<crate::interval::TimePoint, PlanError> {

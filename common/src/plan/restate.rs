@@ -211,7 +211,9 @@ pub fn clears(
             }
         }
     }
-    let mut widest: BTreeMap<&ModelName, Interval> = BTreeMap::new();
+    // Snapshots that no environment shows may still be promoted one day.
+    let mut widest: BTreeMap<&ModelName, Interval> =
+        restated.iter().map(|(name, range)| (name, *range)).collect();
     for (id, range) in &affected {
         let name = records[id].name();
         widest.entry(name).and_modify(|known| *known = hull(*known, *range)).or_insert(*range);

@@ -391,7 +391,36 @@ pub struct Seed {
     pub csv_settings: BTreeMap<String, String>,
 }
 
+impl ScdType2 {
+    /// A table's columns, given those of the model's query: when a row is valid comes last, and what
+    /// holds times of ours has their type.
+    pub fn with_validity(&self, query: &[ColumnDef]) -> Vec<ColumnDef> {
+        let mut columns = query.to_vec();
+        let typed = |name: &str| ColumnDef { name: name.to_owned(), data_type: self.time_data_type.clone() };
+        if let ScdBy::Time { updated_at_name, .. } = &self.by
+            && let Some(known) = columns.iter_mut().find(|column| column.name == *updated_at_name)
+        {
+            *known = typed(updated_at_name);
+        }
+        for name in [&self.valid_from_name, &self.valid_to_name] {
+            match columns.iter_mut().find(|column| column.name == *name) {
+                Some(known) => *known = typed(name),
+                None => columns.push(typed(name)),
+            }
+        }
+        columns
+    }
+}
+
 impl ModelKind {
+    /// A table's columns, given those that its model selects or declares.
+    pub fn table_columns(&self, selected: Vec<ColumnDef>) -> Vec<ColumnDef> {
+        match self {
+            Self::ScdType2(kind) => kind.with_validity(&selected),
+            _ => selected,
+        }
+    }
+
     /// The kind's name as SQLMesh writes it.
     pub fn name(&self) -> &'static str {
         match self {
@@ -433,6 +462,11 @@ impl ModelKind {
     /// Whether the kind has no table of ours.
     pub fn is_symbolic(&self) -> bool {
         matches!(self, Self::Embedded | Self::External)
+    }
+
+    /// When the model is computed again by itself, where it is.
+    pub fn auto_restatement_cron(&self) -> Option<&str> {
+        self.incremental().and_then(|common| common.auto_restatement_cron.as_deref())
     }
 
     /// Whether a restatement must always redo the whole history.

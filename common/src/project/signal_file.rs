@@ -79,7 +79,8 @@ impl Signals {
         if let Some(first) = self.sql.get(&signal.name) {
             let message = format!("signal `{}` is defined twice; first in {}", signal.name, first.location);
             findings.push(
-                Diagnostic::error("duplicate-signal", signal.location, message).hint("rename one of the files"),
+                Diagnostic::error("duplicate-signal", signal.location, message)
+                    .hint("rename one of the files"),
             );
             return;
         }
@@ -105,8 +106,12 @@ impl Signals {
                 .hint(format!("write it as a query in signals/{name}.sql"));
         }
         if name == "freshness" {
-            return Diagnostic::error("unknown-signal", at, "the built-in signal `freshness` isn't supported yet")
-                .hint("write a query that says what is ready, in signals/NAME.sql");
+            return Diagnostic::error(
+                "unknown-signal",
+                at,
+                "the built-in signal `freshness` isn't supported yet",
+            )
+            .hint("write a query that says what is ready, in signals/NAME.sql");
         }
         let all: Vec<&str> = self.sql.keys().map(String::as_str).collect();
         let hint = super::suggest::nearest(name, &all).map_or_else(

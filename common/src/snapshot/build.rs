@@ -39,9 +39,15 @@ struct Analysis {
 /// Builds the snapshots of a project, with findings about its SQL. A model that can't be understood
 /// is left out; there is a finding for it.
 pub fn build(project: &Project) -> (Snapshots, Vec<Diagnostic>) {
+    build_with(project, &ByName::new())
+}
+
+/// As [`build`], of a project some of whose models are `held` snapshots' models: those see the
+/// variables and macros that they were made with, whatever the project says now.
+pub fn build_with(project: &Project, held: &ByName) -> (Snapshots, Vec<Diagnostic>) {
     let names: BTreeSet<&ModelName> = project.models.iter().map(|model| &model.name).collect();
     let analysed: Vec<(&Model, Result<Analysis, Vec<Diagnostic>>)> =
-        project.models.par_iter().map(|model| (model, analyse(project, model))).collect();
+        project.models.par_iter().map(|model| (model, analyse(project, held, model))).collect();
     let mut findings = Vec::new();
     let mut unknown = UnknownTables { names: &names, hints: BTreeMap::new() };
     let mut known: BTreeMap<&ModelName, (&Model, Analysis)> = BTreeMap::new();
@@ -77,8 +83,15 @@ pub fn build(project: &Project) -> (Snapshots, Vec<Diagnostic>) {
     (snapshots, findings)
 }
 
-fn analyse(project: &Project, model: &Model) -> Result<Analysis, Vec<Diagnostic>> {
-    let (env, asks) = environment(project, model);
+fn analyse(project: &Project, held: &ByName, model: &Model) -> Result<Analysis, Vec<Diagnostic>> {
+    let (env, asks) = match held.get(&model.name) {
+        Some(snapshot) => {
+            let env = RenderEnv { schemas: BTreeMap::new(), ..snapshot.env.clone() };
+            let asks = asked(model, &env);
+            (env, asks)
+        }
+        None => environment(project, model),
+    };
     let mut parents: BTreeSet<ModelName> = model.depends_on.iter().cloned().collect();
     parents.extend(asks.iter().cloned());
     let settings = fingerprint::settings(model, &env);
@@ -127,7 +140,8 @@ fn understand(model: &Model, analysis: &mut Analysis) -> Result<(), Vec<Diagnost
     analysis.columns = match &model.columns {
         Some(columns) => Some(columns.clone()),
         None => load::columns(&query, catalog, &|_| None),
-    };
+    }
+    .map(|columns| model.kind.table_columns(columns));
     analysis.needs_schemas = analysis.columns.is_none();
     Ok(())
 }
@@ -147,7 +161,8 @@ fn resolve_columns(model: &Model, analysis: &mut Analysis, known: &ByName) -> Re
         let query = load::query(model, &analysis.env).map_err(|finding| vec![*finding])?;
         let catalog = analysis.env.default_catalog.as_deref();
         let lookup = |name: &ModelName| known.get(name).and_then(|snapshot| snapshot.columns.as_deref());
-        analysis.columns = load::columns(&query, catalog, &lookup);
+        analysis.columns =
+            load::columns(&query, catalog, &lookup).map(|columns| model.kind.table_columns(columns));
     }
     Ok(())
 }
@@ -236,16 +251,8 @@ fn finish(
         analysis.parents.into_iter().partition(|parent| names.contains(parent));
     let upstream: Vec<(&ModelName, Fingerprint)> =
         parents.iter().filter_map(|parent| Some((parent, known.get(parent)?.fingerprint))).collect();
-    let versions = upstream.iter().map(|(name, parent)| (*name, parent.to_version().to_string()));
-    let metadata = upstream
-        .iter()
-        .map(|(name, parent)| (*name, format!("{}{}", parent.metadata, parent.parent_metadata)));
-    let fingerprint = Fingerprint {
-        data,
-        metadata: analysis.metadata,
-        parent_data: fingerprint::combine("parents/v1", versions),
-        parent_metadata: fingerprint::combine("parent-metadata/v1", metadata),
-    };
+    let (parent_data, parent_metadata) = fingerprint::of_parents(&upstream);
+    let fingerprint = Fingerprint { data, metadata: analysis.metadata, parent_data, parent_metadata };
     Snapshot {
         id: fingerprint.to_id(&model.name),
         model: Arc::new(model.clone()),

@@ -206,8 +206,17 @@ pub(super) fn combine_two(domain: &str, one: Hash128, two: Hash128) -> Hash128 {
     Hasher::new(domain).field("one", one.to_string()).field("two", two.to_string()).finish()
 }
 
+/// The hashes of what the upstream models, in order of their names, are: data and metadata.
+pub(super) fn of_parents(upstream: &[(&ModelName, Fingerprint)]) -> (Hash128, Hash128) {
+    let versions = upstream.iter().map(|(name, parent)| (*name, parent.to_version().to_string()));
+    let metadata = upstream
+        .iter()
+        .map(|(name, parent)| (*name, format!("{}{}", parent.metadata, parent.parent_metadata)));
+    (combine("parents/v1", versions), combine("parent-metadata/v1", metadata))
+}
+
 /// Combines the upstream's hashes with their names.
-pub(super) fn combine<'a>(domain: &str, parents: impl Iterator<Item = (&'a ModelName, String)>) -> Hash128 {
+fn combine<'a>(domain: &str, parents: impl Iterator<Item = (&'a ModelName, String)>) -> Hash128 {
     let mut hash = Hasher::new(domain);
     for (name, value) in parents {
         hash.add(name.as_str(), value);

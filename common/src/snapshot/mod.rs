@@ -10,18 +10,20 @@ mod load;
 mod naming;
 mod reads;
 mod record;
+mod restamp;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-pub use build::{Snapshots, build};
+pub use build::{Snapshots, build, build_with};
 pub use fingerprint::Fingerprint;
-pub use load::{load_query, model_name};
+pub use load::{load_query, load_text, model_name};
 pub use naming::{Naming, view_relation};
 pub use reads::reads;
 pub use record::{Category, Previous, SnapshotRecord};
+pub(crate) use restamp::restamp;
 
 use crate::id::{Hash128, ModelName, SnapshotId};
 use crate::interval::{Cadence, IntervalUnit};

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{Fingerprint, Naming, Snapshot};
 use crate::id::{ModelName, SnapshotId, Version};
-use crate::interval::Timestamp;
+use crate::interval::{Interval, IntervalSet, Timestamp};
 use crate::task::{Relation, TableId};
 
 /// What a change means for the rows that exist.
@@ -82,6 +82,10 @@ pub struct SnapshotRecord {
     pub naming: Naming,
     /// When it was first planned.
     pub created: Timestamp,
+    /// From when on rows follow the change, where it keeps the table: what other snapshots of the
+    /// version filled from there on is computed again.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub effective_from: Option<Timestamp>,
 }
 
 impl SnapshotRecord {
@@ -112,6 +116,14 @@ impl SnapshotRecord {
     /// That table's place in the warehouse.
     pub fn relation(&self, dev: bool) -> Relation {
         self.naming.relation(self.generation(dev), dev)
+    }
+
+    /// What of a table's complete ranges, filled by other snapshots of the version, counts for this
+    /// one.
+    pub fn inherits(&self, done: &IntervalSet) -> IntervalSet {
+        let Some(effective) = self.effective_from else { return done.clone() };
+        let from = self.snapshot.interval_unit().floor(effective);
+        Interval::new(Timestamp(i64::MIN), from).map_or_else(IntervalSet::new, |before| done.clip(before))
     }
 
     fn generation(&self, dev: bool) -> Version {

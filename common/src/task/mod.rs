@@ -1,5 +1,7 @@
 //! What both ends of a lease must agree on: which work it grants, and what came of it.
 
+mod drop;
+
 use std::collections::BTreeMap;
 use std::fmt;
 use std::str::FromStr;
@@ -8,6 +10,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 pub use crate::sql::ReadRange;
+pub use drop::{DropTable, TableKind};
 
 use crate::id::{EnvironmentName, InvalidId, ModelName, PlanId, SnapshotId, Token, Version};
 use crate::interval::{Interval, IntervalSet, Timestamp};
@@ -167,6 +170,8 @@ pub enum Work {
     Check(Check),
     /// Run a project's statements around a plan or run.
     Statements(Statements),
+    /// Remove a table that nothing needs any more.
+    Drop(DropTable),
 }
 
 impl Work {
@@ -177,6 +182,7 @@ impl Work {
             Self::Promote(promote) => &promote.gateway,
             Self::Check(check) => &check.task.gateway,
             Self::Statements(statements) => &statements.gateway,
+            Self::Drop(drop) => &drop.gateway,
         }
     }
 }
@@ -250,8 +256,21 @@ pub enum Mode {
     First,
     /// Fill the batch.
     Write,
+    /// Fill the batch; what the table holds counts for nothing, since no interval of it is recorded
+    /// or all of them are computed again.
+    Anew,
     /// Only run the audits over the batch.
     Audit,
+}
+
+impl Mode {
+    /// Whether the batch's intervals are filled by it.
+    pub fn fills(self) -> bool {
+        match self {
+            Self::First | Self::Write | Self::Anew => true,
+            Self::Create | Self::Audit => false,
+        }
+    }
 }
 
 /// Show an environment's snapshots: all views in one transaction.
@@ -269,6 +288,9 @@ pub struct Promote {
     pub views: Vec<View>,
     /// Views to drop.
     pub drop: Vec<Relation>,
+    /// Schemas, with their catalogs, to drop if nothing is left in them.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub drop_schemas: Vec<(Option<String>, String)>,
 }
 
 /// One view of an environment.
@@ -300,6 +322,28 @@ pub struct Lease {
     pub ttl_millis: u64,
     /// The how-manieth attempt it is, from 1.
     pub attempt: u32,
+}
+
+impl Lease {
+    /// The batch that it grants, where it grants one.
+    pub fn batch(&self) -> Option<&Batch> {
+        match &self.work {
+            Work::Evaluate(evaluate) => Some(&evaluate.batch),
+            Work::Promote(_) | Work::Drop(_) | Work::Check(_) | Work::Statements(_) => None,
+        }
+    }
+}
+
+/// What a worker says of a lease that has ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Report {
+    /// The lease's token.
+    pub token: Token,
+    /// The batch that it granted, where it granted one: a leader that never saw the lease, since the
+    /// former one had already recorded its end, knows it by that.
+    pub batch: Option<Batch>,
+    /// What came of it.
+    pub outcome: Outcome,
 }
 
 /// What came of a lease, as its worker reports it.

@@ -6,14 +6,21 @@ use std::sync::Arc;
 
 use coord_common::id::{EnvironmentName, ModelName, SnapshotId};
 use coord_common::interval::{Interval, IntervalSet, TimePoint, Timestamp, batches, parse_time, recorded};
-use coord_common::plan::{self, Environment, Plan, PlanInput, PlanOptions, Planned, Purpose, TableRecord};
+use coord_common::plan::{
+    self, Environment, Known, Plan, PlanInput, PlanOptions, Planned, Purpose, TableRecord,
+};
 use coord_common::project::{self, ProjectInput, Settings, SourceFile};
-use coord_common::snapshot::{self, ByName, SnapshotRecord};
+use coord_common::snapshot::SnapshotRecord;
 use coord_common::task::TableId;
 use serde_json::Value;
 
 /// Options that planning knows, and those that don't touch what is compared.
-const KNOWN: [&str; 14] = [
+const KNOWN: [&str; 19] = [
+    "create_from",
+    "min_intervals",
+    "select_models",
+    "effective_from",
+    "enable_preview",
     "restate_models",
     "start",
     "end",
@@ -110,16 +117,28 @@ impl Scenario {
             return Err("policy of schema changes".to_owned());
         }
         let class = error["class"].as_str().unwrap_or_default().to_owned();
-        if matches!(
-            class.as_str(),
-            "DESTRUCTIVE_CHANGE" | "ADDITIVE_CHANGE" | "UNCATEGORIZED" | "SELECTOR_EMPTY"
-        ) {
+        if matches!(class.as_str(), "DESTRUCTIVE_CHANGE" | "ADDITIVE_CHANGE") {
             return Err(class);
         }
         if self.files.values().any(|text| text.contains("auto_restatement_cron")) {
             return Err("auto_restatement_cron".to_owned());
         }
         let planned = self.plan(&options, now, run);
+        let blocked = |planned: &(Planned, Settings), code: &str| {
+            planned.0.plan.blockers.iter().any(|blocker| blocker.code == code)
+        };
+        let planned = match planned {
+            Ok(planned) if blocked(&planned, "uncategorized") => Err("uncategorized".to_owned()),
+            other => other,
+        };
+        if let Ok(planned) = &planned
+            && action["apply"] != false
+        {
+            let gaps = class == "NO_GAPS_VIOLATION";
+            self.check("gaps", &class, blocked(planned, "gaps") == gaps, || {
+                (gaps.to_string(), format!("{:?}", planned.0.plan.blockers))
+            });
+        }
         let says = |planned: &Result<(Planned, Settings), String>| match planned {
             Ok(_) => "succeeds".to_owned(),
             Err(why) => format!("fails: {why}"),
@@ -160,37 +179,30 @@ impl Scenario {
         let (project, mut findings) =
             project::load(&ProjectInput { files: &files, env: &env, gateway: None });
         let purpose = if run { Purpose::Run } else { Purpose::Change };
-        let (proposed, purpose) = if run || !options.restate_models.is_empty() {
-            (self.held(&options.environment)?, purpose)
-        } else {
-            let (snapshots, more) = snapshot::build(&project);
-            findings.extend(more);
-            if let Some(error) = findings.iter().find(|finding| finding.is_error()) {
-                return Err(format!("{error:?}"));
-            }
-            (snapshots.by_name, purpose)
-        };
+        let environments: Vec<&Environment> = self.environments.values().collect();
+        let known = Known { environments: &environments, records: &self.records };
+        let proposal = plan::propose(&project, options, &known, purpose)
+            .map_err(|error| format!("{}: {}", error.code, error.message))?;
+        findings.extend(proposal.findings);
+        let from_files = !run && options.selectors.restate.is_empty();
+        if let Some(error) = findings.iter().find(|finding| from_files && finding.is_error()) {
+            return Err(format!("{error:?}"));
+        }
         let input = PlanInput {
-            proposed: &proposed,
+            proposed: &proposal.proposed,
             settings: &project.settings,
             current: self.environments.get(&options.environment),
             prod: self.environments.get(&EnvironmentName::prod()),
-            environments: &self.environments.values().collect::<Vec<_>>(),
+            environments: &environments,
             records: &self.records,
             tables: &self.tables,
-            options,
+            options: &proposal.options,
             now,
             purpose,
             hooks: &plan::Hooks::of(&project),
         };
         let planned = plan::plan(&input).map_err(|error| format!("{}: {}", error.code, error.message))?;
         Ok((planned, project.settings))
-    }
-
-    fn held(&self, environment: &EnvironmentName) -> Result<ByName, String> {
-        let environment = self.environments.get(environment).ok_or("unknown environment")?;
-        let snapshot = |id: &SnapshotId| self.records[id].snapshot.clone();
-        Ok(environment.models.iter().map(|(name, m)| (name.clone(), snapshot(&m.snapshot))).collect())
     }
 
     fn apply(&mut self, planned: &Planned, settings: &Settings) {
@@ -201,6 +213,7 @@ impl Scenario {
             let Some(table) = &model.table else { continue };
             let record = self.tables.entry(table.clone()).or_default();
             record.created = true;
+            record.done = record.done.union(&model.assumed);
             let snapshot = &self.records[&model.snapshot.expect("a table has a snapshot")].snapshot;
             for range in model.missing.ranges() {
                 let whole = recorded(*range, model.batches.unit, snapshot.model.allow_partials);
@@ -223,6 +236,7 @@ impl Scenario {
                 end: plan.end,
                 models: plan.target.clone(),
                 hooks: plan.hooks.source.clone(),
+                unrestorable: plan.unrestorable.clone(),
             };
             self.environments.insert(plan.environment.clone(), environment);
         }
@@ -231,7 +245,9 @@ impl Scenario {
     fn compare_plan(&mut self, planned: &Planned, expected: &Value, options: &PlanOptions) {
         let plan = &planned.plan;
         self.equal("has_changes", "", &expected["has_changes"], &plan.has_changes.into());
-        if !options.skip_backfill && !options.empty_backfill {
+        if options.skip_backfill || options.empty_backfill {
+            self.equal("backfill", "", &expected["requires_backfill"], &false.into());
+        } else {
             self.equal("backfill", "", &expected["requires_backfill"], &plan.requires_backfill().into());
         }
         let ours: BTreeMap<String, &plan::PlannedModel> =
@@ -269,20 +285,18 @@ impl Scenario {
         } else {
             self.check("category", name, true, || (String::new(), String::new()));
         }
-        if options.skip_backfill {
-            // Ours lists what applying would compute, which is nothing.
-            return;
-        }
         let restated = ranges(&Value::Array(theirs.get("restatement").cloned().into_iter().collect()));
         let ours = model.restatement.map_or(Vec::new(), |range| vec![range]);
         self.check("restatement", name, restated == ours, || (show(&restated), show(&ours)));
         let missing: IntervalSet = ranges(&theirs["missing_intervals"]).into_iter().collect();
-        let same = missing == model.missing;
-        self.check("missing", name, same, || (show(missing.ranges()), show(model.missing.ranges())));
+        let ours = model.missing.union(&model.skipped);
+        let same = missing == ours;
+        self.check("missing", name, same, || (show(missing.ranges()), show(ours.ranges())));
         let expected = ranges(&theirs["batches"]);
         let actual: Vec<Interval> = batches(&model.missing, model.batches.unit, model.batches.size).collect();
         // Nothing is executed with an empty backfill, or when it is skipped.
-        if !expected.is_empty() || missing.is_empty() {
+        let idle = options.skip_backfill || options.empty_backfill;
+        if !idle || !expected.is_empty() {
             self.check("batches", name, expected == actual, || (show(&expected), show(&actual)));
         }
     }
@@ -398,20 +412,27 @@ fn options(action: &Value, clock: &Value) -> Result<PlanOptions, String> {
         None => clock.as_str().map(str::to_owned),
         Some(given) => given.as_str().map(str::to_owned),
     };
+    options.effective_from = text("effective_from");
+    options.enable_preview = asked["enable_preview"].as_bool();
     options.skip_backfill = flag("skip_backfill");
     options.empty_backfill = flag("empty_backfill");
     options.include_unmodified = flag("include_unmodified");
     options.ignore_cron = flag("ignore_cron");
     options.run = flag("run");
     options.forward_only = flag("forward_only");
-    for name in asked["restate_models"].as_array().into_iter().flatten() {
-        let name = name.as_str().unwrap_or_default();
-        options.restate_models.push(name.parse().map_err(|_| format!("selector {name}"))?);
-    }
-    for name in asked["backfill_models"].as_array().into_iter().flatten() {
-        let name = name.as_str().unwrap_or_default();
-        options.backfill_models.push(name.parse().map_err(|_| format!("selector {name}"))?);
-    }
+    options.no_gaps = flag("no_gaps");
+    options.min_intervals = asked["min_intervals"].as_u64().and_then(|n| n.try_into().ok());
+    options.create_from =
+        asked["create_from"].as_str().map(|name| name.parse().expect("an environment name"));
+    let list = |name: &str| -> Vec<String> {
+        let items = asked[name].as_array().into_iter().flatten();
+        items.filter_map(|item| item.as_str().map(str::to_owned)).collect()
+    };
+    options.selectors.restate = list("restate_models");
+    options.selectors.backfill = list("backfill_models");
+    options.selectors.select = list("select_models");
+    options.selectors.allow_destructive = list("allow_destructive_models");
+    options.selectors.allow_additive = list("allow_additive_models");
     Ok(options)
 }
 

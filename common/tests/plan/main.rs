@@ -1,7 +1,9 @@
 //! Plans of small projects, from their files: what changes mean, and which time is computed.
 
 mod changes;
+mod choices;
 mod reads;
 mod restate;
+mod selection;
 mod times;
 mod world;

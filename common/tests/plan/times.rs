@@ -101,8 +101,9 @@ fn a_selection_is_computed_with_what_it_reads() {
     let mut world = live();
     world.model("stg.events", INCREMENTAL, &format!("{STAGED} AND amount > 1"));
     let daily = "mart.daily".parse().expect("a name");
-    let planned =
-        world.try_plan(&with("dev", |options| options.backfill_models = vec![daily])).expect("a plan");
+    let planned = world
+        .try_plan(&with("dev", |options| options.backfill_models = Some([daily].into())))
+        .expect("a plan");
     assert_eq!(missing(&planned, "mart.daily"), "01-01..01-08");
     assert_eq!(missing(&planned, "stg.events"), "01-01..01-08");
     assert_eq!(missing(&planned, "mart.users"), "");

@@ -7,7 +7,8 @@ use coord_common::diagnostic::Diagnostic;
 use coord_common::id::{EnvironmentName, ModelName, SnapshotId};
 use coord_common::interval::{Timestamp, parse_time};
 use coord_common::plan::{
-    self, Change, Environment, PlanError, PlanInput, PlanOptions, Planned, PlannedModel, Purpose, TableRecord,
+    self, Change, Environment, Known, PlanError, PlanInput, PlanOptions, Planned, PlannedModel, Purpose,
+    TableRecord,
 };
 use coord_common::project::{self, Project, ProjectInput, SourceFile};
 use coord_common::snapshot::{self, ByName, Category, SnapshotRecord, Snapshots};
@@ -127,6 +128,20 @@ impl World {
         })
     }
 
+    /// Plans as a coordinator does: selectors and all.
+    pub(crate) fn propose_and_plan(
+        &self,
+        options: &PlanOptions,
+        purpose: Purpose,
+    ) -> Result<Planned, PlanError> {
+        let (project, ..) = self.load();
+        let environments: Vec<&Environment> = self.environments.values().collect();
+        let known = Known { environments: &environments, records: &self.records };
+        let proposal = plan::propose(&project, options, &known, purpose)?;
+        assert!(proposal.findings.iter().all(|finding| !finding.is_error()), "{:?}", proposal.findings);
+        self.plan_snapshots(&project, &proposal.proposed, &proposal.options, purpose)
+    }
+
     pub(crate) fn plan(&self, environment: &str) -> Planned {
         self.try_plan(&options(environment)).expect("a plan")
     }
@@ -155,7 +170,7 @@ impl World {
             let Some(table) = &model.table else { continue };
             let record = self.tables.entry(table.clone()).or_default();
             record.created = true;
-            record.done = record.done.union(&model.missing);
+            record.done = record.done.union(&model.assumed).union(&model.missing);
         }
         if plan.purpose == Purpose::Change {
             let environment = Environment {
@@ -166,6 +181,7 @@ impl World {
                 end: plan.end,
                 models: plan.target.clone(),
                 hooks: plan.hooks.source.clone(),
+                unrestorable: plan.unrestorable.clone(),
             };
             self.environments.insert(plan.environment.clone(), environment);
         }

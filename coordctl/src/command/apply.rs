@@ -147,7 +147,7 @@ fn failed(plan: &Plan, view: &PlanView) -> CliError {
 }
 
 /// Who applies, for the evidence.
-fn who() -> String {
+pub(super) fn who() -> String {
     let user =
         std::env::var("USER").or_else(|_| std::env::var("LOGNAME")).unwrap_or_else(|_| "unknown".to_owned());
     let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();

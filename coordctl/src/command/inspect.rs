@@ -44,6 +44,7 @@ pub(crate) async fn environments(session: &mut Session) -> CliResult {
         ("models", "models"),
         ("views", "views"),
         ("end", "end"),
+        ("expires", "expires"),
         ("plan", "plan_id"),
     ];
     show(session, &document, "environments", &columns)

@@ -3,12 +3,15 @@
 use std::collections::BTreeMap;
 
 use coord_common::diagnostic::Diagnostic;
+use coord_common::id::ModelName;
 use coord_common::interval::{Timestamp, parse_time};
+use coord_common::plan::{self, Selectors};
 use coord_common::project::render::{RenderContext, Stage, TimeVars, render as expand};
 use coord_common::project::{self, suggest_model};
-use coord_common::snapshot::{self, Snapshots};
+use coord_common::snapshot::{self, Snapshot, Snapshots};
 use serde_json::json;
 
+use super::git;
 use super::plan::model;
 use crate::args::{DagArgs, Format, RenderArgs};
 use crate::error::{CliError, CliResult};
@@ -26,7 +29,8 @@ fn load(session: &Session) -> CliResult<(Snapshots, Vec<Diagnostic>)> {
 /// `coordctl render`.
 pub(crate) fn render(session: &Session, args: &RenderArgs) -> CliResult {
     let (snapshots, findings) = load(session)?;
-    let name = model(&args.model)?;
+    let Some(wanted) = &args.model else { return render_all(session, &snapshots, &findings, args) };
+    let name = model(wanted)?;
     let Some(found) = snapshots.by_name.get(&name) else {
         let errors: Vec<_> = findings.into_iter().filter(Diagnostic::is_error).collect();
         if !errors.is_empty() {
@@ -39,6 +43,51 @@ pub(crate) fn render(session: &Session, args: &RenderArgs) -> CliResult {
         );
         return Err(CliError::user("unknown-model", format!("there is no model `{name}`"), hint));
     };
+    let text = render_one(found, args)?;
+    match session.format() {
+        Format::Json => output::json(&json!({ "model": name, "sql": text })),
+        Format::Text | Format::Csv => {
+            output::line(text.trim());
+            Ok(())
+        }
+    }
+}
+
+/// Every model that has a query; fails at the end where one doesn't render.
+fn render_all(
+    session: &Session,
+    snapshots: &Snapshots,
+    findings: &[Diagnostic],
+    args: &RenderArgs,
+) -> CliResult {
+    let with_query = |snapshot: &&std::sync::Arc<Snapshot>| snapshot.model.query().is_some();
+    let all = snapshots.order.iter().filter_map(|name| snapshots.by_name.get(name)).filter(with_query);
+    let mut documents = Vec::new();
+    let mut errors: Vec<Diagnostic> = findings.iter().filter(|finding| finding.is_error()).cloned().collect();
+    for snapshot in all {
+        let name = snapshot.name();
+        match render_one(snapshot, args) {
+            Ok(text) if session.format() == Format::Json => {
+                documents.push(json!({ "model": name, "sql": text }))
+            }
+            Ok(text) => output::line(&format!("-- {name}\n{};\n", text.trim())),
+            Err(error) => {
+                documents.push(json!({ "model": name, "error": error.document() }));
+                errors.push(
+                    Diagnostic::error(&error.code, snapshot.model.location.clone(), error.message)
+                        .hint(error.hint.unwrap_or_default()),
+                );
+            }
+        }
+    }
+    if session.format() == Format::Json {
+        output::json(&json!({ "models": documents }))?;
+    }
+    if errors.is_empty() { Ok(()) } else { Err(CliError::project(errors)) }
+}
+
+/// A model's query for the batch that the arguments name.
+fn render_one(found: &Snapshot, args: &RenderArgs) -> CliResult<String> {
     let now = (Session::clock()?)();
     let point = |text: &Option<String>, default: Timestamp, end: bool| -> CliResult<Timestamp> {
         let Some(text) = text else { return Ok(default) };
@@ -61,7 +110,7 @@ pub(crate) fn render(session: &Session, args: &RenderArgs) -> CliResult {
     let Some(code) = found.model.query() else {
         return Err(CliError::user(
             "no-query",
-            format!("`{name}` is a {} model: it has no query", found.model.kind.name()),
+            format!("`{}` is a {} model: it has no query", found.name(), found.model.kind.name()),
             "render a model with a query",
         ));
     };
@@ -76,30 +125,34 @@ pub(crate) fn render(session: &Session, args: &RenderArgs) -> CliResult {
         definitions: &found.model.pre_statements,
         ..RenderContext::new(&found.env, found.model.dialect, time, Stage::Evaluating)
     };
-    let text = expand(code, &context).map_err(|error| {
+    expand(code, &context).map_err(|error| {
         CliError::user(
             error.code,
             format!("{}:{error}", found.model.location.path),
             error.hint.unwrap_or_default(),
         )
-    })?;
-    match session.format() {
-        Format::Json => output::json(&json!({ "model": name, "sql": text })),
-        Format::Text | Format::Csv => {
-            output::line(text.trim());
-            Ok(())
-        }
-    }
+    })
 }
 
 /// `coordctl dag`.
 pub(crate) fn dag(session: &Session, args: &DagArgs) -> CliResult {
-    let (snapshots, findings) = load(session)?;
+    let (mut snapshots, findings) = load(session)?;
     output::findings(&findings, session.format());
+    if !args.select_model.is_empty() {
+        let folder = session.files()?.folder.clone();
+        let selectors = Selectors { select: args.select_model.clone(), ..Selectors::default() };
+        let changed = git::changed_files(&selectors, &folder)?;
+        let chosen = plan::select_all(&selectors.select, &snapshots.by_name, &changed)?;
+        snapshots.by_name.retain(|name, _| chosen.contains(name));
+        snapshots.order.retain(|name| chosen.contains(name));
+    }
+    let known = |parent: &&ModelName| args.select_model.is_empty() || snapshots.by_name.contains_key(*parent);
     let edges: BTreeMap<String, Vec<String>> = snapshots
         .by_name
         .iter()
-        .map(|(name, snapshot)| (name.to_string(), snapshot.upstream().map(ToString::to_string).collect()))
+        .map(|(name, snapshot)| {
+            (name.to_string(), snapshot.upstream().filter(known).map(ToString::to_string).collect())
+        })
         .collect();
     if let Some(file) = &args.file {
         std::fs::write(file, dot(&edges))?;
@@ -112,8 +165,15 @@ pub(crate) fn dag(session: &Session, args: &DagArgs) -> CliResult {
             .iter()
             .filter_map(|name| snapshots.by_name.get(name))
             .map(|snapshot| {
-                let parents: Vec<_> = snapshot.upstream().collect();
-                json!({ "model": snapshot.name(), "kind": snapshot.model.kind.name(), "upstream": parents })
+                let parents: Vec<_> = snapshot.upstream().filter(known).collect();
+                let depends_on: Vec<_> = snapshot.upstream().chain(&snapshot.foreign).collect();
+                json!({
+                    "model": snapshot.name(),
+                    "kind": snapshot.model.kind.name(),
+                    "upstream": parents,
+                    "depends_on": depends_on,
+                    "catalog": snapshot.env.default_catalog,
+                })
             })
             .collect();
         return output::json(&json!({ "models": models }));

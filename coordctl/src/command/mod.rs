@@ -3,10 +3,12 @@
 mod apply;
 mod driver;
 mod fetch;
+mod git;
 mod init;
 mod inspect;
 mod local;
 mod plan;
+mod tend;
 
 use std::process::ExitCode;
 
@@ -25,6 +27,8 @@ pub(crate) async fn run(session: &mut Session, command: Command) -> CliResult<Ex
         Command::Dag(args) => local::dag(session, &args)?,
         Command::Lint => local::lint(session)?,
         Command::Environments => inspect::environments(session).await?,
+        Command::Invalidate(args) => tend::invalidate(session, args).await?,
+        Command::Janitor(args) => tend::janitor(session, args).await?,
         Command::Plans => inspect::plans(session).await?,
         Command::Intervals(args) => inspect::intervals(session, args.environment).await?,
         Command::Explain(args) => inspect::explain(session, args).await?,

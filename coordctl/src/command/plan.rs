@@ -1,12 +1,13 @@
 //! `plan` and `run`: upload, show, and perhaps apply.
 
+use std::path::Path;
 use std::process::ExitCode;
 
 use coord_common::id::{EnvironmentName, ModelName};
-use coord_common::plan::{Choice, PlanOptions};
+use coord_common::plan::{Blocker, Choice, Plan, PlanOptions, Selectors};
 use coord_common::project::Settings;
 
-use super::apply;
+use super::{apply, git, tend};
 use crate::args::{Format, PlanArgs, RunArgs};
 use crate::client::{PlanAnswer, PlanUpload};
 use crate::error::{CliError, CliResult};
@@ -16,38 +17,86 @@ use crate::session::Session;
 
 /// `coordctl plan`.
 pub(crate) async fn plan(session: &mut Session, args: PlanArgs) -> CliResult<ExitCode> {
-    refuse_unsupported(&args)?;
     let files = session.files()?;
     let settings = files.settings()?;
-    let options = plan_options(&args, &settings)?;
-    let held = !options.restate_models.is_empty();
-    let mut client = session.client().await?;
-    let answer = client
-        .plan(PlanUpload {
-            options,
-            files: if held { files.config_for_upload()? } else { files.for_upload()? },
-            env: files.named_variables(),
-            gateway: session.global.gateway.clone(),
-            run: false,
-        })
-        .await?;
+    let mut options = plan_options(&args, &settings, &files.folder)?;
+    let mut answer = planned(session, &files, options.clone()).await?;
     let mut findings = files.settings_findings();
     let others = answer.findings.iter().filter(|finding| !ProjectFiles::is_about_settings(finding));
     findings.extend(others.cloned());
     output::findings(&findings, session.format());
+    let text = session.format() == Format::Text;
+    let asks = text && !args.no_prompts && !args.explain && output::is_terminal();
+    let no_diff = args.no_diff || settings.plan.no_diff;
+    if asks && let Some(open) = blocker(&answer.plan, UNCATEGORIZED) {
+        output::plan(&answer, no_diff);
+        for name in &open.models {
+            options.categorize.insert(name.clone(), output::ask_category(name)?);
+        }
+        answer = planned(session, &files, options).await?;
+    }
+    if args.explain {
+        return explain(session, &answer);
+    }
     let apply = decide(session, &args, &answer);
-    if session.format() == Format::Text {
-        output::plan(&answer, args.no_diff || settings.plan.no_diff);
+    if text {
+        output::plan(&answer, no_diff);
     }
     let apply = match apply {
         Decision::Apply => true,
         Decision::Leave => false,
         Decision::Ask => output::ask("Apply - Backfill Tables [y/n]")?,
     };
+    // Without an answer to what changes mean there is nothing to review yet.
+    let open = blocker(&answer.plan, UNCATEGORIZED);
+    if let Some(blocker) = open.or_else(|| answer.plan.blockers.first().filter(|_| apply)) {
+        if session.format() == Format::Json {
+            output::json(&coord_common::plan::document(&answer.plan, None))?;
+        }
+        return Err(CliError::user(&blocker.code, &blocker.message, &blocker.hint));
+    }
     if answer.plan.is_empty() || !apply {
         return finish(session, &answer);
     }
     apply::carry_out(session, &settings, files.folder.clone(), &answer.plan).await
+}
+
+/// The blocker of plans with changes whose meaning nobody said.
+const UNCATEGORIZED: &str = "uncategorized";
+
+fn blocker<'a>(plan: &'a Plan, code: &str) -> Option<&'a Blocker> {
+    plan.blockers.iter().find(|blocker| blocker.code == code)
+}
+
+/// Uploads the project and gets the plan.
+async fn planned(session: &mut Session, files: &ProjectFiles, options: PlanOptions) -> CliResult<PlanAnswer> {
+    let held = !options.selectors.restate.is_empty() && !options.always_include_local_changes;
+    let gateway = session.global.gateway.clone();
+    let files_for = if held { files.config_for_upload()? } else { files.for_upload()? };
+    let mut client = session.client().await?;
+    client
+        .plan(PlanUpload { options, files: files_for, env: files.named_variables(), gateway, run: false })
+        .await
+}
+
+/// The steps of applying, instead of applying.
+fn explain(session: &Session, answer: &PlanAnswer) -> CliResult<ExitCode> {
+    let stages = coord_common::plan::stages(&answer.plan);
+    if session.format() == Format::Json {
+        let plan = coord_common::plan::document(&answer.plan, None);
+        output::json(&serde_json::json!({ "plan": plan, "stages": stages }))?;
+        return Ok(ExitCode::SUCCESS);
+    }
+    if stages.is_empty() {
+        output::line("Applying this plan does nothing.");
+    }
+    for (number, stage) in stages.iter().enumerate() {
+        output::line(&format!("{}. {}:", number + 1, stage.what));
+        for (model, detail) in &stage.models {
+            output::line(&format!("     {model} {detail}"));
+        }
+    }
+    Ok(ExitCode::SUCCESS)
 }
 
 /// `coordctl run`.
@@ -55,12 +104,17 @@ pub(crate) async fn run(session: &mut Session, args: RunArgs) -> CliResult<ExitC
     let files = session.files()?;
     let settings = files.settings()?;
     let mut options = PlanOptions::new(environment(args.environment.as_deref(), &settings)?);
+    if options.environment.is_prod() && !args.skip_janitor {
+        tend::tidy_up(session).await;
+    }
     options.start = args.start;
     options.end = args.end;
     options.execution_time = args.execution_time;
     options.ignore_cron = args.ignore_cron;
     options.run = true;
-    options.backfill_models = models(&args.select_model)?;
+    options.selectors.select.clone_from(&args.select_model);
+    options.no_auto_upstream = args.no_auto_upstream;
+    options.selectors.changed_files = git::changed_files(&options.selectors, &files.folder)?;
     let mut client = session.client().await?;
     let answer = client
         .plan(PlanUpload {
@@ -119,7 +173,7 @@ pub(super) fn environment(given: Option<&str>, settings: &Settings) -> CliResult
     })
 }
 
-fn plan_options(args: &PlanArgs, settings: &Settings) -> CliResult<PlanOptions> {
+fn plan_options(args: &PlanArgs, settings: &Settings, folder: &Path) -> CliResult<PlanOptions> {
     let mut options = PlanOptions::new(environment(args.environment.as_deref(), settings)?);
     options.start.clone_from(&args.start);
     options.end.clone_from(&args.end);
@@ -129,20 +183,33 @@ fn plan_options(args: &PlanArgs, settings: &Settings) -> CliResult<PlanOptions> 
     options.include_unmodified = args.include_unmodified || settings.plan.include_unmodified;
     options.skip_backfill = args.skip_backfill;
     options.empty_backfill = args.empty_backfill;
+    options.effective_from = args.effective_from.clone();
+    options.enable_preview = match (args.enable_preview, args.no_enable_preview) {
+        (false, false) => None,
+        (enabled, _) => Some(enabled),
+    };
     options.forward_only = args.forward_only || settings.plan.forward_only;
     options.run = args.run;
     options.ignore_cron = args.ignore_cron;
-    options.backfill_models = models(&args.backfill_model)?;
-    options.restate_models = models(&args.restate_model)?;
+    options.min_intervals = args.min_intervals;
+    options.no_gaps = args.no_gaps;
+    options.no_auto_categorization = args.no_auto_categorization;
+    options.diff_rendered = args.diff_rendered;
+    options.always_include_local_changes = args.always_include_local_changes;
+    options.selectors = Selectors {
+        select: args.select_model.clone(),
+        backfill: args.backfill_model.clone(),
+        restate: args.restate_model.clone(),
+        allow_destructive: args.allow_destructive_model.clone(),
+        allow_additive: args.allow_additive_model.clone(),
+        ..Selectors::default()
+    };
+    options.selectors.changed_files = git::changed_files(&options.selectors, folder)?;
     for choice in &args.categorize {
         let (name, category) = category(choice)?;
         options.categorize.insert(name, category);
     }
     Ok(options)
-}
-
-fn models(names: &[String]) -> CliResult<Vec<ModelName>> {
-    names.iter().map(|name| model(name)).collect()
 }
 
 /// A model's name as written on the command line.
@@ -164,20 +231,4 @@ fn category(text: &str) -> CliResult<(ModelName, Choice)> {
         _ => return Err(bad()),
     };
     Ok((model(name)?, choice))
-}
-
-/// What SQLMesh can and we can't yet is refused, never dropped in silence.
-fn refuse_unsupported(args: &PlanArgs) -> CliResult {
-    let given = [
-        ("--select-model", !args.select_model.is_empty()),
-        ("--effective-from", args.effective_from.is_some()),
-        ("--min-intervals", args.min_intervals.is_some()),
-        ("--no-gaps", args.no_gaps),
-    ];
-    match given.iter().find(|(_, given)| *given) {
-        Some((flag, _)) => {
-            Err(CliError::user("unsupported", format!("{flag} is not supported yet"), "leave it out"))
-        }
-        None => Ok(()),
-    }
 }

@@ -41,6 +41,9 @@ pub(crate) fn plan(answer: &PlanAnswer, no_diff: bool) {
         }
     }
     backfill(plan);
+    for blocker in &plan.blockers {
+        super::error_line(&paint(&format!("this plan can't be applied: {}", blocker.message), Color::Yellow));
+    }
 }
 
 /// Models that a restatement leaves out.

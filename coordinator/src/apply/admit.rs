@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use coord_common::id::ModelName;
-use coord_common::interval::{BatchPlan, Interval, IntervalSet};
+use coord_common::interval::{BatchPlan, Interval, IntervalSet, Timestamp};
 use coord_common::plan::{BatchRule, Plan, PlannedModel, Purpose, Tables, bindings};
 use coord_common::project::model::ModelKind;
 use coord_common::snapshot::{SnapshotRecord, reads};
@@ -25,14 +25,14 @@ pub(crate) struct StalePlan {
 ///
 /// # Errors
 /// [`StalePlan`] saying what changed.
-pub(crate) fn check_base(plan: &Plan, book: &Book) -> Result<(), StalePlan> {
-    let current = book.environments.get(&plan.environment);
-    let seq = current.map_or(0, |(environment, _)| environment.seq);
+pub(crate) fn check_base(plan: &Plan, book: &Book, now: Timestamp) -> Result<(), StalePlan> {
+    let current = book.live(&plan.environment, now);
+    let seq = current.map_or(0, |environment| environment.seq);
     if seq == plan.base_seq {
-        return Ok(());
+        return check_tables(plan, book);
     }
     let what = match current {
-        Some((environment, _)) => {
+        Some(environment) => {
             let changed: Vec<String> = environment
                 .models
                 .iter()
@@ -53,15 +53,28 @@ pub(crate) fn check_base(plan: &Plan, book: &Book) -> Result<(), StalePlan> {
                 plan.base_seq
             )
         }
-        None => "it was removed".to_owned(),
+        None => "it has expired or was removed".to_owned(),
     };
     Err(StalePlan { environment: plan.environment.to_string(), what })
+}
+
+/// Checks that tables which the plan found are still there: the janitor may have dropped them.
+fn check_tables(plan: &Plan, book: &Book) -> Result<(), StalePlan> {
+    let found = plan.models.iter().filter(|model| !model.create);
+    let gone = found.filter_map(|model| model.table.as_ref()).find(|table| !book.tables.contains_key(table));
+    match gone {
+        None => Ok(()),
+        Some(table) => Err(StalePlan {
+            environment: plan.environment.to_string(),
+            what: format!("a table of `{}` that it relied on was dropped", table.model),
+        }),
+    }
 }
 
 /// Whether workers can run a model's kind yet. What has nothing to run is no hindrance.
 pub(crate) fn is_run(model: &PlannedModel) -> bool {
     let idle = model.missing.is_empty() && !model.create;
-    let kinds = ["INCREMENTAL_UNMANAGED", "SCD_TYPE_2_BY_TIME", "SCD_TYPE_2_BY_COLUMN", "MANAGED", "CUSTOM"];
+    let kinds = ["MANAGED", "CUSTOM"];
     idle || !kinds.contains(&model.kind.as_str())
 }
 
@@ -84,7 +97,7 @@ pub(crate) fn todos(plan: &Plan, book: &Book) -> BTreeMap<TableId, Todo> {
 
 /// The planned ranges that aren't done; where lookback computes done ranges again, those too.
 fn again(model: &PlannedModel, done: &IntervalSet) -> IntervalSet {
-    if model.restatement.is_some() {
+    if model.restatement.is_some() || model.effective_from.is_some() {
         return model.missing.clone();
     }
     if !model.redo {
@@ -109,11 +122,13 @@ pub(crate) fn work(plan: &Plan, book: &Book, todo: &BTreeMap<TableId, Todo>) -> 
         nodes.push(NodeWork {
             task: Arc::new(task(plan, table, record, &records, &tables)),
             todo: left.ranges.clone(),
+            assumed: model.assumed.clone(),
             create: left.create,
             mode: NodeMode::Write,
-            cut: cut(model, record),
+            cut: cut(model, record, book),
             concurrency: model.concurrency,
             sequential: model.sequential,
+            anew: model.restatement.is_some(),
             parents: Vec::new(),
         });
     }
@@ -197,11 +212,31 @@ fn is_view(record: &SnapshotRecord) -> bool {
     matches!(record.snapshot.model.kind, ModelKind::View { materialized: false } | ModelKind::Embedded)
 }
 
-fn cut(model: &PlannedModel, record: &SnapshotRecord) -> Arc<dyn Cut> {
+fn cut(model: &PlannedModel, record: &SnapshotRecord, book: &Book) -> Arc<dyn Cut> {
     match record.snapshot.model.kind {
+        ModelKind::IncrementalUnmanaged { insert_overwrite: false, .. } => {
+            let lost = book.lost.iter().filter(|batch| Some(&batch.table) == model.table.as_ref());
+            Arc::new(AsLost(lost.map(|batch| batch.interval).collect()))
+        }
         ModelKind::Full | ModelKind::View { .. } | ModelKind::Seed(_) => Arc::new(Whole),
         _ if model.batches.size.is_none() => Arc::new(Whole),
         _ => Arc::new(Batches(model.batches)),
+    }
+}
+
+/// Cuts out the batches whose leases were lost. Some of them may have added their rows, which can only
+/// be seen where the same batch is tried again.
+#[derive(Debug)]
+struct AsLost(Vec<Interval>);
+
+impl Cut for AsLost {
+    fn first(&self, run: Interval) -> Interval {
+        let inside = self.0.iter().filter_map(|lost| lost.intersection(run));
+        match inside.min_by_key(|lost| (lost.start, lost.end)) {
+            Some(lost) if lost.start == run.start => lost,
+            Some(lost) => Interval { start: run.start, end: lost.start },
+            None => run,
+        }
     }
 }
 

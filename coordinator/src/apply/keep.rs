@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 
 use coord_common::id::{EnvironmentName, PlanId, Token, WorkerId};
-use coord_common::task::{Batch, Failure, Lease, Mode, Work};
+use coord_common::task::{Batch, Failure, Lease, Mode, TableId, Work};
 use serde::{Deserialize, Serialize};
 
 use crate::control::book::Todo;
@@ -50,6 +50,11 @@ pub(crate) enum LeasedWork {
         /// Lost batches that it supersedes.
         #[serde(default, skip_serializing_if = "Vec::is_empty")]
         supersedes: Vec<Batch>,
+    },
+    /// A table's end.
+    Drop {
+        /// Which.
+        table: TableId,
     },
     /// The views of an environment.
     Promote {
@@ -147,6 +152,7 @@ fn granted(
             LeasedWork::Promote { environment: promote.environment.clone(), seq: promote.seq }
         }
         Work::Check(_) | Work::Statements(_) => LeasedWork::Errand,
+        Work::Drop(drop) => LeasedWork::Drop { table: drop.table.clone() },
     };
     let mut changes = Vec::new();
     if let LeasedWork::Batch { batch, .. } = &work

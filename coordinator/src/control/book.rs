@@ -8,8 +8,10 @@ use coord_common::id::{EnvironmentName, Hash128, PlanId, SnapshotId};
 use coord_common::interval::{IntervalSet, Timestamp};
 use coord_common::plan::{Environment, Plan, TableRecord};
 use coord_common::snapshot::SnapshotRecord;
-use coord_common::task::{Batch, Failure, TableId};
+use coord_common::task::{Batch, DropTable, Failure, TableId};
 use serde::{Deserialize, Serialize};
+
+use super::history::{Kept, Promotion};
 
 use crate::store::{Entry, Revision, Store, StoreError, blob, keys, record};
 
@@ -18,6 +20,18 @@ use crate::store::{Entry, Revision, Store, StoreError, blob, keys, record};
 pub(crate) struct Book {
     /// Environments, and the revision of each pointer.
     pub(crate) environments: BTreeMap<EnvironmentName, (Arc<Environment>, Revision)>,
+    /// Their pointers.
+    pub(crate) pointers: BTreeMap<EnvironmentName, Pointer>,
+    /// Changes of views that are no plans'.
+    pub(crate) switches: BTreeMap<EnvironmentName, Switch>,
+    /// The last numbers of environments that were removed.
+    pub(crate) gone: BTreeMap<EnvironmentName, u64>,
+    /// What environments showed, by number; without those that nothing can go back to.
+    pub(crate) promotions: BTreeMap<EnvironmentName, BTreeMap<u64, Promotion>>,
+    /// Until when snapshots are kept.
+    pub(crate) kept: BTreeMap<SnapshotId, Kept>,
+    /// Tables to drop, which count as gone already.
+    pub(crate) drops: BTreeMap<TableId, DropTable>,
     /// Plans, and the revision of each record.
     pub(crate) plans: BTreeMap<PlanId, (PlanRecord, Revision)>,
     /// Snapshots.
@@ -41,6 +55,46 @@ pub(crate) struct Pointer {
     pub(crate) previous: Option<Hash128>,
     /// Whether all views show the set.
     pub(crate) views_done: bool,
+    /// From when on the environment counts as gone; absent: never.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) expires: Option<Timestamp>,
+    /// Whether dropping its views has begun: they may be there or not.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub(crate) leaving: bool,
+}
+
+/// A change of an environment's views that is no plan's: durable until the views have followed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Switch {
+    /// What stands for it where a plan's id is asked for.
+    pub(crate) id: PlanId,
+    /// The pointer's number.
+    pub(crate) seq: u64,
+    /// What for.
+    pub(crate) what: SwitchKind,
+    /// The gateway whose workers can do it.
+    pub(crate) gateway: String,
+    /// When it was asked for.
+    pub(crate) at: Timestamp,
+    /// By whom.
+    pub(crate) by: String,
+}
+
+/// What views are switched for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum SwitchKind {
+    /// The environment goes, with all its views.
+    Retire,
+    /// The pointer moved to what an earlier plan had promoted.
+    Rollback,
+}
+
+impl Pointer {
+    /// Whether the environment counts as gone.
+    pub(crate) fn has_expired(&self, now: Timestamp) -> bool {
+        self.expires.is_some_and(|at| at <= now)
+    }
 }
 
 /// How far a plan is.
@@ -75,6 +129,11 @@ impl PlanState {
             Self::Failed => "failed",
             Self::Cancelled => "cancelled",
         }
+    }
+
+    /// Whether it moves, or is about to move, its environment.
+    pub(crate) fn is_under_way(self) -> bool {
+        matches!(self, Self::Applying | Self::Cancelling | Self::Promoting)
     }
 
     /// Whether nothing of it goes on.
@@ -154,7 +213,25 @@ impl Book {
         for entry in store.range(keys::ENVIRONMENTS).await?.entries {
             let pointer: Pointer = decode(&entry)?;
             let environment = read_environment(store, &pointer).await?;
+            book.pointers.insert(environment.name.clone(), pointer);
             book.environments.insert(environment.name.clone(), (Arc::new(environment), entry.mod_revision));
+        }
+        for entry in store.range(keys::SWITCHES).await?.entries {
+            book.switches.insert(name(&entry, keys::SWITCHES)?, decode(&entry)?);
+        }
+        for entry in store.range(keys::GONE).await?.entries {
+            book.gone.insert(name(&entry, keys::GONE)?, decode(&entry)?);
+        }
+        for entry in store.range(keys::PROMOTIONS).await?.entries {
+            let seq = name(&entry, keys::PROMOTIONS)?;
+            let promotion = decode(&entry)?;
+            book.promotions.entry(first_name(&entry, keys::PROMOTIONS)?).or_default().insert(seq, promotion);
+        }
+        for entry in store.range(keys::KEPT).await?.entries {
+            book.kept.insert(name(&entry, keys::KEPT)?, decode(&entry)?);
+        }
+        for entry in store.range(keys::DROPS).await?.entries {
+            book.drops.insert(name(&entry, keys::DROPS)?, decode(&entry)?);
         }
         for entry in store.range(keys::PLANS).await?.entries {
             let id = name(&entry, keys::PLANS)?;
@@ -172,6 +249,20 @@ impl Book {
             book.lost.push(name(&entry, keys::LOST)?);
         }
         Ok(book)
+    }
+
+    /// The number of an environment's last flip, even if it is gone: the warehouse never goes back.
+    pub(crate) fn last_seq(&self, name: &EnvironmentName) -> u64 {
+        let gone = self.gone.get(name).copied().unwrap_or_default();
+        self.pointers.get(name).map_or(gone, |pointer| pointer.seq.max(gone))
+    }
+
+    /// An environment, unless it has expired: then it counts as gone, whether or not its views are
+    /// dropped yet.
+    pub(crate) fn live(&self, name: &EnvironmentName, now: Timestamp) -> Option<&Arc<Environment>> {
+        let (environment, _) = self.environments.get(name)?;
+        let expired = self.pointers.get(name).is_some_and(|pointer| pointer.has_expired(now));
+        (!expired).then_some(environment)
     }
 }
 
@@ -215,7 +306,15 @@ pub(crate) fn decode<T: serde::de::DeserializeOwned>(entry: &Entry) -> Result<T,
     record::decode_json(&entry.key, &entry.value)
 }
 
-/// The one name in a key after its prefix.
+/// The first of the names in a key after its prefix.
+fn first_name<T: std::str::FromStr>(entry: &Entry, prefix: &str) -> Result<T, StoreError> {
+    let bad =
+        || StoreError::Corrupt { key: entry.key.clone(), why: "its key can't be understood".to_owned() };
+    let parts = keys::parts(&entry.key, prefix).ok_or_else(bad)?;
+    parts.first().and_then(|part| part.parse().ok()).ok_or_else(bad)
+}
+
+/// The last of the names in a key after its prefix.
 pub(crate) fn name<T: std::str::FromStr>(entry: &Entry, prefix: &str) -> Result<T, StoreError> {
     let bad =
         || StoreError::Corrupt { key: entry.key.clone(), why: "its key can't be understood".to_owned() };

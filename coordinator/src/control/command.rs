@@ -4,12 +4,14 @@ use std::sync::Arc;
 
 use coord_common::id::{PlanId, SnapshotId, Token, WorkerId};
 use coord_common::interval::Interval;
-use coord_common::plan::Planned;
+use coord_common::plan::{Blocker, Planned};
 use coord_common::snapshot::SnapshotRecord;
-use coord_common::task::{Lease, LeaseState, Outcome, TableId, Verdict};
+use coord_common::task::{Lease, LeaseState, Report, TableId, Verdict};
 use tokio::sync::{mpsc, oneshot, watch};
 
+use super::tend::{Left, Tend, Tended, Waits};
 use super::{Book, Clock, PlanBody, PlanState, PlanView, WorkerView};
+use crate::planning::Refusal;
 use crate::schedule::Reason;
 
 /// The answer's way back.
@@ -37,6 +39,17 @@ pub(crate) enum ApplyError {
         /// The environment.
         environment: String,
     },
+    /// The environment's views are being changed.
+    #[error("`{environment}` is being {what}")]
+    Switching {
+        /// The environment.
+        environment: String,
+        /// How.
+        what: &'static str,
+    },
+    /// Something speaks against it.
+    #[error("{}", .0.message)]
+    Blocked(Blocker),
     /// A model's kind isn't run yet.
     #[error("`{model}` is of kind {kind}, which is planned but not run yet")]
     Unsupported {
@@ -72,11 +85,7 @@ pub(crate) enum Command {
         reply: Reply<Result<Vec<(Token, LeaseState)>, Refused>>,
     },
     /// A worker reports.
-    Complete {
-        worker: WorkerId,
-        reports: Vec<(Token, Outcome)>,
-        reply: Reply<Result<Vec<(Token, Verdict)>, Refused>>,
-    },
+    Complete { worker: WorkerId, reports: Vec<Report>, reply: Reply<Result<Vec<(Token, Verdict)>, Refused>> },
     /// A worker takes no more work.
     Drain { worker: WorkerId, reply: Reply<()> },
     /// A snapshot's record.
@@ -91,6 +100,10 @@ pub(crate) enum Command {
     Apply { plan: PlanId, by: String, reply: Reply<Result<&'static str, ApplyError>> },
     /// Give a plan up.
     Cancel { plan: PlanId, reply: Reply<Result<&'static str, ApplyError>> },
+    /// Tend environments.
+    Tend { tend: Tend, by: String, reply: Reply<Result<Tended, Refusal>> },
+    /// How far that is.
+    Tended { waits: Waits, reply: Reply<Left> },
     /// How far a plan is; with what ran since a place in its log.
     Progress { plan: PlanId, since: usize, reply: Reply<Option<PlanView>> },
     /// Why a batch waits.

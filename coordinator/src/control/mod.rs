@@ -7,11 +7,15 @@
 pub(crate) mod book;
 mod command;
 mod fleet;
+mod history;
+mod janitor;
 mod lead;
 mod plans;
 mod prelude;
 mod recover;
 mod report;
+mod switch;
+mod tend;
 mod turn;
 
 use std::collections::BTreeMap;
@@ -19,6 +23,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use coord_common::interval::Timestamp;
+use coord_common::plan::Retention;
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant as Moment, sleep_until};
 use tokio_util::sync::CancellationToken;
@@ -28,6 +33,7 @@ pub use book::PlanState;
 pub(crate) use book::{Book, PlanBody};
 pub(crate) use command::{ApplyError, Command, Handle, NotReady, Refused};
 pub use report::{ExecutedBatch, FailureView, ModelView, PlanView, WorkerView};
+pub(crate) use tend::{Tend, Tended};
 
 use crate::apply::{Group, groups};
 use crate::schedule::{Config, Event, Instant, Output, Random, Record, Scheduler};
@@ -54,6 +60,8 @@ pub struct ControlConfig {
     /// Whether no worker outlives the coordinator, as when both are one process: leases that are on
     /// record at the start are lost then, and needn't expire.
     pub lone: bool,
+    /// For how long what was is kept.
+    pub retention: Retention,
 }
 
 impl Default for ControlConfig {
@@ -64,6 +72,7 @@ impl Default for ControlConfig {
             election_ttl: Duration::from_secs(10),
             retry_base: Duration::from_secs(2),
             lone: false,
+            retention: Retention::default(),
         }
     }
 }
@@ -99,6 +108,8 @@ pub(crate) struct Control {
     workers: Workers,
     logs: Logs,
     preludes: BTreeMap<coord_common::id::PlanId, prelude::Prelude>,
+    /// What went wrong with switches and drops, by what they were about, since this term began.
+    troubles: BTreeMap<String, String>,
     changed: watch::Sender<u64>,
 }
 
@@ -171,6 +182,7 @@ impl Control {
             workers: Workers::default(),
             logs: Logs::default(),
             preludes: BTreeMap::new(),
+            troubles: BTreeMap::new(),
             changed,
         };
         control.recover().await?;

@@ -6,7 +6,6 @@ use std::sync::Arc;
 
 use coord_common::id::{EnvironmentName, PlanId};
 use coord_common::plan::{Environment, Plan, Planned, Purpose, views};
-use coord_common::snapshot::SnapshotRecord;
 use coord_common::task::{Promote, TableId};
 use tracing::{info, warn};
 
@@ -14,6 +13,8 @@ use super::book::{
     FailureRecord, HistoryEntry, PlanBody, PlanRecord, PlanState, Pointer, StoredSnapshot, Todo, read_blob,
 };
 use super::command::{ApplyError, Command};
+use super::history::{Kept, Promotion};
+use super::tend::later;
 use super::{Control, ControlError, nothing_left};
 use crate::apply;
 use crate::schedule::{Event, FailedBatch, Notice, Output, PlanOutcome};
@@ -50,6 +51,11 @@ impl Control {
                 let answer = self.cancel(plan).await?;
                 drop(reply.send(answer));
             }
+            Command::Tend { tend, by, reply } => {
+                let answer = self.tend(tend, &by).await?;
+                drop(reply.send(answer));
+            }
+            Command::Tended { waits, reply } => drop(reply.send(self.left(&waits))),
             Command::Progress { plan, since, reply } => drop(reply.send(self.view(plan, since))),
             Command::Why { plan, table, at, reply } => {
                 drop(reply.send(self.scheduler.why_waiting(plan, &table, at.start)));
@@ -69,8 +75,8 @@ impl Control {
     /// Keeps a plan; one that is kept already stays as it is.
     async fn store_plan(&mut self, planned: Planned) -> Result<PlanState, ControlError> {
         let id = planned.plan.id;
-        if let Some((record, _)) = self.book.plans.get(&id) {
-            return Ok(record.state);
+        if let Some((record, _)) = self.book.plans.get(&id).cloned() {
+            return self.plan_again(id, record, &planned.plan).await;
         }
         let environment = planned.plan.environment.clone();
         let body = PlanBody { plan: planned.plan, records: planned.new_records };
@@ -85,6 +91,26 @@ impl Control {
             history: Vec::new(),
             failures: Vec::new(),
         };
+        self.put_plan(id, record, Txn::new()).await?;
+        Ok(PlanState::Planned)
+    }
+
+    /// A finished plan whose environment has gone since can be carried out once more.
+    async fn plan_again(
+        &mut self,
+        id: PlanId,
+        record: PlanRecord,
+        plan: &Plan,
+    ) -> Result<PlanState, ControlError> {
+        let again = record.state == PlanState::Finished
+            && plan.purpose == Purpose::Change
+            && apply::check_base(plan, &self.book, (self.clock)()).is_ok();
+        if !again {
+            return Ok(record.state);
+        }
+        let mut record =
+            PlanRecord { state: PlanState::Planned, materialised: false, failures: Vec::new(), ..record };
+        record.history.push(HistoryEntry { at: (self.clock)(), what: "planned again".to_owned(), by: None });
         self.put_plan(id, record, Txn::new()).await?;
         Ok(PlanState::Planned)
     }
@@ -127,11 +153,18 @@ impl Control {
                 && !plan.state.is_final()
                 && plan.state != PlanState::Planned
         });
+        if let Some(switch) = self.book.switches.get(&record.environment) {
+            let environment = record.environment.to_string();
+            return Ok(Err(ApplyError::Switching { environment, what: switch.what.name() }));
+        }
         if let Some((other, _)) = busy {
             let environment = record.environment.to_string();
             return Ok(Err(ApplyError::Busy { other: *other, environment }));
         }
         let body: PlanBody = read_blob(&*self.store, record.body).await?;
+        if let Some(blocker) = body.plan.blockers.first() {
+            return Ok(Err(ApplyError::Blocked(blocker.clone())));
+        }
         if let Some(model) = body.plan.models.iter().find(|model| !apply::is_run(model)) {
             return Ok(Err(ApplyError::Unsupported {
                 model: model.name.to_string(),
@@ -141,7 +174,7 @@ impl Control {
         if self.is_flipped(id, &record.environment) {
             return self.promote_again(id, record, by).await.map(Ok);
         }
-        if let Err(stale) = apply::check_base(&body.plan, &self.book) {
+        if let Err(stale) = apply::check_base(&body.plan, &self.book, (self.clock)()) {
             return Ok(Err(ApplyError::Stale(stale.to_string())));
         }
         let resumed = record.state != PlanState::Planned;
@@ -165,7 +198,8 @@ impl Control {
 
     /// Whether a plan's environment shows it already, as far as the pointer goes.
     fn is_flipped(&self, id: PlanId, environment: &EnvironmentName) -> bool {
-        self.book.environments.get(environment).is_some_and(|(environment, _)| environment.plan == id)
+        let live = self.book.live(environment, (self.clock)());
+        live.is_some_and(|environment| environment.plan == id)
     }
 
     /// The pointer moved but the views could not follow: only they are left to do.
@@ -197,7 +231,7 @@ impl Control {
     }
 
     /// What has to hold of an environment's pointer so that nobody else moved it.
-    fn environment_unchanged(&self, environment: &EnvironmentName) -> Compare {
+    pub(super) fn environment_unchanged(&self, environment: &EnvironmentName) -> Compare {
         let key = keys::environment(environment);
         match self.book.environments.get(environment) {
             Some((_, revision)) => Compare::ModRevision(key, *revision),
@@ -222,9 +256,10 @@ impl Control {
         body: &PlanBody,
         left: Option<BTreeMap<TableId, Todo>>,
     ) -> Result<(), ControlError> {
-        self.keep_snapshots(&body.records).await?;
-        self.logs.start(body.plan.id);
+        self.keep_snapshots(body).await?;
         let mut out = Output::default();
+        self.spare(body, &mut out).await?;
+        self.logs.start(body.plan.id);
         match left {
             Some(todo) => self.admit(&body.plan, &todo, &mut out),
             None => self.begin(&body.plan, &mut out).await?,
@@ -246,11 +281,13 @@ impl Control {
     }
 
     /// Records of snapshots are written once; those that exist stay.
-    pub(super) async fn keep_snapshots(
-        &mut self,
-        records: &[Arc<SnapshotRecord>],
-    ) -> Result<(), ControlError> {
-        let new: Vec<_> = records
+    pub(super) async fn keep_snapshots(&mut self, body: &PlanBody) -> Result<(), ControlError> {
+        let layout = &body.plan.layout;
+        let until = later(&layout.snapshot_ttl, (self.clock)());
+        let kept = Kept { until, ttl: layout.snapshot_ttl.clone(), gateway: layout.default_gateway.clone() };
+        let kept_value = encode_json(&kept)?;
+        let new: Vec<_> = body
+            .records
             .iter()
             .filter(|record| !self.book.snapshots.contains_key(&record.id()))
             .cloned()
@@ -268,11 +305,12 @@ impl Control {
                 if txn.bytes() + value.len() > 1_000_000 {
                     self.commit(std::mem::take(&mut txn)).await?;
                 }
-                txn = txn.put(key, value);
+                txn = txn.put(key, value).put(keys::kept(record.id()), kept_value.clone());
             }
             self.commit(txn).await?;
             for record in chunk {
                 self.book.snapshots.insert(record.id(), record.clone());
+                self.book.kept.insert(record.id(), kept.clone());
             }
         }
         Ok(())
@@ -328,6 +366,17 @@ impl Control {
             Notice::PlanSettled { plan, outcome: PlanOutcome::Failed { failures, .. } } => {
                 self.fail(plan, failures, out).await
             }
+            Notice::Promoted { plan, promote } if self.is_switch(plan, &promote) => {
+                self.switched(&promote.environment).await
+            }
+            Notice::PromoteFailed { plan, promote, failure } if self.is_switch(plan, &promote) => {
+                self.switch_failed(&promote.environment, &failure).await
+            }
+            Notice::Dropped { drop } => self.dropped(&drop).await,
+            Notice::DropFailed { drop, failure } => {
+                self.drop_failed(&drop, &failure);
+                Ok(())
+            }
             Notice::PlanCancelled { plan } => self.finish(plan, PlanState::Cancelled, "cancelled").await,
             Notice::ErrandDone { plan, work, done } => self.errand_done(plan, &work, done, out).await,
             Notice::ErrandFailed { plan, work, failure } => {
@@ -372,31 +421,48 @@ impl Control {
     async fn flip(&mut self, id: PlanId, mut record: PlanRecord, plan: &Plan) -> Result<(), ControlError> {
         let environment = Environment {
             name: plan.environment.clone(),
-            seq: plan.base_seq + 1,
+            // The warehouse never goes back: an environment that is made anew counts on.
+            seq: self.book.last_seq(&plan.environment) + 1,
             plan: id,
             start: plan.start,
             end: plan.end,
             models: plan.target.clone(),
             hooks: plan.hooks.source.clone(),
+            unrestorable: plan.unrestorable.clone(),
         };
         let bytes = serde_json::to_vec(&environment).map_err(|e| StoreError::Invalid(e.to_string()))?;
         let set = blob::put_blob(&*self.store, &bytes).await?;
         // What the views show: a set that they never came to show is left out.
         let shown = |pointer: Pointer| if pointer.views_done { Some(pointer.set) } else { pointer.previous };
         let previous = self.pointer(&plan.environment).await?.and_then(shown);
-        let pointer = Pointer { seq: environment.seq, plan: id, set, previous, views_done: false };
+        let now = (self.clock)();
+        let expires = plan.layout.environment_ttl.as_deref().map(|ttl| later(ttl, now));
+        // Views that were being dropped may be there or not: all are made.
+        let leaving = self.book.pointers.get(&plan.environment).is_some_and(|pointer| pointer.leaving);
+        let pointer =
+            Pointer { seq: environment.seq, plan: id, set, previous, views_done: false, expires, leaving };
         record.state = PlanState::Promoting;
         let what = format!("flipped {} to revision {}", plan.environment, environment.seq);
-        record.history.push(HistoryEntry { at: (self.clock)(), what, by: None });
+        record.history.push(HistoryEntry { at: now, what, by: None });
         let key = keys::environment(&plan.environment);
         let txn = Txn::new()
             .require(nothing_left(id))
             .require(self.environment_unchanged(&plan.environment))
             .put(key, encode_json(&pointer)?);
+        let by = record.history.iter().rev().find_map(|entry| entry.by.clone()).unwrap_or_default();
+        let from = self.shown_promotions(&plan.environment).next().map(|(seq, _)| seq);
+        let promotion = Promotion { plan: id, set, at: now, by, from, back_to: None, replaced: None };
+        let txn = self.put_promotion(&plan.environment, pointer.seq, &promotion, txn)?;
         let revision = self.put_plan(id, record, txn).await?;
+        self.note_promotion(&plan.environment, pointer.seq, promotion);
         info!(plan = %id, environment = %plan.environment, seq = environment.seq, "flipped");
-        self.book.environments.insert(plan.environment.clone(), (Arc::new(environment), revision));
-        Ok(())
+        let environment = Arc::new(environment);
+        let before = self.book.environments.insert(plan.environment.clone(), (environment, revision));
+        self.book.pointers.insert(plan.environment.clone(), pointer);
+        match before {
+            Some((before, _)) => self.left_behind(&before.models, &plan.target).await,
+            None => Ok(()),
+        }
     }
 
     pub(super) async fn pointer(
@@ -420,7 +486,10 @@ impl Control {
             Some(hash) => Some(read_blob(&*self.store, hash).await?),
             None => None,
         };
-        let (make, drop) = views(before.as_ref().map(|before| &before.models), &environment.models);
+        let (mut make, drop) = views(before.as_ref().map(|before| &before.models), &environment.models);
+        if pointer.leaving {
+            make = views(None, &environment.models).0;
+        }
         let Some((record, _)) = self.book.plans.get(&id) else { return Ok(()) };
         let body: PlanBody = read_blob(&*self.store, record.body).await?;
         let promote = Promote {
@@ -430,6 +499,7 @@ impl Control {
             execution_time: body.plan.execution_time,
             views: make,
             drop,
+            drop_schemas: Vec::new(),
         };
         if promote.views.is_empty() && promote.drop.is_empty() {
             return Box::pin(self.promoted(id, &promote, out)).await;
@@ -439,18 +509,24 @@ impl Control {
     }
 
     /// The views show what they should: the plan is done.
-    async fn promoted(&mut self, id: PlanId, promote: &Promote, out: &mut Output) -> Result<(), ControlError> {
+    async fn promoted(
+        &mut self,
+        id: PlanId,
+        promote: &Promote,
+        out: &mut Output,
+    ) -> Result<(), ControlError> {
         let Some((record, _)) = self.book.plans.get(&id) else { return Ok(()) };
         let body: PlanBody = read_blob(&*self.store, record.body).await?;
         let Some(pointer) = self.pointer(&promote.environment).await? else { return Ok(()) };
         let key = keys::environment(&promote.environment);
         let unchanged = self.environment_unchanged(&promote.environment);
-        let pointer = Pointer { views_done: true, ..pointer };
+        let pointer = Pointer { views_done: true, leaving: false, ..pointer };
         let txn = Txn::new().require(unchanged).put(key, encode_json(&pointer)?);
         let revision = self.commit(txn).await?;
         if let Some(entry) = self.book.environments.get_mut(&promote.environment) {
             entry.1 = revision;
         }
+        self.book.pointers.insert(promote.environment.clone(), pointer);
         self.conclude(&body.plan, out).await
     }
 
@@ -477,7 +553,12 @@ impl Control {
     }
 
     /// Ends a plan: others may move its environment again.
-    pub(super) async fn finish(&mut self, id: PlanId, state: PlanState, what: &str) -> Result<(), ControlError> {
+    pub(super) async fn finish(
+        &mut self,
+        id: PlanId,
+        state: PlanState,
+        what: &str,
+    ) -> Result<(), ControlError> {
         let Some((record, _)) = self.book.plans.get(&id).cloned() else { return Ok(()) };
         let mut record = record;
         record.state = state;

@@ -131,7 +131,7 @@ impl Control {
                 HookPoint::AfterAll => self.finish(id, PlanState::Finished, "finished").await,
                 HookPoint::AfterFailure => self.finish(id, PlanState::Failed, "failed").await,
             },
-            Work::Evaluate(_) | Work::Promote(_) => Ok(()),
+            Work::Evaluate(_) | Work::Promote(_) | Work::Drop(_) => Ok(()),
         }
     }
 
@@ -158,7 +158,7 @@ impl Control {
                 self.logs.failed(id, name.to_owned(), failure);
                 self.finish(id, PlanState::Failed, &format!("{name} failed")).await
             }
-            Work::Evaluate(_) | Work::Promote(_) => Ok(()),
+            Work::Evaluate(_) | Work::Promote(_) | Work::Drop(_) => Ok(()),
         }
     }
 
@@ -216,7 +216,11 @@ impl Control {
     }
 
     /// The plan has failed; after a run, the project's statements run all the same.
-    pub(super) async fn conclude_failed(&mut self, plan: &Plan, out: &mut Output) -> Result<(), ControlError> {
+    pub(super) async fn conclude_failed(
+        &mut self,
+        plan: &Plan,
+        out: &mut Output,
+    ) -> Result<(), ControlError> {
         if plan.purpose == Purpose::Change || plan.hooks.after_all.is_empty() {
             return self.finish(plan.id, PlanState::Failed, "failed").await;
         }

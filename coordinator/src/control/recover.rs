@@ -57,6 +57,9 @@ impl Control {
                 | PlanState::Cancelled => {}
             }
         }
+        for environment in self.book.switches.keys().cloned().collect::<Vec<_>>() {
+            self.issue_switch(&environment, &mut out).await?;
+        }
         if !under_way.is_empty() {
             info!(plans = under_way.len(), "resuming what was under way");
         }
@@ -80,7 +83,8 @@ impl Control {
     async fn resume(&mut self, id: PlanId, out: &mut Output) -> Result<(), ControlError> {
         let Some((record, _)) = self.book.plans.get(&id).cloned() else { return Ok(()) };
         let body: PlanBody = read_blob(&*self.store, record.body).await?;
-        self.keep_snapshots(&body.records).await?;
+        self.keep_snapshots(&body).await?;
+        self.spare(&body, out).await?;
         self.logs.start(id);
         if record.materialised {
             let todo = self.todos_on_record(id).await?;
@@ -134,7 +138,7 @@ impl Control {
             }
             // A promotion is cheap and idempotent: it is simply granted again, under a newer token
             // whose fence turns the old one away.
-            LeasedWork::Promote { .. } | LeasedWork::Errand => None,
+            LeasedWork::Promote { .. } | LeasedWork::Drop { .. } | LeasedWork::Errand => None,
         }
     }
 }

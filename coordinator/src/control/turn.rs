@@ -1,5 +1,7 @@
 //! What workers ask, as events for the scheduler; answers wait until decisions are durable.
 
+use coord_common::task::{Batch, Outcome, Report, Verdict};
+
 use super::command::{Command, Refused};
 use super::fleet::{Polled, states_of, verdicts_of};
 use super::{Answer, Control};
@@ -56,8 +58,14 @@ impl Control {
                 // A session that isn't registered may still report what it was granted before.
                 self.workers.is_known(&worker);
                 let from = out.verdicts.len();
-                for (token, outcome) in reports {
+                for Report { token, batch, outcome } in reports {
+                    let repeated = batch.filter(|batch| self.is_on_record(batch, &outcome));
                     self.scheduler.on(now, Event::Report { worker: worker.clone(), token, outcome }, out);
+                    if let (Some(_), Some((_, _, verdict @ Verdict::Stale))) =
+                        (repeated, out.verdicts.last_mut())
+                    {
+                        *verdict = Verdict::Already;
+                    }
                 }
                 let verdicts = verdicts_of(out, &worker, from);
                 // Its open poll asks for what it has room for now, too.
@@ -76,5 +84,14 @@ impl Control {
             other => return Some(other),
         }
         None
+    }
+
+    /// Whether what a report says was recorded before, by a former leader maybe, and nobody waits for
+    /// it again.
+    fn is_on_record(&self, batch: &Batch, outcome: &Outcome) -> bool {
+        let recorded = self.book.tables.get(&batch.table);
+        matches!(outcome, Outcome::Done(_))
+            && recorded.is_some_and(|table| table.done.covers(batch.interval))
+            && !self.scheduler.awaits(batch)
     }
 }

@@ -49,9 +49,12 @@ fn apply_refusal(error: &ApplyError) -> Status {
     let (code, hint) = match error {
         ApplyError::Unknown(_) => ("unknown-plan", "`coordctl plans` lists the plans that are kept"),
         ApplyError::Stale(_) => ("stale-plan", "plan again, review, and apply the new plan"),
-        ApplyError::Busy { .. } => {
-            ("environment-busy", "wait for it to end (`coordctl watch`), or cancel it")
-        }
+        ApplyError::Busy { .. } => (
+            "environment-busy",
+            "finish it (`coordctl apply` with its id), or give it up (`coordctl cancel`)",
+        ),
+        ApplyError::Switching { .. } => ("environment-busy", "try again in a moment"),
+        ApplyError::Blocked(blocker) => (blocker.code.as_str(), blocker.hint.as_str()),
         ApplyError::Unsupported { .. } => {
             ("unsupported-kind", "leave the model out with `enabled false`, or write it as another kind")
         }
@@ -154,6 +157,12 @@ impl Control for ControlService {
         Ok(Response::new(wire::CancelReply { state: state.to_owned() }))
     }
 
+    type TendStream = Pieces;
+
+    async fn tend(&self, request: Request<wire::TendRequest>) -> Result<Response<Pieces>, Status> {
+        super::tend::tend(self.handle.clone(), request.into_inner()).await
+    }
+
     type ListStream = Pieces;
 
     async fn list(&self, request: Request<wire::ListRequest>) -> Result<Response<Pieces>, Status> {
@@ -161,7 +170,7 @@ impl Control for ControlService {
         let book = self.handle.ask(|reply| Command::Book { reply }).await?;
         let now = (self.handle.clock)();
         let document = match what.as_str() {
-            "environments" => documents::environments(&book),
+            "environments" => documents::environments(&book, now),
             "plans" => documents::plans(&book),
             "workers" => {
                 let workers = self.handle.ask(|reply| Command::Workers { reply }).await?;

@@ -5,9 +5,9 @@ use std::collections::BTreeMap;
 use coord_common::diagnostic::Diagnostic;
 use coord_common::id::{EnvironmentName, ModelName, PlanId};
 use coord_common::interval::{Interval, Timestamp};
-use coord_common::plan::{self, EnvironmentModel, Plan, PlanOptions};
+use coord_common::plan::{self, Environment, EnvironmentModel, Plan, PlanOptions};
 use coord_common::project::model::ModelSource;
-use coord_common::snapshot::{SnapshotRecord, reads};
+use coord_common::snapshot::{SnapshotRecord, load_text, reads};
 use coord_common::task::TableId;
 use coord_proto::wire;
 use serde::Serialize;
@@ -15,6 +15,7 @@ use serde_json::{Value, json};
 use tonic::Status;
 
 use super::control::refusal;
+use crate::control::book::Pointer;
 use crate::control::{Book, Command, Handle};
 use crate::planning::{Answer, Refusal};
 
@@ -30,11 +31,15 @@ struct PlannedDocument<'a> {
 pub(super) fn planned(answer: &Answer) -> serde_json::Result<Vec<u8>> {
     let plan = &answer.planned.plan;
     let new: BTreeMap<_, _> = answer.planned.new_records.iter().map(|record| (record.id(), record)).collect();
+    let text = |record: &SnapshotRecord| {
+        let rendered = answer.diff_rendered.then(|| load_text(&record.snapshot).ok().flatten()).flatten();
+        rendered.unwrap_or_else(|| definition(record))
+    };
     let mut definitions = BTreeMap::new();
     for model in &plan.models {
         let Some(before) = model.before.and_then(|id| answer.known.get(&id)) else { continue };
         let after = model.snapshot.and_then(|id| new.get(&id).copied().or_else(|| answer.known.get(&id)));
-        definitions.insert(&model.name, [Some(definition(before)), after.map(|record| definition(record))]);
+        definitions.insert(&model.name, [Some(text(before)), after.map(|record| text(record))]);
     }
     serde_json::to_vec(&PlannedDocument { plan, findings: &answer.findings, definitions })
 }
@@ -75,7 +80,7 @@ pub(super) async fn find_plan(handle: &Handle, text: &str) -> Result<Option<Plan
     }
 }
 
-pub(super) fn environments(book: &Book) -> Value {
+pub(super) fn environments(book: &Book, now: Timestamp) -> Value {
     let environments: Vec<Value> = book
         .environments
         .values()
@@ -87,10 +92,22 @@ pub(super) fn environments(book: &Book) -> Value {
                 "models": environment.models.len(),
                 "views": environment.models.values().filter(|model| model.view.is_some()).count(),
                 "end": environment.end.to_string(),
+                "expires": pointer(book, environment).and_then(|p| p.expires).map(|at| at.to_string()),
+                "expired": pointer(book, environment).is_some_and(|p| p.has_expired(now)),
+                "finalized": is_finalized(book, environment),
             })
         })
         .collect();
     json!({ "environments": environments })
+}
+
+fn pointer<'a>(book: &'a Book, environment: &Environment) -> Option<&'a Pointer> {
+    book.pointers.get(&environment.name)
+}
+
+/// Whether the views show what the pointer says.
+fn is_finalized(book: &Book, environment: &Environment) -> bool {
+    pointer(book, environment).is_some_and(|pointer| pointer.views_done)
 }
 
 pub(super) fn plans(book: &Book) -> Value {
@@ -180,7 +197,10 @@ pub(super) fn state(book: &Book) -> Value {
     for (environment, _) in book.environments.values() {
         let models: serde_json::Map<String, Value> =
             environment.models.iter().map(|(name, model)| (name.to_string(), shown(book, model))).collect();
-        environments.insert(environment.name.to_string(), json!({ "finalized": true, "models": models }));
+        environments.insert(
+            environment.name.to_string(),
+            json!({ "finalized": is_finalized(book, environment), "models": models }),
+        );
     }
     let versions = versions(book);
     for (table, known) in &book.tables {

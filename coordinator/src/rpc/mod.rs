@@ -2,6 +2,7 @@
 
 mod control;
 mod documents;
+mod tend;
 mod work;
 
 use tonic::Status;

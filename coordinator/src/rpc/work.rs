@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use coord_common::id::{SnapshotId, Token, WorkerId};
-use coord_common::task::{Lease, LeaseState, Outcome, Verdict};
+use coord_common::task::{Lease, LeaseState, Report, Verdict};
 use coord_proto::convert::{Malformed, parse};
 use coord_proto::wire;
 use coord_proto::wire::work_server::Work;
@@ -103,13 +103,8 @@ impl Work for WorkService {
     ) -> Result<Response<wire::CompleteReply>, Status> {
         let request = request.into_inner();
         let worker = worker(&request.worker)?;
-        let report = |report: wire::Report| -> Result<(Token, Outcome), Malformed> {
-            let outcome = report
-                .outcome
-                .ok_or_else(|| Malformed { field: "report.outcome", why: "is missing".to_owned() })?;
-            Ok((Token(report.token), outcome.try_into()?))
-        };
-        let reports = request.reports.into_iter().map(report).collect::<Result<Vec<_>, _>>()?;
+        let reports =
+            request.reports.into_iter().map(Report::try_from).collect::<Result<Vec<_>, Malformed>>()?;
         let verdicts = self.handle.ask(|reply| Command::Complete { worker, reports, reply }).await??;
         let verdict = |(token, verdict): (Token, Verdict)| wire::ReportVerdict {
             token: token.0,

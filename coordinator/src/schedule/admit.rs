@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use coord_common::id::{PlanId, Token};
 use coord_common::interval::{Interval, Timestamp};
-use coord_common::task::{Batch, Mode};
+use coord_common::task::Batch;
 
 use super::event::{NodeMode, NodeWork, PlanWork, Recovered, TableState};
 use super::grid::Grid;
@@ -56,9 +56,11 @@ impl Scheduler {
             task: work.task,
             table,
             mode: work.mode,
+            assumed: work.assumed,
             create: work.create,
             concurrency: work.concurrency,
             sequential: work.sequential,
+            anew: work.anew,
             parents: work.parents,
             children: Vec::new(),
             height: 0,
@@ -97,7 +99,7 @@ impl Scheduler {
         }
         for (token, at) in joined {
             if let Some(Held { target: Target::Batch(lease), .. }) = self.leases.get_mut(&token)
-                && matches!(lease.mode, Mode::First | Mode::Write)
+                && lease.mode.fills()
             {
                 lease.serves.push(at);
                 self.record_grant(token, out);

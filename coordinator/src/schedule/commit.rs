@@ -61,10 +61,14 @@ impl Scheduler {
     /// Marks a lease's range as done; whether the table has only now come to be.
     fn fill(&mut self, lease: &BatchLease) -> bool {
         let table = self.tables.get_mut(lease.table);
-        if matches!(lease.mode, Mode::First | Mode::Write) {
+        if lease.mode.fills() {
             table.done.insert(lease.interval);
         }
-        lease.mode != Mode::Audit && !std::mem::replace(&mut table.created, true)
+        let appeared = lease.mode != Mode::Audit && !std::mem::replace(&mut table.created, true);
+        if appeared && let Some(plan) = self.plans.get(&lease.at.plan) {
+            table.done = table.done.union(&plan.nodes[lease.at.node].assumed);
+        }
+        appeared
     }
 
     /// Strikes off the lost batches whose fences the lease has raised.

@@ -29,8 +29,7 @@ impl Scheduler {
         let number = self.next_number;
         self.next_number += 1;
         let gateway = self.fleet.gateway(work.gateway());
-        let errand =
-            Errand { work, plan, gateway, failures: 0, losses: 0, leased: false, cancelled: false };
+        let errand = Errand { work, plan, gateway, failures: 0, losses: 0, leased: false, cancelled: false };
         self.errands.insert(number, errand);
         self.errand_due(number);
     }
@@ -80,13 +79,7 @@ impl Scheduler {
         }
     }
 
-    pub(super) fn errand_set_back(
-        &mut self,
-        number: u64,
-        token: Token,
-        setback: Setback,
-        out: &mut Output,
-    ) {
+    pub(super) fn errand_set_back(&mut self, number: u64, token: Token, setback: Setback, out: &mut Output) {
         let Some(errand) = self.errands.get_mut(&number) else { return };
         self.fleet.get_mut(errand.gateway).in_flight -= 1;
         errand.leased = false;

@@ -6,7 +6,9 @@ use std::sync::Arc;
 
 use coord_common::id::{PlanId, Token, WorkerId};
 use coord_common::interval::{Interval, IntervalSet};
-use coord_common::task::{Batch, Failure, Mode, Outcome, Promote, ReadRange, TableId, TableTask, Work};
+use coord_common::task::{
+    Batch, DropTable, Failure, Mode, Outcome, Promote, ReadRange, TableId, TableTask, Work,
+};
 
 use super::grid::Cut;
 
@@ -16,6 +18,8 @@ pub enum Event {
     /// A plan is to be carried out. Its todo is already durable. Admitting a plan that is already
     /// there changes nothing.
     Admit(PlanWork),
+    /// A table that was to be dropped is needed again.
+    Spare(TableId),
     /// What a former leader had recorded; after all plans were admitted (also those that are being
     /// cancelled: they are cancelled again afterwards), before any worker asks.
     Recovered(Recovered),
@@ -24,6 +28,8 @@ pub enum Event {
     /// Something is to be done on behalf of a plan that is no batch and no promotion. A takeover
     /// gives it again.
     Errand(Work, PlanId),
+    /// A table that nothing needs is to be dropped; the id names the chore in its lease.
+    Drop(DropTable, PlanId),
     /// A worker wants leases. Replaces what it asked for before.
     Ask {
         /// Who asks.
@@ -126,6 +132,8 @@ pub struct NodeWork {
     pub task: Arc<TableTask>,
     /// What the plan must still fill (or audit) of it.
     pub todo: IntervalSet,
+    /// What counts as filled once the table is made, although nobody fills it.
+    pub assumed: IntervalSet,
     /// Whether the table must exist at the end, even if there is nothing to fill. Also assumed
     /// where another node reads the table.
     pub create: bool,
@@ -137,6 +145,9 @@ pub struct NodeWork {
     pub concurrency: Option<u32>,
     /// Whether batches depend on the past: each only after all earlier ones are committed.
     pub sequential: bool,
+    /// Whether a todo that covers all that is recorded of the table replaces the whole of it, as a
+    /// restatement does; otherwise only a table of which nothing is recorded is filled anew.
+    pub anew: bool,
     /// What it reads.
     pub parents: Vec<Edge>,
 }

@@ -27,6 +27,8 @@ pub(super) enum Ready {
         start: Timestamp,
         node: usize,
     },
+    /// A drop of a table, by its number.
+    Drop(u64),
 }
 
 #[derive(Debug, Default)]

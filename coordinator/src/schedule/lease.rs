@@ -26,7 +26,7 @@ pub(super) enum Setback {
 impl Scheduler {
     pub(super) fn grant(&mut self, worker: WorkerId, ready: Ready, out: &mut Output) {
         match ready {
-            Ready::Promote(number) => self.grant_promotion(worker, number, out),
+            Ready::Promote(number) | Ready::Drop(number) => self.grant_chore(worker, number, out),
             Ready::Errand(number) => self.grant_errand(worker, number, out),
             Ready::Batch { plan, node, .. } => self.grant_batch(worker, NodeRef { plan, node }, out),
         }
@@ -85,7 +85,7 @@ impl Scheduler {
     /// could run it now, too.
     fn served_by(&self, at: NodeRef, interval: Interval, mode: Mode) -> Vec<NodeRef> {
         let mut served = vec![at];
-        if !matches!(mode, Mode::First | Mode::Write) {
+        if !mode.fills() {
             return served;
         }
         let table = self.tables.get(self.plans[&at.plan].nodes[at.node].table);
@@ -203,7 +203,7 @@ impl Scheduler {
             Outcome::Done(done) => {
                 match held.target {
                     Target::Batch(lease) => self.commit(lease, held.gateway, done, out),
-                    Target::Promote(number) => self.promoted(token, number, out),
+                    Target::Chore(number) => self.chore_done(token, number, out),
                     Target::Errand(number) => self.errand_done(token, number, done, out),
                 }
                 return verdict;
@@ -224,7 +224,7 @@ impl Scheduler {
     fn set_back(&mut self, held: Held, token: Token, setback: Setback, out: &mut Output) {
         match held.target {
             Target::Batch(lease) => self.batch_set_back(lease, held.gateway, setback, out),
-            Target::Promote(number) => self.promotion_set_back(number, token, setback, out),
+            Target::Chore(number) => self.chore_set_back(number, token, setback, out),
             Target::Errand(number) => self.errand_set_back(number, token, setback, out),
         }
     }

@@ -12,6 +12,7 @@
 //! Invariant: when a worker asks and nothing is granted, nothing is ready. (`tests::simulation`)
 
 mod admit;
+mod chore;
 mod commit;
 mod errand;
 mod event;
@@ -21,7 +22,6 @@ mod grid;
 mod lease;
 mod output;
 mod plan;
-mod promote;
 mod random;
 mod table;
 #[cfg(test)]
@@ -31,7 +31,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use coord_common::id::{PlanId, Token, WorkerId};
 use coord_common::interval::Interval;
-use coord_common::task::Mode;
+use coord_common::task::{Batch, Mode};
 
 pub use event::{Edge, Event, NodeMode, NodeWork, PlanWork, Recovered, RetryLimits, TableState};
 pub use explain::{NodeProgress, PlanProgress, Reason};
@@ -39,10 +39,10 @@ pub use grid::{Cut, Whole};
 pub use output::{Committed, FailedBatch, Notice, Output, PlanOutcome, Record, Shrunk};
 pub use random::Random;
 
+use chore::Chore;
 use errand::Errand;
 use fleet::{Fleet, GatewayNo};
 use plan::{Phase, Plan};
-use promote::Promotion;
 use table::{NodeRef, TableNo, Tables};
 
 /// A point on the leader's monotonic clock, in milliseconds; means nothing to anybody else.
@@ -99,7 +99,7 @@ pub struct Scheduler {
     plan_numbers: BTreeMap<PlanId, u64>,
     tables: Tables,
     fleet: Fleet,
-    promotions: BTreeMap<u64, Promotion>,
+    chores: BTreeMap<u64, Chore>,
     errands: BTreeMap<u64, Errand>,
     leases: BTreeMap<Token, Held>,
     timers: BTreeSet<(Instant, Timer)>,
@@ -122,7 +122,7 @@ struct Held {
 #[derive(Debug)]
 enum Target {
     Batch(BatchLease),
-    Promote(u64),
+    Chore(u64),
     Errand(u64),
 }
 
@@ -145,7 +145,7 @@ struct BatchLease {
 enum Timer {
     Lease(Token),
     Retry(NodeRef, Interval),
-    Promote(u64),
+    Chore(u64),
     Errand(u64),
 }
 
@@ -163,7 +163,7 @@ impl Scheduler {
             plan_numbers: BTreeMap::new(),
             tables: Tables::default(),
             fleet: Fleet::default(),
-            promotions: BTreeMap::new(),
+            chores: BTreeMap::new(),
             errands: BTreeMap::new(),
             leases: BTreeMap::new(),
             timers: BTreeSet::new(),
@@ -182,6 +182,8 @@ impl Scheduler {
             Event::Admit(work) => self.admit(work, out),
             Event::Recovered(recovered) => self.recover(recovered),
             Event::Promote(promote, plan) => self.promote(promote, plan),
+            Event::Drop(drop, plan) => self.drop_table(drop, plan),
+            Event::Spare(table) => self.spare(&table),
             Event::Errand(work, plan) => self.errand(work, plan),
             Event::Ask { worker, gateways, free } => self.fleet.ask(worker, &gateways, free),
             Event::Report { worker, token, outcome } => {
@@ -210,6 +212,15 @@ impl Scheduler {
         self.timers.first().map(|(at, _)| *at)
     }
 
+    /// Whether a plan still has to compute some of a batch, or somebody holds a lease of it.
+    pub fn awaits(&self, batch: &Batch) -> bool {
+        let Some(table) = self.tables.find(&batch.table).map(|table| self.tables.get(table)) else {
+            return false;
+        };
+        let todo = |at: &NodeRef| &self.plans[&at.plan].nodes[at.node].todo;
+        table.busy(batch.interval).is_some() || table.users.iter().any(|at| todo(at).overlaps(batch.interval))
+    }
+
     fn fire_timers(&mut self, out: &mut Output) {
         while let Some((at, timer)) = self.timers.first().copied()
             && at <= self.now
@@ -218,7 +229,7 @@ impl Scheduler {
             match timer {
                 Timer::Lease(token) => self.expire(token, out),
                 Timer::Retry(node, interval) => self.retry_due(node, interval),
-                Timer::Promote(number) => self.promote_due(number),
+                Timer::Chore(number) => self.chore_due(number),
                 Timer::Errand(number) => self.errand_due(number),
             }
         }

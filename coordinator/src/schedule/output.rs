@@ -3,7 +3,7 @@
 use coord_common::id::{PlanId, Token, WorkerId};
 use coord_common::interval::{Interval, IntervalSet};
 use coord_common::task::{
-    AuditResult, Batch, Done, Failure, Lease, LeaseState, Mode, Promote, TableId, Verdict, Work,
+    AuditResult, Batch, Done, DropTable, Failure, Lease, LeaseState, Mode, Promote, TableId, Verdict, Work,
 };
 
 /// What came of one or more events, in order.
@@ -205,6 +205,18 @@ pub enum Notice {
         plan: PlanId,
         /// What was promoted.
         promote: Promote,
+    },
+    /// A table is dropped.
+    Dropped {
+        /// Which.
+        drop: DropTable,
+    },
+    /// A table could not be dropped; it is given up.
+    DropFailed {
+        /// Which.
+        drop: DropTable,
+        /// Why.
+        failure: Failure,
     },
     /// A promotion failed in a way that a retry can't mend; it is given up.
     PromoteFailed {

@@ -47,9 +47,11 @@ pub(super) struct Node {
     pub(super) table: TableNo,
     pub(super) gateway: GatewayNo,
     pub(super) mode: NodeMode,
+    pub(super) assumed: IntervalSet,
     pub(super) create: bool,
     pub(super) concurrency: Option<u32>,
     pub(super) sequential: bool,
+    pub(super) anew: bool,
     pub(super) parents: Vec<Edge>,
     /// Who reads it, and by which of their edges.
     pub(super) children: Vec<(usize, usize)>,
@@ -117,6 +119,12 @@ impl Node {
 
     pub(super) fn wants_create(&self, table: &Table) -> bool {
         self.todo.is_empty() && self.create && !table.created
+    }
+
+    /// Whether nothing that is recorded of the table outlasts the batch's plan, and it is the first.
+    fn starts_anew(&self, batch: Interval, table: &Table) -> bool {
+        let first = self.todo.hull().is_some_and(|todo| todo.start == batch.start);
+        first && (table.done.is_empty() || (self.anew && table.done.difference(&self.todo).is_empty()))
     }
 
     /// How many batches of its table may be in flight at once, now.
@@ -329,6 +337,7 @@ impl Plan {
         let mode = match (node.mode, table.created) {
             (NodeMode::Audit, _) => Mode::Audit,
             (NodeMode::Write, false) => Mode::First,
+            (NodeMode::Write, true) if node.starts_anew(interval, table) => Mode::Anew,
             (NodeMode::Write, true) => Mode::Write,
         };
         Some(self.offer(n, interval, mode))

@@ -5,8 +5,13 @@
 //! r1/schema                              the state's format
 //! r1/env/<environment>                   the pointer
 //! r1/applying/<environment>              the plan that may move the pointer
+//! r1/switch/<environment>                a change of an environment's views that is no plan's
+//! r1/gone/<environment>                  the last number of an environment that was removed
 //! r1/blob/<hash>/<n>                     environments' sets, plan bodies, large snapshots, in chunks
 //! r1/plan/<plan>                         how far a plan is, and what happened to it
+//! r1/promotion/<environment>/<number>    what an environment showed, and who moved it there
+//! r1/kept/<snapshot>                     until when a snapshot is kept that nothing needs
+//! r1/drop/<table>                        a table to drop, which counts as gone already
 //! r1/snap/<snapshot>                     a planned snapshot, or the blob that holds it
 //! r1/iv/<table>                          intervals that a table holds; the table exists
 //! r1/todo/<plan>/<table>                 intervals that a plan has still to compute
@@ -47,6 +52,53 @@ pub const APPLYING: &str = "r1/applying/";
 pub const LOST: &str = "r1/lost/";
 /// All batches that wait or failed.
 pub const SETBACKS: &str = "r1/setback/";
+
+/// All changes of environments' views that are no plans'.
+pub const SWITCHES: &str = "r1/switch/";
+/// The last numbers of environments that were removed.
+pub const GONE: &str = "r1/gone/";
+
+/// A change of an environment's views that is no plan's.
+pub fn switch(environment: &EnvironmentName) -> String {
+    join(SWITCHES, &[environment])
+}
+
+/// The last number of an environment that was removed.
+pub fn gone(environment: &EnvironmentName) -> String {
+    join(GONE, &[environment])
+}
+
+/// All that environments showed.
+pub const PROMOTIONS: &str = "r1/promotion/";
+/// Until when all snapshots are kept.
+pub const KEPT: &str = "r1/kept/";
+/// All tables to drop.
+pub const DROPS: &str = "r1/drop/";
+
+/// What an environment showed. Promotions sort by number.
+pub fn promotion(environment: &EnvironmentName, seq: u64) -> String {
+    join(PROMOTIONS, &[environment, &format_args!("{seq:020}")])
+}
+
+/// All that an environment showed (a prefix).
+pub fn promotions_of(environment: &EnvironmentName) -> String {
+    join(PROMOTIONS, &[environment]) + "/"
+}
+
+/// Until when a snapshot is kept.
+pub fn kept(id: SnapshotId) -> String {
+    join(KEPT, &[&id])
+}
+
+/// A table to drop.
+pub fn drop(table: &TableId) -> String {
+    join(DROPS, &[table])
+}
+
+/// All batches of a table whose leases were lost (a prefix).
+pub fn lost_of(table: &TableId) -> String {
+    join(LOST, &[table]) + ":"
+}
 
 /// An environment's pointer.
 pub fn environment(name: &EnvironmentName) -> String {

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use coord_common::id::{SnapshotId, Token};
-use coord_common::task::{Lease, LeaseState, Verdict};
+use coord_common::task::{Lease, LeaseState, Report, Verdict};
 use coord_proto::wire;
 use coord_proto::wire::work_client::WorkClient;
 use tokio::time::{sleep, timeout};
@@ -16,7 +16,6 @@ use tracing::{debug, info, warn};
 
 use super::AgentConfig;
 use super::held::Held;
-use super::report::Ready;
 
 /// Largest message taken or sent, in bytes: leases of environments with thousands of views.
 const MAX_MESSAGE: usize = 64 * 1024 * 1024;
@@ -111,11 +110,8 @@ impl Link {
     }
 
     /// Reports until every outcome has its verdict.
-    pub(super) async fn complete(&self, ready: &[Ready]) -> Vec<(Token, Verdict)> {
-        let reports: Vec<_> = ready
-            .iter()
-            .map(|ready| wire::Report { token: ready.token.0, outcome: Some(ready.outcome.clone().into()) })
-            .collect();
+    pub(super) async fn complete(&self, ready: &[Report]) -> Vec<(Token, Verdict)> {
+        let reports: Vec<wire::Report> = ready.iter().cloned().map(Into::into).collect();
         let mut pause = BACKOFF.0;
         loop {
             let request =

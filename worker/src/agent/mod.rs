@@ -12,7 +12,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use coord_common::id::WorkerId;
-use coord_common::task::{Lease, Outcome};
+use coord_common::task::{Lease, Outcome, Report};
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, timeout};
@@ -74,8 +74,8 @@ impl Agent {
         self.link.drain().await;
         for lease in self.link.missed().await {
             // Granted while the poll was given up: nobody has begun with it.
-            let ready = report::Ready { token: lease.token, outcome: Outcome::HandedBack };
-            let _ = reports.send(ready).await;
+            let unstarted = Report { token: lease.token, batch: None, outcome: Outcome::HandedBack };
+            let _ = reports.send(unstarted).await;
         }
         self.drain(&mut running).await;
         // Closing the inbox ends the reporter once the last verdict is in.
@@ -91,7 +91,7 @@ impl Agent {
     async fn take_leases(
         &self,
         running: &mut JoinSet<()>,
-        reports: &mpsc::Sender<report::Ready>,
+        reports: &mpsc::Sender<Report>,
         stop: &CancellationToken,
     ) {
         loop {
@@ -109,17 +109,17 @@ impl Agent {
         }
     }
 
-    fn start(&self, lease: Lease, running: &mut JoinSet<()>, reports: mpsc::Sender<report::Ready>) {
+    fn start(&self, lease: Lease, running: &mut JoinSet<()>, reports: mpsc::Sender<Report>) {
         let cancel = self.held.add(lease.token, Duration::from_millis(lease.ttl_millis));
         let executor = self.executor.clone();
         let held = self.held.clone();
         debug!(token = lease.token.0, attempt = lease.attempt, "lease taken");
         running.spawn(async move {
             let token = lease.token;
+            let batch = lease.batch().cloned();
             let outcome = executor.execute(lease, cancel).await;
             held.finished(token);
-            let ready = report::Ready { token, outcome };
-            if reports.send(ready).await.is_err() {
+            if reports.send(Report { token, batch, outcome }).await.is_err() {
                 warn!(token = token.0, "no reporter is left; the lease will expire");
             }
         });

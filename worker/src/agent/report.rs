@@ -1,23 +1,16 @@
 //! Sends outcomes until the coordinator has given its verdict.
 
-use coord_common::id::Token;
-use coord_common::task::{Outcome, Verdict};
+use coord_common::task::{Report, Verdict};
 use tokio::sync::mpsc;
 use tracing::{info, warn};
 
 use super::link::Link;
 
-/// An outcome that waits to be sent.
-pub(super) struct Ready {
-    pub(super) token: Token,
-    pub(super) outcome: Outcome,
-}
-
 /// Most reports in one message.
 const MOST: usize = 64;
 
 /// Sends what comes, as many at once as have gathered meanwhile, each until it is answered.
-pub(super) async fn send_reports(link: Link, mut inbox: mpsc::Receiver<Ready>) {
+pub(super) async fn send_reports(link: Link, mut inbox: mpsc::Receiver<Report>) {
     let mut gathered = Vec::new();
     while inbox.recv_many(&mut gathered, MOST).await > 0 {
         // What ends at the same time travels together.

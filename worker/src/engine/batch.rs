@@ -11,12 +11,12 @@ use coord_common::sql::Dialect;
 use tokio_util::sync::CancellationToken;
 
 use super::error::{Class, EngineError};
-use super::fence::{Ledger, end_sessions};
+use super::fence::{Ledger, Raised, end_sessions, raised};
 use super::profile::Profile;
 use super::session::{Answer, Connector, Pool, Session, cancellable};
 use super::statements::{self, Known, Script};
 use super::{
-    AuditResult, BatchReport, BatchWrite, Engine, Outcome, Relation, RelationKind, Rows, Switched,
+    AuditResult, BatchReport, BatchWrite, Discard, Engine, Outcome, Relation, RelationKind, Rows, Switched,
     ViewSwitch, Write,
 };
 
@@ -50,6 +50,14 @@ impl ColumnCache {
 
     fn knows(&self, target: &Relation) -> bool {
         self.targets.lock().unwrap_or_else(PoisonError::into_inner).contains_key(target)
+    }
+
+    /// Whether nothing of a batch must be described before it is written.
+    fn knows_all_of(&self, batch: &BatchWrite) -> bool {
+        let Some(query) = batch.write.described() else { return false };
+        let key = (batch.target.clone(), Self::shape(query));
+        self.knows(&batch.target)
+            && self.queries.lock().unwrap_or_else(PoisonError::into_inner).contains_key(&key)
     }
 
     fn forget(&self, target: &Relation) {
@@ -121,7 +129,7 @@ impl TransactionalEngine {
             };
             let remembered = self.columns.knows(&batch.target);
             let canceller = session.canceller();
-            let work = self.attempt(&mut *session, batch, cancel);
+            let work = self.attempt(&mut *session, batch, tries == 1, cancel);
             let result = cancellable(cancel, &*canceller, work).await;
             // A connection is used again only if it is as it was: a cancel may still hit it late, an
             // error may have left a transaction, the model's own statements settings and tables.
@@ -155,15 +163,19 @@ impl TransactionalEngine {
         &self,
         session: &mut dyn Session,
         batch: &BatchWrite,
+        first: bool,
         cancel: &CancellationToken,
     ) -> Result<Attempt, EngineError> {
         let ledger = self.ledger(session, batch.target.catalog.as_deref()).await?;
-        let raised = self.take_over(session, &ledger, batch).await?;
-        if raised.done == batch.fence.token.0 || (raised.done != 0 && batch.replayed_is_done) {
-            let report = BatchReport { outcome: Outcome::AlreadyDone, rows: raised.rows, audits: Vec::new() };
-            return Ok(Attempt::Report(report));
+        let raise = if first { self.raise_along(&ledger, batch) } else { Vec::new() };
+        if raise.is_empty() {
+            let raised = self.take_over(session, &ledger, batch).await?;
+            if let Some(report) = done_before(batch, raised) {
+                return Ok(Attempt::Report(report));
+            }
         }
-        let mut transaction = Transaction { engine: self, session, batch, begun: false, replace_view: false };
+        let mut transaction =
+            Transaction { engine: self, session, batch, raise, begun: false, replace_view: false };
         let mut result = transaction.run(&ledger, cancel).await;
         if matches!(&result, Err(error) if error.view_columns_differ()) {
             transaction.replace_view = true;
@@ -179,6 +191,16 @@ impl TransactionalEngine {
         result
     }
 
+    /// The statements that raise the token, where they may share the data's round trip: nobody can
+    /// have tried the batch before, and all that must be known to write it is known. The raise is
+    /// still a transaction of its own, and what it answers is looked at before the commit.
+    fn raise_along(&self, ledger: &Ledger, batch: &BatchWrite) -> Vec<String> {
+        let fresh = !tried_before(batch) && !matches!(batch.write, Write::Append { .. });
+        let whole = fresh && batch.pre.is_empty() && self.columns.knows_all_of(batch);
+        let setting = self.pool.profile().before_raise.filter(|_| whole);
+        setting.map_or_else(Vec::new, |setting| ledger.raise_statements(setting, &batch.fence, false))
+    }
+
     /// Raises the token; then ends what older attempts still hold open in the warehouse. Only a
     /// batch that was tried before can have any.
     async fn take_over(
@@ -186,10 +208,9 @@ impl TransactionalEngine {
         session: &mut dyn Session,
         ledger: &Ledger,
         batch: &BatchWrite,
-    ) -> Result<super::fence::Raised, EngineError> {
+    ) -> Result<Raised, EngineError> {
         let profile = self.pool.profile();
-        let again = batch.replayed_is_done || !batch.fence.supersedes.is_empty();
-        if !again || profile.end_sessions.is_none() {
+        if !tried_before(batch) || profile.end_sessions.is_none() {
             return self.raise(session, ledger, batch).await;
         }
         let overtaken = ledger.overtaken(session, &batch.fence).await?;
@@ -206,11 +227,11 @@ impl TransactionalEngine {
         session: &mut dyn Session,
         ledger: &Ledger,
         batch: &BatchWrite,
-    ) -> Result<super::fence::Raised, EngineError> {
+    ) -> Result<Raised, EngineError> {
         let mut tries = 0;
         loop {
             tries += 1;
-            match ledger.raise(session, self.pool.profile(), &batch.fence).await {
+            match ledger.raise(session, self.pool.profile(), &batch.fence, batch.once()).await {
                 Err(error) if tries < RAISE_TRIES && worth_another_try(&error) && !session.is_broken() => {
                     tokio::time::sleep(PAUSE).await;
                 }
@@ -299,10 +320,30 @@ async fn create_ledger(
     }
 }
 
+/// Whether an earlier attempt may have left something.
+fn tried_before(batch: &BatchWrite) -> bool {
+    batch.replayed_is_done || !batch.fence.supersedes.is_empty()
+}
+
+/// The report of a batch that the fence row says is done.
+fn done_before(batch: &BatchWrite, raised: Raised) -> Option<BatchReport> {
+    let counts = batch.replayed_is_done || batch.once();
+    let done = raised.done == batch.fence.token.0 || (raised.done != 0 && counts);
+    done.then(|| BatchReport { outcome: Outcome::AlreadyDone, rows: raised.rows, audits: Vec::new() })
+}
+
 /// Whether the error is a race that a second try in this process wins.
 pub(crate) fn worth_another_try(error: &EngineError) -> bool {
     error.class == Class::Transient
         && matches!(error.code.as_deref(), Some("40001" | "40P01" | "42P06" | "42P07" | "42710" | "XX000"))
+}
+
+/// What the data transaction came to before its commit.
+enum Worked {
+    /// Rows written, and what the audits found.
+    Now(u64, Vec<AuditResult>),
+    /// The token, raised along with it, had completed the batch before: it is rolled back.
+    Before(BatchReport),
 }
 
 /// The data transaction of one try.
@@ -310,6 +351,8 @@ struct Transaction<'a> {
     engine: &'a TransactionalEngine,
     session: &'a mut dyn Session,
     batch: &'a BatchWrite,
+    /// What raises the token in the same round trip; nothing where it is raised already.
+    raise: Vec<String>,
     begun: bool,
     /// Whether a view is dropped first, since its columns can't be changed in place.
     replace_view: bool,
@@ -317,13 +360,17 @@ struct Transaction<'a> {
 
 impl Transaction<'_> {
     async fn run(&mut self, ledger: &Ledger, cancel: &CancellationToken) -> Result<Attempt, EngineError> {
-        let work = self.work().await.and_then(|done| refuse_bad_rows(done.0, done.1));
+        let work = self.work(ledger).await.and_then(refuse_bad_rows);
         let (rows, audits) = match work {
+            Ok(Worked::Before(report)) => {
+                self.rollback().await;
+                return Ok(Attempt::Report(report));
+            }
             Ok(_) if cancel.is_cancelled() => {
                 self.rollback().await;
                 return Err(EngineError::cancelled());
             }
-            Ok(done) => done,
+            Ok(Worked::Now(rows, audits)) => (rows, audits),
             Err(error) => {
                 self.rollback().await;
                 return Err(error);
@@ -345,15 +392,16 @@ impl Transaction<'_> {
         }
     }
 
-    /// Everything before the fence check: rows written, and what the audits found.
-    async fn work(&mut self) -> Result<(u64, Vec<AuditResult>), EngineError> {
+    /// Everything before the fence check.
+    async fn work(&mut self, ledger: &Ledger) -> Result<Worked, EngineError> {
         let (engine, batch) = (self.engine, self.batch);
         engine.pool.profile().check_names(&batch.target)?;
         let target = match batch.write {
             Write::AuditOnly => None,
             _ => engine.target_columns(self.session, &batch.target).await?,
         };
-        let mut go = Vec::new();
+        let mut go = std::mem::take(&mut self.raise);
+        let raises = !go.is_empty();
         if !batch.pre.is_empty() {
             // The query may need what they make, so they come before it is described.
             self.begin(&mut go);
@@ -369,22 +417,25 @@ impl Transaction<'_> {
         if self.replace_view {
             go.push(format!("DROP VIEW IF EXISTS {}", engine.pool.profile().relation(&batch.target)));
         }
+        if batch.first && matches!(batch.write, Write::Append { .. }) {
+            // The table is emptied, and with it goes what other batches had added.
+            go.push(ledger.forget_others(&batch.fence));
+        }
         let data_at = go.len() + script.create.len();
         go.append(&mut script.create);
         go.append(&mut script.data);
-        let (rows, audits) = self.data_and_audits(go, data_at, &script).await?;
+        let answers = self.answers(go).await?;
+        if raises && let Some(report) = done_before(batch, raised(&answers, &batch.fence)?) {
+            return Ok(Worked::Before(report));
+        }
         if script.reshapes {
             engine.columns.forget(&batch.target);
         }
-        Ok((rows, audits))
+        self.rows_and_audits(&answers, data_at, &script)
     }
 
-    async fn data_and_audits(
-        &mut self,
-        mut go: Vec<String>,
-        data_at: usize,
-        script: &Script,
-    ) -> Result<(u64, Vec<AuditResult>), EngineError> {
+    /// Runs what is gathered, the statements after it, and the audits.
+    async fn answers(&mut self, mut go: Vec<String>) -> Result<Vec<Answer>, EngineError> {
         let batch = self.batch;
         let mut answers = Vec::new();
         if !batch.post.is_empty() {
@@ -396,6 +447,16 @@ impl Transaction<'_> {
         if !go.is_empty() {
             answers.append(&mut self.session.run(&go).await?);
         }
+        Ok(answers)
+    }
+
+    fn rows_and_audits(
+        &self,
+        answers: &[Answer],
+        data_at: usize,
+        script: &Script,
+    ) -> Result<Worked, EngineError> {
+        let batch = self.batch;
         let changed = |at: &usize| answers.get(data_at + at).map_or(0, |answer| answer.changed);
         let rows = script.counted.iter().map(changed).sum();
         let found = answers.len().saturating_sub(batch.audits.len());
@@ -405,7 +466,7 @@ impl Transaction<'_> {
             })?;
             Ok(AuditResult { name: audit.name.clone(), blocking: audit.blocking, bad_rows })
         });
-        Ok((rows, audits.collect::<Result<_, EngineError>>()?))
+        Ok(Worked::Now(rows, audits.collect::<Result<_, EngineError>>()?))
     }
 
     /// Asked for, since making a schema that exists can need rights that nobody has.
@@ -436,16 +497,9 @@ impl Transaction<'_> {
     }
 
     async fn query_columns(&mut self) -> Result<Vec<ColumnDef>, EngineError> {
-        match &self.batch.write {
-            Write::Create { query }
-            | Write::TimeRange { query, .. }
-            | Write::UniqueKey { query, .. }
-            | Write::Partition { query, .. }
-            | Write::Append { query }
-            | Write::Full { query } => {
-                self.engine.query_columns(self.session, &self.batch.target, query).await
-            }
-            Write::View { .. } | Write::Seed { .. } | Write::AuditOnly => Ok(Vec::new()),
+        match self.batch.write.described() {
+            Some(query) => self.engine.query_columns(self.session, &self.batch.target, query).await,
+            None => Ok(Vec::new()),
         }
     }
 
@@ -461,14 +515,15 @@ fn count_of(answer: &Answer) -> Option<u64> {
     answer.cell()?.parse().ok()
 }
 
-fn refuse_bad_rows(rows: u64, audits: Vec<AuditResult>) -> Result<(u64, Vec<AuditResult>), EngineError> {
+fn refuse_bad_rows(work: Worked) -> Result<Worked, EngineError> {
+    let Worked::Now(rows, audits) = work else { return Ok(work) };
     let failed: Vec<String> = audits
         .iter()
         .filter(|audit| audit.blocking && audit.bad_rows > 0)
         .map(|audit| format!("`{}` found {} bad rows", audit.name, audit.bad_rows))
         .collect();
     if failed.is_empty() {
-        return Ok((rows, audits));
+        return Ok(Worked::Now(rows, audits));
     }
     let message = format!("audit failed: {}", failed.join(", "));
     Err(EngineError::new(Class::AuditFailed(audits), message)
@@ -505,13 +560,7 @@ impl Engine for TransactionalEngine {
         let mut failed = Vec::new();
         for (relation, kind) in relations {
             let name = self.pool.profile().relation(relation);
-            let what = match kind {
-                RelationKind::MaterializedView if self.pool.profile().materialized_views => {
-                    "MATERIALIZED VIEW"
-                }
-                RelationKind::View | RelationKind::MaterializedView => "VIEW",
-                RelationKind::Table => "TABLE",
-            };
+            let what = self.pool.profile().word(*kind);
             self.columns.forget(relation);
             let result = async {
                 let mut session = self.pool.get().await?;
@@ -525,6 +574,11 @@ impl Engine for TransactionalEngine {
             }
         }
         failed
+    }
+
+    async fn discard(&self, discard: &Discard, cancel: &CancellationToken) -> Result<(), EngineError> {
+        self.columns.forget(&discard.relation);
+        super::discard::discard(self, discard, cancel).await
     }
 
     async fn prune(&self, catalog: Option<&str>, table: &str, upto: Token) -> Result<(), EngineError> {

@@ -75,22 +75,34 @@ impl Ledger {
         ]
     }
 
-    /// Raises the token and says what the row then holds.
+    /// Raises the token and says what the row then holds. For work that may be done `once` only,
+    /// whichever plan it was done for counts.
     ///
     /// # Errors
-    /// [`Class::Stale`] where a greater token holds the row.
+    /// [`Class::Stale`] where a greater token holds the row; [`Class::Permanent`] where a lost
+    /// attempt at other work that overlaps this was done, and this may be done once only.
     pub(crate) async fn raise(
         &self,
         session: &mut dyn Session,
         profile: &Profile,
         of: &Fence,
+        once: bool,
     ) -> Result<Raised, EngineError> {
         // Lost attempts first: once they are shut out, what they committed is there to be seen.
         for slot in &of.supersedes {
             let lost = Fence { slot: slot.clone(), supersedes: Vec::new(), ..of.clone() };
-            self.raise_one(session, profile, &lost).await?;
+            let raised = self.raise_one(session, profile, &lost, once).await?;
+            if once && raised.done != 0 {
+                return Err(partly_done(of, slot));
+            }
         }
-        self.raise_one(session, profile, of).await
+        self.raise_one(session, profile, of, once).await
+    }
+
+    /// Forgets within a transaction what was done under all other slots of the same table.
+    pub(crate) fn forget_others(&self, of: &Fence) -> String {
+        let (slot, owner) = (literal(&of.slot), literal(&of.table));
+        format!("UPDATE {} SET done = 0 WHERE owner = {owner} AND slot <> {slot} AND done <> 0", self.fence)
     }
 
     /// Tokens of unfinished attempts that raising `of` overtakes.
@@ -112,12 +124,13 @@ impl Ledger {
         session: &mut dyn Session,
         profile: &Profile,
         of: &Fence,
+        once: bool,
     ) -> Result<Raised, EngineError> {
         let raised = match profile.before_raise {
-            Some(setting) => self.raise_in_one_go(session, setting, of).await?,
-            None => self.raise_step_by_step(session, of).await?,
+            Some(setting) => self.raise_in_one_go(session, setting, of, once).await?,
+            None => self.raise_step_by_step(session, of, once).await?,
         };
-        if raised.holder == of.token.0 { Ok(raised) } else { Err(stale(of)) }
+        held_by(raised, of)
     }
 
     /// One round trip, for warehouses where rows can be upserted safely.
@@ -126,26 +139,10 @@ impl Ledger {
         session: &mut dyn Session,
         setting: &str,
         of: &Fence,
+        once: bool,
     ) -> Result<Raised, EngineError> {
-        let (slot, plan, owner, token) = (literal(&of.slot), literal(&of.plan), literal(&of.table), of.token);
-        let name = literal(&session_name(token));
-        let (fence, above) = (&self.fence, self.above_floor(of));
-        let statements = [
-            format!("SET application_name = {name}"),
-            "BEGIN".to_owned(),
-            setting.to_owned(),
-            format!(
-                "INSERT INTO {fence} AS f (slot, tok, done, plan, rows, owner) \
-                 SELECT {slot}, {token}, 0, {plan}, 0, {owner} {above} ON CONFLICT (slot) DO UPDATE SET \
-                 tok = EXCLUDED.tok, done = CASE WHEN f.plan = EXCLUDED.plan THEN f.done ELSE 0 END, \
-                 plan = EXCLUDED.plan WHERE f.tok < EXCLUDED.tok"
-            ),
-            self.read(of),
-            "COMMIT".to_owned(),
-        ];
-        match session.run(&statements).await {
-            // No row at all: the token is not above the floor.
-            Ok(answers) => answers.get(4).and_then(parse).ok_or_else(|| stale(of)),
+        match session.run(&self.raise_statements(setting, of, once)).await {
+            Ok(answers) => raised(&answers, of),
             Err(error) => {
                 // A failed statement leaves the explicit transaction open.
                 let _ = session.run(&["ROLLBACK".to_owned()]).await;
@@ -154,17 +151,49 @@ impl Ledger {
         }
     }
 
+    /// The statements of [`Ledger::raise_in_one_go`]; [`raised`] reads their answers. More may follow
+    /// in the same round trip.
+    pub(crate) fn raise_statements(&self, setting: &str, of: &Fence, once: bool) -> Vec<String> {
+        let (slot, plan, owner, token) = (literal(&of.slot), literal(&of.plan), literal(&of.table), of.token);
+        let name = literal(&session_name(token));
+        let (fence, above) = (&self.fence, self.above_floor(of));
+        let done = if once { "f.done" } else { "CASE WHEN f.plan = EXCLUDED.plan THEN f.done ELSE 0 END" };
+        vec![
+            format!("SET application_name = {name}"),
+            "BEGIN".to_owned(),
+            setting.to_owned(),
+            format!(
+                "INSERT INTO {fence} AS f (slot, tok, done, plan, rows, owner) \
+                 SELECT {slot}, {token}, 0, {plan}, 0, {owner} {above} ON CONFLICT (slot) DO UPDATE SET \
+                 tok = EXCLUDED.tok, done = {done}, \
+                 plan = EXCLUDED.plan WHERE f.tok < EXCLUDED.tok"
+            ),
+            self.read(of),
+            "COMMIT".to_owned(),
+        ]
+    }
+
     /// A plain UPDATE where the row exists: the one form that DuckDB finds conflicts with. Where it
     /// doesn't, nobody has raised a token yet, so nobody can commit, and a plain INSERT will do.
-    async fn raise_step_by_step(&self, session: &mut dyn Session, of: &Fence) -> Result<Raised, EngineError> {
+    async fn raise_step_by_step(
+        &self,
+        session: &mut dyn Session,
+        of: &Fence,
+        once: bool,
+    ) -> Result<Raised, EngineError> {
         let (slot, plan, owner, token) = (literal(&of.slot), literal(&of.plan), literal(&of.table), of.token);
         let fence = &self.fence;
         let held = session.run(&[self.read(of)]).await?;
         match held.first().and_then(parse) {
             Some(held) if held.holder >= token.0 => return Ok(held),
             Some(_) => {
+                let done = if once {
+                    "done".to_owned()
+                } else {
+                    format!("CASE WHEN plan = {plan} THEN done ELSE 0 END")
+                };
                 let raise = format!(
-                    "UPDATE {fence} SET tok = {token}, done = CASE WHEN plan = {plan} THEN done ELSE 0 END, \
+                    "UPDATE {fence} SET tok = {token}, done = {done}, \
                      plan = {plan} WHERE slot = {slot} AND tok < {token}"
                 );
                 let answers = session.run(&[raise, self.read(of)]).await?;
@@ -192,6 +221,31 @@ impl Ledger {
     fn above_floor(&self, of: &Fence) -> String {
         let (floor, owner, token) = (&self.floor, literal(&of.table), of.token);
         format!("WHERE NOT EXISTS (SELECT 1 FROM {floor} WHERE owner = {owner} AND tok >= {token})")
+    }
+
+    /// Statements that shut older tokens out of a table and forget its slots, all but the lock
+    /// that some warehouses need first. The rows are raised before they go: that is what conflicts
+    /// with an older attempt's commit.
+    pub(crate) fn close(&self, owner: &str, token: Token) -> [String; 3] {
+        let (fence, floor, owner) = (&self.fence, &self.floor, literal(owner));
+        [
+            format!("UPDATE {fence} SET tok = {token} WHERE owner = {owner} AND tok < {token}"),
+            format!("DELETE FROM {fence} WHERE owner = {owner} AND tok <= {token}"),
+            format!(
+                "INSERT INTO {floor} (owner, tok) VALUES ({owner}, {token}) \
+                 ON CONFLICT (owner) DO UPDATE SET tok = EXCLUDED.tok WHERE {floor}.tok < EXCLUDED.tok"
+            ),
+        ]
+    }
+
+    /// A query for how many slots of a table newer tokens hold.
+    pub(crate) fn newer(&self, owner: &str, token: Token) -> String {
+        format!("SELECT COUNT(*) FROM {} WHERE owner = {} AND tok > {token}", self.fence, literal(owner))
+    }
+
+    /// What keeps new slots from appearing until the transaction ends, where that is needed.
+    pub(crate) fn lock(&self, profile: &Profile) -> Option<String> {
+        profile.before_prune.map(|statement| statement.replace("{table}", &self.fence))
     }
 
     /// Deletes rows up to a token and raises the floor to it, so that none of them comes back.
@@ -255,6 +309,19 @@ impl Ledger {
     }
 }
 
+/// What the answers to [`Ledger::raise_statements`] say, whatever follows them.
+///
+/// # Errors
+/// [`Class::Stale`] where a greater token holds the row, or the floor is as high.
+pub(crate) fn raised(answers: &[Answer], of: &Fence) -> Result<Raised, EngineError> {
+    // No row at all: the token is not above the floor.
+    held_by(answers.get(4).and_then(parse).ok_or_else(|| stale(of))?, of)
+}
+
+fn held_by(raised: Raised, of: &Fence) -> Result<Raised, EngineError> {
+    if raised.holder == of.token.0 { Ok(raised) } else { Err(stale(of)) }
+}
+
 /// What the session of an attempt calls itself.
 fn session_name(token: Token) -> String {
     format!("coordctl:{token}")
@@ -278,6 +345,12 @@ fn parse(answer: &Answer) -> Option<Raised> {
 fn stale(of: &Fence) -> EngineError {
     let text = format!("token {} no longer holds `{}`", of.token, of.slot);
     EngineError::new(Class::Stale, text)
+}
+
+fn partly_done(of: &Fence, slot: &str) -> EngineError {
+    let text = format!("a lost attempt has added the rows of `{slot}`, a part of `{}`", of.slot);
+    EngineError::permanent(text)
+        .hint("apply the plan of that attempt again, which counts them as done; or restate the model")
 }
 
 fn unreadable() -> EngineError {

@@ -11,12 +11,14 @@
 mod adbc;
 mod batch;
 mod config;
+mod discard;
 mod duckdb;
 mod error;
 mod fence;
 mod noop;
 mod postgres;
 mod profile;
+mod scd;
 mod session;
 mod statements;
 mod views;
@@ -30,6 +32,7 @@ pub use config::{
 pub use error::{Class, EngineError};
 pub use noop::NoopEngine;
 pub use profile::{Describe, FullReplace, Profile};
+pub use scd::ScdWrite;
 pub use tokio_util::sync::CancellationToken;
 
 use async_trait::async_trait;
@@ -95,6 +98,13 @@ pub struct BatchWrite {
     pub first: bool,
 }
 
+impl BatchWrite {
+    /// Whether doing it twice would show: then any plan's success at it counts.
+    pub(crate) fn once(&self) -> bool {
+        matches!(self.write, Write::Append { .. }) && !self.first
+    }
+}
+
 /// What a batch does to its table.
 #[derive(Debug, Clone)]
 pub enum Write {
@@ -134,7 +144,8 @@ pub enum Write {
         /// The key's expressions over the table's columns.
         key: Vec<String>,
     },
-    /// Adds the query's rows.
+    /// Adds the query's rows. Unless it is the first of its table, it is done once whatever happens:
+    /// success at the same slot counts for all plans.
     Append {
         /// The query.
         query: String,
@@ -144,6 +155,8 @@ pub enum Write {
         /// The query.
         query: String,
     },
+    /// Brings a table of versions of rows up to date.
+    Scd(Box<ScdWrite>),
     /// Makes or replaces a view.
     View {
         /// The query.
@@ -162,6 +175,22 @@ pub enum Write {
     },
     /// Writes nothing: runs the audits only.
     AuditOnly,
+}
+
+impl Write {
+    /// The query whose columns must be known before it can be written.
+    pub(crate) fn described(&self) -> Option<&str> {
+        match self {
+            Self::Create { query }
+            | Self::TimeRange { query, .. }
+            | Self::UniqueKey { query, .. }
+            | Self::Partition { query, .. }
+            | Self::Append { query }
+            | Self::Full { query } => Some(query),
+            Self::Scd(write) => Some(&write.query),
+            Self::View { .. } | Self::Seed { .. } | Self::AuditOnly => None,
+        }
+    }
 }
 
 /// Whether this attempt did the work.
@@ -230,6 +259,19 @@ pub enum Switched {
     Superseded,
 }
 
+/// A table to drop for good.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Discard {
+    /// What the table's slots belong to: [`Fence::table`].
+    pub table: String,
+    /// The attempt's token. Older ones can write the table no more; newer ones win.
+    pub token: Token,
+    /// The table.
+    pub relation: Relation,
+    /// What it is.
+    pub kind: RelationKind,
+}
+
 /// What kind of thing a relation is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum RelationKind {
@@ -284,6 +326,13 @@ pub trait Engine: Send + Sync {
     /// Drops relations that exist, each on its own and never what depends on them; returns those
     /// that couldn't be dropped, and why.
     async fn drop_relations(&self, relations: &[(Relation, RelationKind)]) -> Vec<(Relation, EngineError)>;
+
+    /// Drops a table, if it exists, and shuts older tokens out, in one transaction. Doing it again
+    /// is harmless; what depends on the table keeps it from being dropped.
+    ///
+    /// # Errors
+    /// [`Class::Stale`] where a newer token has written the table, or is about to.
+    async fn discard(&self, discard: &Discard, cancel: &CancellationToken) -> Result<(), EngineError>;
 
     /// Forgets the slots of a [`Fence::table`] up to a token, and refuses that token and older ones
     /// new slots from now on. For tables that no plan in flight writes, such as dropped ones.

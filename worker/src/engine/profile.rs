@@ -2,8 +2,8 @@
 
 use coord_common::sql::Dialect;
 
-use super::Relation;
 use super::error::EngineError;
+use super::{Relation, RelationKind};
 
 /// How a whole table is replaced.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -49,6 +49,8 @@ pub struct Profile {
     /// Ends the sessions of attempts that were overtaken, named by `{names}`: what they hold open
     /// would block their successor for as long as their worker hangs.
     pub end_sessions: Option<&'static str>,
+    /// Put before a DROP, whose wait for readers of the table must not hold up everybody else.
+    pub before_drop: Option<&'static str>,
     /// Put before pruning the table `{table}`, so that no new row appears meanwhile.
     pub before_prune: Option<&'static str>,
     /// Whether a statement's failure within a transaction can be undone alone.
@@ -75,6 +77,7 @@ impl Profile {
             "SELECT COUNT(pg_terminate_backend(pid)) FROM pg_stat_activity WHERE application_name IN ({names}) \
              AND usename = session_user AND state <> 'idle' AND pid <> pg_backend_pid()",
         ),
+        before_drop: Some("SET LOCAL lock_timeout = '3s'"),
         before_prune: Some("LOCK TABLE {table} IN EXCLUSIVE MODE"),
         savepoints: true,
         schema_query: "SELECT COUNT(*) FROM pg_catalog.pg_namespace WHERE nspname = {schema}",
@@ -93,12 +96,22 @@ impl Profile {
         describe: Describe::Statement,
         before_raise: None,
         end_sessions: None,
+        before_drop: None,
         before_prune: None,
         savepoints: false,
         schema_query: "SELECT COUNT(*) FROM information_schema.schemata \
                        WHERE catalog_name = current_database() AND schema_name = {schema}",
         version_query: "SELECT 'DuckDB ' || version()",
     };
+
+    /// What a kind of relation is called in statements.
+    pub(crate) fn word(&self, kind: RelationKind) -> &'static str {
+        match kind {
+            RelationKind::MaterializedView if self.materialized_views => "MATERIALIZED VIEW",
+            RelationKind::View | RelationKind::MaterializedView => "VIEW",
+            RelationKind::Table => "TABLE",
+        }
+    }
 
     /// An identifier, quoted.
     pub(crate) fn quote(&self, identifier: &str) -> String {

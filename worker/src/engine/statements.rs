@@ -4,6 +4,7 @@ use coord_common::project::model::ColumnDef;
 
 use super::error::EngineError;
 use super::profile::{FullReplace, Profile};
+use super::scd::{self, ScdWrite};
 use super::{AUDITED, AuditQuery, BatchWrite, Relation, Write};
 
 /// The name of the temporary table that upserts go through; it lives in one transaction.
@@ -20,7 +21,7 @@ pub(crate) fn clean(query: &str) -> &str {
 }
 
 /// A query as a subquery. It ends in a line of its own, since its last line may be a comment.
-fn sub(query: &str, alias: &str) -> String {
+pub(crate) fn sub(query: &str, alias: &str) -> String {
     format!("({}\n) AS {alias}", clean(query))
 }
 
@@ -115,6 +116,7 @@ impl Builder<'_> {
                 self.insert(&mut script, &format!("SELECT {} FROM {}", self.columns, sub(query, "_q")));
             }
             Write::Full { query } => self.full(&mut script, query),
+            Write::Scd(write) => self.scd(&mut script, write),
             Write::View { query, materialized } => self.view(&mut script, query, *materialized),
             Write::Seed { columns, rows, batch } => self.seed(&mut script, columns, rows, *batch),
             Write::AuditOnly => {}
@@ -258,6 +260,29 @@ impl Builder<'_> {
         }
     }
 
+    fn scd(&self, script: &mut Script, write: &ScdWrite) {
+        let own = &self.known.query;
+        let columns = match (&self.known.target, &self.batch.columns) {
+            (Some(found), _) => found.clone(),
+            (None, Some(declared)) => declared.clone(),
+            (None, None) => scd::table_columns(&write.kind, own),
+        };
+        if self.known.target.is_none() {
+            let create = format!("CREATE TABLE IF NOT EXISTS {}", self.target);
+            script.create.push(match &self.batch.columns {
+                Some(declared) => format!("{create} ({})", self.definitions(declared)),
+                None => format!("{create} AS {}", scd::skeleton(self.profile, &write.query, own, &columns)),
+            });
+        }
+        if write.only_create {
+            return;
+        }
+        let query = scd::replacement(self.profile, write, &self.target, &columns, own, self.batch.first);
+        let known = Known { target: Some(columns.clone()), schema_missing: false, query: columns };
+        let names = self.profile.list(known.query.iter().map(|column| column.name.as_str()));
+        Builder { known: &known, columns: names, target: self.target.clone(), ..*self }.full(script, &query);
+    }
+
     /// The query's columns, cast to the types that are declared for them.
     fn casts(&self, declared: &[ColumnDef]) -> String {
         let cast = |column: &ColumnDef| {
@@ -343,7 +368,7 @@ fn same_names(left: &[ColumnDef], right: &[ColumnDef]) -> bool {
 
 /// A bound in a column's type. Bounds are UTC: a column with a zone must not read them in the
 /// session's.
-fn cast_bound(bound: &str, data_type: &str) -> String {
+pub(crate) fn cast_bound(bound: &str, data_type: &str) -> String {
     let upper = data_type.to_ascii_uppercase();
     if upper.starts_with("TIMESTAMP")
         && (upper.starts_with("TIMESTAMPTZ") || upper.ends_with("WITH TIME ZONE"))

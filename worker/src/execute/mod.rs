@@ -11,13 +11,16 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use coord_common::task::{
-    self, Check, Done, Evaluate, Failure, FailureClass, Lease, Outcome, Promote, Statements, Work,
+    self, Check, Done, DropTable, Evaluate, Failure, FailureClass, Lease, Outcome, Promote, Statements,
+    TableKind, Work,
 };
 use tokio_util::sync::CancellationToken;
 use tracing::{Instrument, info_span, warn};
 
 use crate::agent::{Execute, SnapshotSource};
-use crate::engine::{self, BatchReport, Class, Engine, EngineError, Switched, ViewChange, ViewSwitch};
+use crate::engine::{
+    self, BatchReport, Class, Discard, Engine, EngineError, RelationKind, Switched, ViewChange, ViewSwitch,
+};
 use check::Trouble;
 use fetch::Snapshots;
 
@@ -76,7 +79,7 @@ impl Executor {
             seq: work.seq,
             views,
             drop: work.drop.clone(),
-            drop_schemas: Vec::new(),
+            drop_schemas: work.drop_schemas.clone(),
         };
         let started = Instant::now();
         match engine.switch_views(&switch, cancel).await {
@@ -101,11 +104,9 @@ impl Executor {
             check::ready(work, &snapshot, &embedded, &*engine, cancel).await
         };
         match asked.await {
-            Ok(ready) => Outcome::Done(Done {
-                ready,
-                millis: started.elapsed().as_millis() as u64,
-                ..Done::default()
-            }),
+            Ok(ready) => {
+                Outcome::Done(Done { ready, millis: started.elapsed().as_millis() as u64, ..Done::default() })
+            }
             Err(Trouble::Failed(failure)) => Outcome::Failed(failure),
             Err(Trouble::Engine(error)) => outcome(error, cancel),
         }
@@ -123,6 +124,28 @@ impl Executor {
                 let message = format!("{}: {}", work.point.name(), error.message);
                 outcome(EngineError { message, ..error }, cancel)
             }
+        }
+    }
+
+    async fn drop_table(&self, lease: &Lease, work: &DropTable, cancel: &CancellationToken) -> Outcome {
+        let engine = match self.engine(&work.gateway) {
+            Ok(engine) => engine,
+            Err(failure) => return Outcome::Failed(failure),
+        };
+        let kind = match work.kind {
+            TableKind::Table => RelationKind::Table,
+            TableKind::View => RelationKind::View,
+            TableKind::MaterializedView => RelationKind::MaterializedView,
+        };
+        let discard = Discard {
+            table: work.table.to_string(),
+            token: lease.token,
+            relation: work.relation.clone(),
+            kind,
+        };
+        match engine.discard(&discard, cancel).await {
+            Ok(()) => Outcome::Done(Done::default()),
+            Err(error) => outcome(error, cancel),
         }
     }
 
@@ -159,6 +182,7 @@ impl Execute for Executor {
             Work::Statements(work) => {
                 info_span!("statements", environment = %work.environment, point = work.point.name())
             }
+            Work::Drop(work) => info_span!("drop", table = %work.table, token = lease.token.0),
         };
         let run = async {
             match &lease.work {
@@ -166,6 +190,7 @@ impl Execute for Executor {
                 Work::Promote(work) => self.promote(work, &cancel).await,
                 Work::Check(work) => self.check(work, &cancel).await,
                 Work::Statements(work) => self.statements(&lease, work, &cancel).await,
+                Work::Drop(work) => self.drop_table(&lease, work, &cancel).await,
             }
         };
         let outcome = run.instrument(span.clone()).await;

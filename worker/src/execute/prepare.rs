@@ -7,7 +7,7 @@ use std::sync::Arc;
 use coord_common::id::ModelName;
 use coord_common::interval::{Timestamp, format_time, inclusive_end};
 use coord_common::project::audits_builtin::builtin_audit;
-use coord_common::project::model::{Call, Code, Model, ModelKind, TimeRange};
+use coord_common::project::model::{Call, Code, Model, ModelKind, ScdType2, TimeRange};
 use coord_common::project::render::{
     RenderContext, Stage, TimeVars, render, render_audit, render_signal, render_statement,
 };
@@ -19,7 +19,7 @@ use coord_common::task::{
 };
 
 use super::merge::merge_names;
-use crate::engine::{AUDITED, AuditQuery, BatchWrite, Fence, Write};
+use crate::engine::{AUDITED, AuditQuery, BatchWrite, Fence, ScdWrite, Write};
 
 pub(super) type Embedded = BTreeMap<ModelName, Arc<Snapshot>>;
 
@@ -39,14 +39,12 @@ pub(super) fn batch(
     let target = sql_name(&work.task.target, dialect);
     let write = match work.mode {
         Mode::Audit => Write::AuditOnly,
-        Mode::Create if !matches!(model.kind, ModelKind::View { .. } | ModelKind::Seed(_)) => {
-            Write::Create { query: scene.query(Stage::Creating)? }
-        }
-        Mode::Create | Mode::First | Mode::Write => scene.write()?,
+        Mode::Create => scene.create()?,
+        Mode::First | Mode::Write | Mode::Anew => scene.write()?,
     };
     let audits = match work.mode {
         Mode::Create => Vec::new(),
-        Mode::First | Mode::Write | Mode::Audit => scene.audits(&target)?,
+        Mode::First | Mode::Write | Mode::Anew | Mode::Audit => scene.audits(&target)?,
     };
     Ok(BatchWrite {
         target: work.task.target.clone(),
@@ -63,7 +61,7 @@ pub(super) fn batch(
         },
         columns: declared(model),
         replayed_is_done: lease.attempt > 1,
-        first: work.mode == Mode::First,
+        first: matches!(work.mode, Mode::First | Mode::Anew),
     })
 }
 
@@ -118,7 +116,9 @@ pub(super) fn statements(lease: &Lease, work: &Statements) -> BatchWrite {
 }
 
 fn declared(model: &Model) -> Option<Vec<coord_common::project::model::ColumnDef>> {
-    model.columns.clone().filter(|columns| columns.iter().all(|column| !column.data_type.is_empty()))
+    let columns =
+        model.columns.clone().filter(|columns| columns.iter().all(|column| !column.data_type.is_empty()))?;
+    Some(model.kind.table_columns(columns))
 }
 
 /// Statements to run after a view was switched.
@@ -169,7 +169,7 @@ impl Scene<'_> {
     fn stage(&self) -> Stage {
         match self.work.mode {
             Mode::Create | Mode::First => Stage::Creating,
-            Mode::Write => Stage::Evaluating,
+            Mode::Write | Mode::Anew => Stage::Evaluating,
             Mode::Audit => Stage::Auditing,
         }
     }
@@ -180,9 +180,30 @@ impl Scene<'_> {
         // Only making a table happens outside of any interval; its texts show 1970, as while loading.
         let (start, end) = match self.work.mode {
             Mode::Create => (Timestamp(0), Timestamp(0)),
-            Mode::First | Mode::Write | Mode::Audit => (interval.start, interval.end),
+            Mode::First | Mode::Write | Mode::Anew | Mode::Audit => (interval.start, interval.end),
         };
         TimeVars::Batch { start, end, execution: self.task.execution_time }
+    }
+
+    /// Only the table, empty; views and seeds are made as they are.
+    fn create(&self) -> Result<Write, Failure> {
+        match &self.model().kind {
+            ModelKind::View { .. } | ModelKind::Seed(_) => self.write(),
+            ModelKind::ScdType2(kind) => self.scd(kind, true),
+            _ => Ok(Write::Create { query: self.query(Stage::Creating)? }),
+        }
+    }
+
+    fn scd(&self, kind: &ScdType2, only_create: bool) -> Result<Write, Failure> {
+        let at = self.task.execution_time.to_datetime();
+        let text =
+            format_time("%Y-%m-%d %H:%M:%S.%f", at).map_err(|error| refuse(error.to_string(), None))?;
+        Ok(Write::Scd(Box::new(ScdWrite {
+            query: self.query(self.stage())?,
+            kind: kind.clone(),
+            execution: format!("'{text}'"),
+            only_create,
+        })))
     }
 
     fn write(&self) -> Result<Write, Failure> {
@@ -195,8 +216,12 @@ impl Scene<'_> {
                 matched: kind.when_matched.as_deref().map(merge_names),
                 filter: kind.merge_filter.as_deref().map(merge_names),
             },
-            ModelKind::IncrementalByPartition(_) => {
-                Write::Partition { query: query()?, key: self.model().storage.partitioned_by.clone() }
+            ModelKind::IncrementalByPartition(_)
+            | ModelKind::IncrementalUnmanaged { insert_overwrite: true, .. } => {
+                Write::Partition { query: query()?, key: self.partitions()? }
+            }
+            ModelKind::IncrementalUnmanaged { insert_overwrite: false, .. } => {
+                Write::Append { query: query()? }
             }
             ModelKind::Full => Write::Full { query: query()? },
             ModelKind::View { materialized } => Write::View { query: query()?, materialized: *materialized },
@@ -205,9 +230,8 @@ impl Scene<'_> {
                 rows: seed::rows(self.model()).map_err(|finding| refuse(finding.message, finding.hint))?,
                 batch: kind.batch_size.max(1) as usize,
             },
-            kind @ (ModelKind::IncrementalUnmanaged { .. }
-            | ModelKind::ScdType2(_)
-            | ModelKind::Managed
+            ModelKind::ScdType2(kind) => self.scd(kind, false)?,
+            kind @ (ModelKind::Managed
             | ModelKind::Custom { .. }
             | ModelKind::Embedded
             | ModelKind::External) => {
@@ -215,6 +239,16 @@ impl Scene<'_> {
                 return Err(refuse(message, Some("leave the model out of the plan for now".to_owned())));
             }
         })
+    }
+
+    fn partitions(&self) -> Result<Vec<String>, Failure> {
+        let model = self.model();
+        let key = model.storage.partitioned_by.clone();
+        if key.is_empty() {
+            let message = format!("`{}` overwrites partitions but has none", model.name);
+            return Err(refuse(message, Some("set `partitioned_by`".to_owned())));
+        }
+        Ok(key)
     }
 
     /// Bounds are inclusive: the last microsecond inside stands for the end. Text and number

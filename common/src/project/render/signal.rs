@@ -22,10 +22,12 @@ pub fn render_signal(
         locals.insert(name.to_lowercase(), Expander::new(context, sql, signal.query.line).expand(sql)?);
     }
     let dialect = if signal.dialect == Dialect::Generic { context.dialect } else { signal.dialect };
-    render(&signal.query, &RenderContext { locals: &locals, dialect, ..context.clone() }).map_err(|mut error| {
-        if error.code == "undefined-variable" {
-            error.hint = Some(format!("give it as an argument: {}(name := value)", signal.name));
-        }
-        error
-    })
+    render(&signal.query, &RenderContext { locals: &locals, dialect, ..context.clone() }).map_err(
+        |mut error| {
+            if error.code == "undefined-variable" {
+                error.hint = Some(format!("give it as an argument: {}(name := value)", signal.name));
+            }
+            error
+        },
+    )
 }

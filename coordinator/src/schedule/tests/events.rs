@@ -4,7 +4,9 @@ use std::sync::Arc;
 
 use coord_common::id::Token;
 use coord_common::interval::Timestamp;
-use coord_common::task::{Done, FailureClass, LeaseState, Mode, Outcome, Promote, Verdict};
+use coord_common::task::{
+    Batch, Done, DropTable, FailureClass, LeaseState, Mode, Outcome, Promote, TableKind, Verdict,
+};
 
 use super::{
     Bench, Event, evaluate, existing, failure, node, plan, plan_id, plan_on_tables, range, set, shown,
@@ -20,6 +22,16 @@ fn promote(seq: u64) -> Promote {
         execution_time: Timestamp(0),
         views: Vec::new(),
         drop: Vec::new(),
+        drop_schemas: Vec::new(),
+    }
+}
+
+fn drop_of(name: &str) -> DropTable {
+    DropTable {
+        table: super::table_id(7),
+        relation: coord_common::task::Relation::new("s", name),
+        kind: TableKind::Table,
+        gateway: "main".to_owned(),
     }
 }
 
@@ -30,6 +42,8 @@ fn settled(out: &crate::schedule::Output) -> Option<&PlanOutcome> {
         Notice::PlanCancelled { .. }
         | Notice::Promoted { .. }
         | Notice::PromoteFailed { .. }
+        | Notice::Dropped { .. }
+        | Notice::DropFailed { .. }
         | Notice::ErrandDone { .. }
         | Notice::ErrandFailed { .. } => None,
     })
@@ -52,6 +66,36 @@ fn the_first_batch_makes_the_table_alone() {
     let out = bench.done("a", leases[0].token);
     let rest: Vec<_> = out.grants.iter().map(|(_, lease)| evaluate(lease).mode).collect();
     assert_eq!(rest, [Mode::Write, Mode::Write]);
+}
+
+#[test]
+fn a_batch_is_awaited_until_it_is_committed() {
+    let mut bench = Bench::new(vec![plan(1, vec![node(0, &[(0, 20)], &[])])]);
+    let batch = |start, end| Batch { table: table_id(0), interval: range(start, end) };
+    let first = bench.leases("a", 1).remove(0);
+    assert!(bench.scheduler.awaits(&batch(0, 10)) && bench.scheduler.awaits(&batch(10, 20)));
+    bench.done("a", first.token);
+    assert!(!bench.scheduler.awaits(&batch(0, 10)));
+    assert!(bench.scheduler.awaits(&batch(10, 20)));
+    assert!(!bench.scheduler.awaits(&Batch { table: table_id(7), interval: range(0, 10) }));
+}
+
+#[test]
+fn a_table_of_which_nothing_outlasts_the_plan_is_filled_anew() {
+    let modes = |todo: &[(i64, i64)], anew: bool, done: &[(i64, i64)]| {
+        let work = crate::schedule::NodeWork { anew, sequential: true, ..node(0, todo, &[]) };
+        let mut bench = Bench::new(vec![PlanWork { tables: vec![existing(0, done)], ..plan(1, vec![work]) }]);
+        let first = bench.leases("a", 9).remove(0);
+        let then = bench.done("a", first.token).grants.remove(0).1;
+        [evaluate(&first).mode, evaluate(&then).mode]
+    };
+    let fill = [Mode::Anew, Mode::Write];
+    let add = [Mode::Write, Mode::Write];
+    assert_eq!(modes(&[(0, 30)], false, &[]), fill, "it was only made");
+    assert_eq!(modes(&[(20, 40)], false, &[(0, 20)]), add);
+    assert_eq!(modes(&[(0, 40)], false, &[(0, 20)]), add, "lookback computes all of it again");
+    assert_eq!(modes(&[(0, 40)], true, &[(0, 20)]), fill, "it is restated");
+    assert_eq!(modes(&[(20, 40)], true, &[(0, 40)]), add, "a part of it is restated");
 }
 
 #[test]
@@ -335,6 +379,42 @@ fn promotions_go_first_and_are_retried() {
     assert_eq!((shown(&lease).as_str(), lease.attempt), ("promote dev 4", 2));
     let out = bench.done("a", lease.token);
     assert_eq!(out.notices, [Notice::Promoted { plan: plan_id(9), promote: promote(4) }]);
+}
+
+#[test]
+fn tables_are_dropped_after_all_batches_and_given_up_after_a_few_failures() {
+    let drop = drop_of("gone");
+    let mut bench = Bench::new(vec![plan_on_tables(1, vec![node(0, &[(0, 10)], &[])])]);
+    bench.on(Event::Drop(drop.clone(), plan_id(9)));
+    bench.on(Event::Drop(drop.clone(), plan_id(9)));
+    let mut leases = bench.leases("a", 9);
+    assert_eq!(leases.iter().map(shown).collect::<Vec<_>>(), ["m0 0-10", "drop s.gone"]);
+    bench.done("a", leases.remove(0).token);
+    for attempt in 1..=4 {
+        let out = bench.report("a", leases.remove(0).token, failure(FailureClass::Transient));
+        assert_eq!(matches!(&out.notices[..], [Notice::DropFailed { .. }]), attempt == 4, "{attempt}");
+        let out = bench.at(bench.now + 300_000);
+        leases = out.grants.into_iter().map(|(_, lease)| lease).collect();
+    }
+    assert!(leases.is_empty());
+    let lease = bench.on(Event::Drop(drop.clone(), plan_id(9))).grants.remove(0).1;
+    let out = bench.done("a", lease.token);
+    assert_eq!(out.notices, [Notice::Dropped { drop }]);
+}
+
+#[test]
+fn a_table_that_is_spared_is_dropped_under_no_newer_token() {
+    let drop = drop_of("gone");
+    let mut bench = Bench::new(Vec::new());
+    bench.on(Event::Drop(drop.clone(), plan_id(9)));
+    bench.on(Event::Spare(drop.table.clone()));
+    assert!(bench.leases("a", 9).is_empty(), "it wasn't leased yet");
+    let token = bench.on(Event::Drop(drop.clone(), plan_id(9))).grants.remove(0).1.token;
+    bench.on(Event::Spare(drop.table.clone()));
+    let out = bench.report("a", token, Outcome::Fenced);
+    assert_eq!(out.records, [Record::Released { token }]);
+    bench.at(1_000_000);
+    assert!(bench.leases("a", 9).is_empty(), "it is never leased again");
 }
 
 #[test]

@@ -78,11 +78,13 @@ fn node(number: usize, todo: &[(i64, i64)], parents: &[(usize, ReadRange)]) -> N
             execution_time: Timestamp(0),
         }),
         todo: set(todo),
+        assumed: IntervalSet::new(),
         create: true,
         mode: NodeMode::Write,
         cut: Arc::new(Every(10)),
         concurrency: None,
         sequential: false,
+        anew: false,
         parents: parents.iter().map(|(node, reads)| Edge { node: *node, reads: reads.clone() }).collect(),
     }
 }
@@ -182,6 +184,7 @@ fn shown(lease: &Lease) -> String {
         Work::Promote(promote) => format!("promote {} {}", promote.environment, promote.seq),
         Work::Check(check) => format!("check {}", check.task.table.model.table()),
         Work::Statements(statements) => format!("{} {}", statements.point.name(), statements.environment),
+        Work::Drop(drop) => format!("drop {}", drop.relation),
     }
 }
 

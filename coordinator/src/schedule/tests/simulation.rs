@@ -289,6 +289,7 @@ impl World {
             execution_time: Timestamp(0),
             views: Vec::new(),
             drop: Vec::new(),
+            drop_schemas: Vec::new(),
         };
         self.store.promotions.insert(promote.seq, promote.clone());
         self.on(Event::Promote(promote, plan_id(99)));

@@ -92,7 +92,7 @@ impl Store {
     pub(super) fn expect_done(&mut self, lease: &Lease, outcome: &Outcome) {
         if let (Work::Evaluate(evaluate), Outcome::Done(_)) = (&lease.work, outcome)
             && self.leases.contains_key(&lease.token)
-            && matches!(evaluate.mode, Mode::First | Mode::Write)
+            && evaluate.mode.fills()
         {
             let done = self.expected.entry(evaluate.batch.table.clone()).or_default();
             done.insert(evaluate.batch.interval);
@@ -147,7 +147,7 @@ impl Store {
     fn check_grant(&mut self, granted: &Granted) {
         let Granted { lease, attempts, losses, serves, .. } = granted;
         if let Work::Evaluate(evaluate) = &lease.work
-            && matches!(evaluate.mode, Mode::First | Mode::Write)
+            && evaluate.mode.fills()
         {
             for plan in serves.iter().filter(|plan| self.state(**plan) == State::Running) {
                 self.check_reads(*plan, &evaluate.batch);
@@ -221,7 +221,7 @@ impl Store {
     fn in_flight(&self, table: &TableId) -> Vec<Interval> {
         let batch = |granted: &Granted| match &granted.lease.work {
             Work::Evaluate(evaluate) if evaluate.batch.table == *table => Some(evaluate.batch.interval),
-            Work::Evaluate(_) | Work::Promote(_) | Work::Check(_) | Work::Statements(_) => None,
+            _ => None,
         };
         self.leases.values().filter_map(batch).collect()
     }
@@ -262,7 +262,11 @@ impl Store {
                 self.seen.insert("cancelled");
                 (plan, State::Cancelling)
             }
-            Notice::Promoted { .. } | Notice::ErrandDone { .. } | Notice::ErrandFailed { .. } => return,
+            Notice::Promoted { .. }
+            | Notice::Dropped { .. }
+            | Notice::DropFailed { .. }
+            | Notice::ErrandDone { .. }
+            | Notice::ErrandFailed { .. } => return,
             Notice::PromoteFailed { promote, .. } => {
                 self.promotions.remove(&promote.seq);
                 return;
@@ -326,7 +330,9 @@ impl Granted {
         let (token, worker) = (self.lease.token, self.worker.clone());
         match &self.lease.work {
             Work::Promote(promote) => Recovered::Promoting { token, worker, promote: promote.clone() },
-            other @ (Work::Check(_) | Work::Statements(_)) => panic!("{other:?} is asked for again"),
+            other @ (Work::Check(_) | Work::Statements(_) | Work::Drop(_)) => {
+                panic!("{other:?} in the simulation")
+            }
             Work::Evaluate(evaluate) => Recovered::Leased {
                 token,
                 worker,

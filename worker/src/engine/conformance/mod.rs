@@ -1,8 +1,10 @@
 //! What every warehouse must do alike: each test runs against a DuckDB file and a real PostgreSQL.
 
+mod append;
 mod duckdb_only;
 mod lab;
 mod postgres_only;
+mod scd;
 
 use std::time::{Duration, Instant};
 
@@ -14,22 +16,25 @@ use super::{
 };
 use lab::{Lab, audit, batch, column, day};
 
+/// Runs each test against both warehouses.
 macro_rules! suite {
     ($($name:ident,)*) => {
         mod duckdb {
             $(#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
             async fn $name() {
-                super::$name(super::Lab::duckdb().await).await;
+                super::$name(crate::engine::conformance::lab::Lab::duckdb().await).await;
             })*
         }
         mod postgres {
             $(#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
             async fn $name() {
-                super::$name(super::Lab::postgres().await).await;
+                super::$name(crate::engine::conformance::lab::Lab::postgres().await).await;
             })*
         }
     };
 }
+
+pub(crate) use suite;
 
 suite! {
     a_time_range_is_rewritten_and_rows_outside_are_dropped,
@@ -111,7 +116,7 @@ async fn a_zombie_cannot_commit_after_a_newer_token_was_raised(lab: Lab) {
         let (old, newer) = (batch(slot, 10, insert.clone()), batch(slot, 11, insert.clone()));
         let mut zombie = lab.engine.pool.get().await.unwrap();
         let ledger = lab.engine.ledger(&mut *zombie, None).await.unwrap();
-        ledger.raise(&mut *zombie, profile, &old.fence).await.unwrap();
+        ledger.raise(&mut *zombie, profile, &old.fence, false).await.unwrap();
         let work = ["BEGIN", "INSERT INTO s.t SELECT 3"].map(str::to_owned);
         if begun_first {
             zombie.run(&work).await.unwrap();
@@ -120,7 +125,7 @@ async fn a_zombie_cannot_commit_after_a_newer_token_was_raised(lab: Lab) {
             assert_eq!(lab.run(&newer).await.unwrap().outcome, Outcome::Written);
         } else {
             let mut session = lab.engine.pool.get().await.unwrap();
-            ledger.raise(&mut *session, profile, &newer.fence).await.unwrap();
+            ledger.raise(&mut *session, profile, &newer.fence, false).await.unwrap();
             session.give_back();
         }
         if !begun_first {
@@ -131,23 +136,26 @@ async fn a_zombie_cannot_commit_after_a_newer_token_was_raised(lab: Lab) {
         // The zombie's own session may have been ended at any moment: it comes back with a new one.
         drop(zombie);
         let mut anew = lab.engine.pool.get().await.unwrap();
-        assert_eq!(ledger.raise(&mut *anew, profile, &old.fence).await.unwrap_err().class, Class::Stale);
+        assert_eq!(
+            ledger.raise(&mut *anew, profile, &old.fence, false).await.unwrap_err().class,
+            Class::Stale
+        );
     }
     assert_eq!(lab.rows("SELECT i FROM s.t").await, ["2", "2"]);
 }
 
 async fn work_that_is_done_is_not_done_again(lab: Lab) {
-    let append = |token| batch("a", token, Write::Append { query: "SELECT 1 AS i".to_owned() });
-    assert_eq!(lab.run(&append(1)).await.unwrap().outcome, Outcome::Written);
+    let full = |token| batch("a", token, full(&format!("SELECT {token} AS i")));
+    assert_eq!(lab.run(&full(1)).await.unwrap().outcome, Outcome::Written);
     for token in [1, 2, 3] {
-        let report = lab.run(&append(token)).await.unwrap();
+        let report = lab.run(&full(token)).await.unwrap();
         assert_eq!((report.outcome, report.rows), (Outcome::AlreadyDone, 1), "token {token}");
     }
-    let mut anew = append(4);
+    let mut anew = full(4);
     anew.replayed_is_done = false;
     assert_eq!(lab.run(&anew).await.unwrap().outcome, Outcome::Written);
     assert_eq!(lab.run(&anew).await.unwrap().outcome, Outcome::AlreadyDone);
-    assert_eq!(lab.rows("SELECT i FROM s.t").await, ["1", "1"]);
+    assert_eq!(lab.rows("SELECT i FROM s.t").await, ["4"]);
 }
 
 async fn two_attempts_at_once_leave_one_set_of_rows(lab: Lab) {

@@ -3,6 +3,7 @@
 use std::io;
 use std::time::{Duration, Instant};
 
+use coord_common::id::Token;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 
@@ -32,6 +33,25 @@ async fn a_worker_that_hangs_in_its_transaction_is_overtaken() {
     assert_eq!(zombie.unwrap_err().class, Class::Stale);
     assert_eq!(newer.outcome, Outcome::Written);
     assert_eq!(lab.rows("SELECT COUNT(*) FROM s.t WHERE ds = '2024-01-01'").await, ["3"]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_raise_that_travels_with_the_data_is_obeyed() {
+    let lab = Lab::postgres().await;
+    let first = batch("d1", 1, day(1, 3));
+    assert_eq!(lab.run(&first).await.unwrap().outcome, Outcome::Written);
+    // From here on the table and the query's columns are known.
+    assert_eq!(lab.run(&first).await.unwrap().outcome, Outcome::AlreadyDone);
+    assert_eq!(lab.run(&batch("d2", 2, day(2, 2))).await.unwrap().outcome, Outcome::Written);
+    let mut session = lab.engine.pool.get().await.unwrap();
+    let ledger = lab.engine.ledger(&mut *session, None).await.unwrap();
+    let newer = batch("d3", 9, day(3, 5));
+    ledger.raise(&mut *session, lab.engine.pool.profile(), &newer.fence, false).await.unwrap();
+    session.give_back();
+    assert_eq!(lab.run(&batch("d3", 3, day(3, 5))).await.unwrap_err().class, Class::Stale);
+    lab.engine.prune(None, &first.fence.table, Token(9)).await.unwrap();
+    assert_eq!(lab.run(&batch("d4", 4, day(4, 5))).await.unwrap_err().class, Class::Stale);
+    assert_eq!(lab.rows("SELECT COUNT(*) FROM s.t").await, ["5"]);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
