@@ -175,6 +175,10 @@ pub(crate) struct PlanArgs {
     /// Compute a model again over the plan's times, and everything below it; files don't count.
     #[arg(long, short = 'r', value_name = "SELECTOR")]
     pub(crate) restate_model: Vec<String>,
+    /// With --restate-model: replace rows where they are, batch by batch, for tables that are too
+    /// large to be computed aside; readers see old and new rows side by side meanwhile.
+    #[arg(long, requires = "restate_model")]
+    pub(crate) in_place: bool,
     /// With --restate-model: plan changes in files as well.
     #[arg(long)]
     pub(crate) always_include_local_changes: bool,

@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use coord_common::id::EnvironmentName;
+use coord_common::id::{EnvironmentName, PlanId};
 use coord_common::plan::{Plan, PlanOptions};
 use coord_common::project::SourceFile;
 use coord_proto::wire;
@@ -32,9 +32,13 @@ pub(crate) struct PlanAnswer {
     pub(crate) plan: Plan,
     pub(crate) findings: Vec<coord_common::diagnostic::Diagnostic>,
     pub(crate) definitions: BTreeMap<String, [Option<String>; 2]>,
+    /// Restatements of the environment that were begun and aren't at their end.
+    #[serde(default)]
+    pub(crate) unfinished: Vec<PlanId>,
 }
 
 /// What is sent for a plan.
+#[derive(Clone)]
 pub(crate) struct PlanUpload {
     pub(crate) options: PlanOptions,
     pub(crate) files: Vec<SourceFile>,

@@ -12,6 +12,8 @@ use coord_common::task::{
 
 use crate::wire;
 
+mod restate;
+
 /// A message that doesn't hold what it must.
 #[derive(Debug, thiserror::Error)]
 #[error("malformed message: `{field}` {why}")]
@@ -85,6 +87,7 @@ impl From<&TableTask> for wire::TableTask {
             gateway: task.gateway.clone(),
             bindings: bindings.collect(),
             execution_time: task.execution_time.0,
+            aside: task.aside.as_ref().map(Into::into),
         }
     }
 }
@@ -108,6 +111,7 @@ impl TryFrom<wire::TableTask> for TableTask {
             gateway: task.gateway,
             bindings: task.bindings.into_iter().map(binding).collect::<Result<_, Malformed>>()?,
             execution_time: Timestamp(task.execution_time),
+            aside: task.aside.map(TryInto::try_into).transpose()?,
         })
     }
 }
@@ -257,6 +261,7 @@ impl From<&Lease> for wire::Lease {
                 Work::Promote(promote) => wire::lease::Work::Promote(promote.into()),
                 Work::Check(check) => wire::lease::Work::Check(check.into()),
                 Work::Statements(statements) => wire::lease::Work::Statements(statements.into()),
+                Work::Publish(publish) => wire::lease::Work::Publish(publish.into()),
                 Work::Drop(drop) => wire::lease::Work::Drop(drop.into()),
             }),
         }
@@ -276,6 +281,7 @@ impl TryFrom<wire::Lease> for Lease {
                 wire::lease::Work::Promote(promote) => Work::Promote(promote.try_into()?),
                 wire::lease::Work::Check(check) => Work::Check(check.try_into()?),
                 wire::lease::Work::Statements(statements) => Work::Statements(statements.try_into()?),
+                wire::lease::Work::Publish(publish) => Work::Publish(publish.try_into()?),
                 wire::lease::Work::Drop(drop) => Work::Drop(drop.try_into()?),
             },
         })

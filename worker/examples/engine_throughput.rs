@@ -88,5 +88,6 @@ fn batch(run: &str, number: u64) -> BatchWrite {
         columns: None,
         replayed_is_done: true,
         first: false,
+        aside: None,
     }
 }

@@ -61,6 +61,15 @@ impl From<Interval> for RangeDocument {
     }
 }
 
+impl PlanDocument {
+    /// The document with a further note, as `code:what`.
+    #[must_use]
+    pub fn with_note(mut self, note: String) -> Self {
+        self.notes.push(note);
+        self
+    }
+}
+
 /// Writes a plan down for readers outside; `executed` lists what applying it ran.
 pub fn document(plan: &Plan, executed: Option<Vec<Executed>>) -> PlanDocument {
     PlanDocument {

@@ -90,6 +90,10 @@ pub struct Plan {
     /// stay, and [`PlannedModel::restatement`] says which ranges.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub restates: bool,
+    /// Whether a restatement replaces rows where they are, batch by batch: readers see old and new
+    /// ones side by side meanwhile. Otherwise all is computed aside and published at once.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub in_place: bool,
     /// What stops being complete in tables that the environment doesn't show, once this plan's
     /// batches are committed. Only restatements of production have such.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -329,6 +333,7 @@ pub fn plan(input: &PlanInput<'_>) -> Result<Planned, PlanError> {
         empty_backfill: input.options.empty_backfill,
         skip_backfill: input.options.skip_backfill,
         restates: !input.options.restate_models.is_empty(),
+        in_place: input.options.in_place && !input.options.restate_models.is_empty(),
         clears: restate::clears_of(input, records, &restatements),
         blockers,
         refused: restatements.refused,

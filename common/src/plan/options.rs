@@ -81,6 +81,9 @@ pub struct PlanOptions {
     /// proposed must then be what the environment holds.
     #[serde(default)]
     pub restate_models: Vec<ModelName>,
+    /// Restatements replace rows where they are, batch by batch, instead of all at once at the end.
+    #[serde(default)]
+    pub in_place: bool,
     /// With a restatement: plan changes in files as well.
     #[serde(default)]
     pub always_include_local_changes: bool,
@@ -157,6 +160,7 @@ impl PlanOptions {
             categorize: BTreeMap::new(),
             backfill_models: None,
             restate_models: Vec::new(),
+            in_place: false,
             always_include_local_changes: false,
             no_auto_categorization: false,
             min_intervals: None,

@@ -1,6 +1,7 @@
 //! What both ends of a lease must agree on: which work it grants, and what came of it.
 
 mod drop;
+mod restate;
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -11,6 +12,7 @@ use serde::{Deserialize, Serialize};
 
 pub use crate::sql::ReadRange;
 pub use drop::{DropTable, TableKind};
+pub use restate::{Aside, Keeps, Publish, PublishTable};
 
 use crate::id::{EnvironmentName, InvalidId, ModelName, PlanId, SnapshotId, Token, Version};
 use crate::interval::{Interval, IntervalSet, Timestamp};
@@ -18,7 +20,8 @@ use crate::interval::{Interval, IntervalSet, Timestamp};
 /// One physical table of ours: a model at one version, and whether it is the throwaway table of a
 /// development environment.
 ///
-/// Prints as `model@version` or `model@version+dev`; the text is its key in the state.
+/// Prints as `model@version` or `model@version+dev`, and as `…+aside.plan` where it is computed
+/// beside the table that it will replace rows of; the text is its key in the state.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct TableId {
     /// The model.
@@ -27,22 +30,47 @@ pub struct TableId {
     pub version: Version,
     /// Whether only development environments may read it.
     pub dev: bool,
+    /// The plan that restates the table, for what that plan computes aside; nobody but its own
+    /// batches reads it.
+    pub aside: Option<PlanId>,
+}
+
+impl TableId {
+    /// The table that a plan computes aside.
+    #[must_use]
+    pub fn beside(&self, plan: PlanId) -> Self {
+        Self { aside: Some(plan), ..self.clone() }
+    }
 }
 
 impl fmt::Display for TableId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}@{}{}", self.model, self.version, if self.dev { "+dev" } else { "" })
+        write!(f, "{}@{}{}", self.model, self.version, if self.dev { "+dev" } else { "" })?;
+        match self.aside {
+            Some(plan) => write!(f, "{ASIDE}{plan}"),
+            None => Ok(()),
+        }
     }
 }
+
+/// What stands before the plan in the id of a table that is computed aside.
+const ASIDE: &str = "+aside.";
 
 impl FromStr for TableId {
     type Err = InvalidId;
     fn from_str(text: &str) -> Result<Self, InvalidId> {
-        let bad =
-            || InvalidId { what: "table id", text: text.to_owned(), why: "it must be model@version[+dev]" };
+        let bad = || InvalidId {
+            what: "table id",
+            text: text.to_owned(),
+            why: "it must be model@version[+dev][+aside.plan]",
+        };
         let (model, rest) = text.rsplit_once('@').ok_or_else(bad)?;
+        let (rest, aside) = match rest.split_once(ASIDE) {
+            Some((rest, plan)) => (rest, Some(plan.parse()?)),
+            None => (rest, None),
+        };
         let (version, dev) = rest.strip_suffix("+dev").map_or((rest, false), |version| (version, true));
-        Ok(Self { model: model.parse()?, version: version.parse()?, dev })
+        Ok(Self { model: model.parse()?, version: version.parse()?, dev, aside })
     }
 }
 
@@ -156,6 +184,9 @@ pub struct TableTask {
     pub bindings: BTreeMap<ModelName, Binding>,
     /// The plan's or run's "now".
     pub execution_time: Timestamp,
+    /// For a table that is computed aside: what it stands beside.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub aside: Option<Aside>,
 }
 
 /// What a lease grants.
@@ -170,6 +201,8 @@ pub enum Work {
     Check(Check),
     /// Run a project's statements around a plan or run.
     Statements(Statements),
+    /// Put what a plan computed aside in place, or drop it.
+    Publish(Publish),
     /// Remove a table that nothing needs any more.
     Drop(DropTable),
 }
@@ -183,6 +216,7 @@ impl Work {
             Self::Check(check) => &check.task.gateway,
             Self::Statements(statements) => &statements.gateway,
             Self::Drop(drop) => &drop.gateway,
+            Self::Publish(publish) => &publish.gateway,
         }
     }
 }
@@ -329,7 +363,9 @@ impl Lease {
     pub fn batch(&self) -> Option<&Batch> {
         match &self.work {
             Work::Evaluate(evaluate) => Some(&evaluate.batch),
-            Work::Promote(_) | Work::Drop(_) | Work::Check(_) | Work::Statements(_) => None,
+            Work::Promote(_) | Work::Publish(_) | Work::Drop(_) | Work::Check(_) | Work::Statements(_) => {
+                None
+            }
         }
     }
 }
@@ -460,6 +496,8 @@ mod tests {
         for text in [
             "db.m@000102030405060708090a0b0c0d0e0f:-5-10",
             "a.b.c@000102030405060708090a0b0c0d0e0f+dev:0-86400000",
+            "a.b@000102030405060708090a0b0c0d0e0f+aside.0f0e0d0c0b0a09080706050403020100:0-1",
+            "a.b@000102030405060708090a0b0c0d0e0f+dev+aside.0f0e0d0c0b0a09080706050403020100:0-1",
         ] {
             assert_eq!(text.parse::<Batch>().unwrap().to_string(), text);
         }

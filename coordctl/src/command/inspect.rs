@@ -37,7 +37,14 @@ fn show(session: &Session, document: &Value, rows: &str, columns: &[(&str, &str)
 
 /// `coordctl environments`.
 pub(crate) async fn environments(session: &mut Session) -> CliResult {
-    let document = session.client().await?.list("environments", "").await?;
+    let mut document = session.client().await?.list("environments", "").await?;
+    if session.format() != Format::Json {
+        for row in document["environments"].as_array_mut().into_iter().flatten() {
+            let plans = row["restating"].as_array().into_iter().flatten();
+            let text = |plan: &Value| plan["plan_id"].as_str().map(|id| output::short(id).to_owned());
+            row["restating"] = plans.filter_map(text).collect::<Vec<_>>().join(" ").into();
+        }
+    }
     let columns = [
         ("environment", "name"),
         ("revision", "revision"),
@@ -46,6 +53,7 @@ pub(crate) async fn environments(session: &mut Session) -> CliResult {
         ("end", "end"),
         ("expires", "expires"),
         ("plan", "plan_id"),
+        ("restating", "restating"),
     ];
     show(session, &document, "environments", &columns)
 }
@@ -145,7 +153,10 @@ pub(crate) async fn status(session: &mut Session) -> CliResult {
         .into_iter()
         .flatten()
         .filter(|plan| {
-            matches!(plan["state"].as_str(), Some("applying" | "promoting" | "cancelling" | "failed"))
+            matches!(
+                plan["state"].as_str(),
+                Some("applying" | "publishing" | "promoting" | "cancelling" | "failed")
+            )
         })
         .cloned()
         .collect();

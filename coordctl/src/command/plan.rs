@@ -4,7 +4,7 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use coord_common::id::{EnvironmentName, ModelName};
-use coord_common::plan::{Blocker, Choice, Plan, PlanOptions, Selectors};
+use coord_common::plan::{Blocker, Choice, Plan, PlanDocument, PlanOptions, Selectors};
 use coord_common::project::Settings;
 
 use super::{apply, git, tend};
@@ -116,15 +116,18 @@ pub(crate) async fn run(session: &mut Session, args: RunArgs) -> CliResult<ExitC
     options.no_auto_upstream = args.no_auto_upstream;
     options.selectors.changed_files = git::changed_files(&options.selectors, &files.folder)?;
     let mut client = session.client().await?;
-    let answer = client
-        .plan(PlanUpload {
-            options,
-            files: files.config_for_upload()?,
-            env: files.named_variables(),
-            gateway: session.global.gateway.clone(),
-            run: true,
-        })
-        .await?;
+    let upload = PlanUpload {
+        options,
+        files: files.config_for_upload()?,
+        env: files.named_variables(),
+        gateway: session.global.gateway.clone(),
+        run: true,
+    };
+    let mut answer = client.plan(upload.clone()).await?;
+    if !answer.unfinished.is_empty() {
+        complete_restatements(session, &settings, &files, &answer).await?;
+        answer = client.plan(upload).await?;
+    }
     if answer.plan.is_empty() {
         if session.format() == Format::Text {
             output::line("Nothing to do: no interval is due.");
@@ -132,6 +135,24 @@ pub(crate) async fn run(session: &mut Session, args: RunArgs) -> CliResult<ExitC
         return finish(session, &answer);
     }
     apply::carry_out(session, &settings, files.folder.clone(), &answer.plan).await
+}
+
+/// Brings restatements to their end that were begun and interrupted: a run leaves nothing half done.
+async fn complete_restatements(
+    session: &mut Session,
+    settings: &Settings,
+    files: &ProjectFiles,
+    answer: &PlanAnswer,
+) -> CliResult {
+    let environment = &answer.plan.environment;
+    for id in &answer.unfinished {
+        let id = id.to_string();
+        let short = output::short(&id);
+        output::error_line(&format!("Completing the restatement {short} of `{environment}` first."));
+        let plan = session.client().await?.show_plan(&id).await?;
+        apply::bring_to_an_end(session, settings, files.folder.clone(), &plan).await?;
+    }
+    Ok(())
 }
 
 enum Decision {
@@ -154,7 +175,11 @@ fn decide(session: &Session, args: &PlanArgs, answer: &PlanAnswer) -> Decision {
 /// A plan that isn't applied: printed for programs, with the next step for people.
 fn finish(session: &Session, answer: &PlanAnswer) -> CliResult<ExitCode> {
     match session.format() {
-        Format::Json => output::json(&coord_common::plan::document(&answer.plan, None))?,
+        Format::Json => {
+            let unfinished = answer.unfinished.iter().map(|id| format!("unfinished_restatement:{id}"));
+            let document = coord_common::plan::document(&answer.plan, None);
+            output::json(&unfinished.fold(document, PlanDocument::with_note))?;
+        }
         Format::Text | Format::Csv if answer.plan.is_empty() => {}
         Format::Text | Format::Csv => {
             output::line(&format!(
@@ -191,6 +216,7 @@ fn plan_options(args: &PlanArgs, settings: &Settings, folder: &Path) -> CliResul
     options.forward_only = args.forward_only || settings.plan.forward_only;
     options.run = args.run;
     options.ignore_cron = args.ignore_cron;
+    options.in_place = args.in_place;
     options.min_intervals = args.min_intervals;
     options.no_gaps = args.no_gaps;
     options.no_auto_categorization = args.no_auto_categorization;

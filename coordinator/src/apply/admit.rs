@@ -10,6 +10,7 @@ use coord_common::project::model::ModelKind;
 use coord_common::snapshot::{SnapshotRecord, reads};
 use coord_common::task::{ReadRange, TableId, TableTask};
 
+use super::aside::{Asides, filled, gateway};
 use crate::control::book::{Book, Todo};
 use crate::schedule::{Cut, Edge, NodeMode, NodeWork, PlanWork, RetryLimits, TableState, Whole};
 
@@ -19,6 +20,12 @@ use crate::schedule::{Cut, Edge, NodeMode, NodeWork, PlanWork, RetryLimits, Tabl
 pub(crate) struct StalePlan {
     environment: String,
     what: String,
+}
+
+impl StalePlan {
+    pub(crate) fn new(plan: &Plan, what: String) -> Self {
+        Self { environment: plan.environment.to_string(), what }
+    }
 }
 
 /// Checks that the environment is as the plan found it.
@@ -82,14 +89,15 @@ pub(crate) fn is_run(model: &PlannedModel) -> bool {
 pub(crate) fn todos(plan: &Plan, book: &Book) -> BTreeMap<TableId, Todo> {
     let mut todos = BTreeMap::new();
     for model in &plan.models {
-        let Some(table) = &model.table else { continue };
-        let known = book.tables.get(table);
+        let Some(table) = filled(plan, model, book) else { continue };
+        let known = book.tables.get(&table);
         let done = known.map(|known| known.done.clone()).unwrap_or_default();
         // A range that was complete when the plan was made is in the plan only to be done again.
-        let ranges = again(model, &done);
+        let ranges =
+            if table.aside.is_some() { model.missing.difference(&done) } else { again(model, &done) };
         let create = known.is_none_or(|known| !known.created);
         if create || !ranges.is_empty() {
-            todos.insert(table.clone(), Todo { ranges, create });
+            todos.insert(table, Todo { ranges, create });
         }
     }
     todos
@@ -113,14 +121,27 @@ fn again(model: &PlannedModel, done: &IntervalSet) -> IntervalSet {
 pub(crate) fn work(plan: &Plan, book: &Book, todo: &BTreeMap<TableId, Todo>) -> PlanWork {
     let records = records(plan, book);
     let tables = tables(plan);
+    let asides = Asides::of(plan, book, todo);
     let mut index: BTreeMap<&ModelName, usize> = BTreeMap::new();
     let mut nodes: Vec<NodeWork> = Vec::new();
     for model in &plan.models {
         let (Some(table), Some(record)) = (&model.table, records.get(&model.name)) else { continue };
-        let Some(left) = todo.get(table) else { continue };
+        let aside = asides.get(&model.name);
+        let filled = if aside.is_some() { table.beside(plan.id) } else { table.clone() };
+        let Some(left) = todo.get(&filled) else { continue };
         index.insert(&model.name, nodes.len());
+        let mut bindings = bindings(record, &records, &tables);
+        asides.rebind(&mut bindings);
         nodes.push(NodeWork {
-            task: Arc::new(task(plan, table, record, &records, &tables)),
+            task: Arc::new(TableTask {
+                snapshot: record.id(),
+                table: filled,
+                target: aside.map_or_else(|| record.relation(table.dev), |aside| aside.relation.clone()),
+                gateway: gateway(plan, record),
+                bindings,
+                execution_time: plan.execution_time,
+                aside: aside.map(|aside| aside.aside.clone()),
+            }),
             todo: left.ranges.clone(),
             assumed: model.assumed.clone(),
             create: left.create,
@@ -148,32 +169,13 @@ pub(super) fn tables(plan: &Plan) -> Tables {
     plan.models.iter().filter_map(|model| Some((model.name.clone(), model.table.clone()?))).collect()
 }
 
-/// What all batches of a table share.
-pub(super) fn task(
-    plan: &Plan,
-    table: &TableId,
-    record: &SnapshotRecord,
-    records: &BTreeMap<ModelName, Arc<SnapshotRecord>>,
-    tables: &Tables,
-) -> TableTask {
-    let own_gateway = record.snapshot.model.gateway.clone();
-    TableTask {
-        snapshot: record.id(),
-        table: table.clone(),
-        target: record.relation(table.dev),
-        gateway: own_gateway.unwrap_or_else(|| plan.layout.default_gateway.clone()),
-        bindings: bindings(record, records, tables),
-        execution_time: plan.execution_time,
-    }
-}
-
 /// The records of all models that the plan leaves in the environment.
 pub(super) fn records(plan: &Plan, book: &Book) -> BTreeMap<ModelName, Arc<SnapshotRecord>> {
     let of = |model: &PlannedModel| Some((model.name.clone(), book.snapshots.get(&model.snapshot?)?.clone()));
     plan.models.iter().filter_map(of).collect()
 }
 
-fn table_state(table: &TableId, book: &Book) -> TableState {
+pub(super) fn table_state(table: &TableId, book: &Book) -> TableState {
     let known = book.tables.get(table).cloned().unwrap_or_default();
     let lost = book.lost.iter().filter(|batch| batch.table == *table).map(|batch| batch.interval).collect();
     TableState { table: table.clone(), done: known.done, created: known.created, lost }

@@ -51,6 +51,14 @@ pub(crate) enum LeasedWork {
         #[serde(default, skip_serializing_if = "Vec::is_empty")]
         supersedes: Vec<Batch>,
     },
+    /// What a plan computed aside.
+    Publish {
+        /// On which gateway.
+        gateway: String,
+        /// Whether it is dropped.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        discard: bool,
+    },
     /// A table's end.
     Drop {
         /// Which.
@@ -131,6 +139,11 @@ fn changes(record: &Record) -> Result<Changes, StoreError> {
             vec![(keys::waiting(*plan, batch), None), (keys::failed(*plan, batch), None)]
         }
         Record::Released { token } | Record::Promoted { token, .. } => vec![(keys::lease(*token), None)],
+        Record::Filled { table, done } => vec![(keys::intervals(table), Some(encode_intervals(done)))],
+        Record::Published { token, superseded, .. } => {
+            let lost = superseded.iter().map(|batch| (keys::lost(batch), None));
+            [(keys::lease(*token), None)].into_iter().chain(lost).collect()
+        }
         // The plan's own record and prefixes are the control loop's: they need conditions.
         Record::Cancelled { .. } => Vec::new(),
     })
@@ -152,6 +165,9 @@ fn granted(
             LeasedWork::Promote { environment: promote.environment.clone(), seq: promote.seq }
         }
         Work::Check(_) | Work::Statements(_) => LeasedWork::Errand,
+        Work::Publish(publish) => {
+            LeasedWork::Publish { gateway: publish.gateway.clone(), discard: publish.discard }
+        }
         Work::Drop(drop) => LeasedWork::Drop { table: drop.table.clone() },
     };
     let mut changes = Vec::new();

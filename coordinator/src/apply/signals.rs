@@ -5,22 +5,35 @@ use std::sync::Arc;
 
 use coord_common::id::ModelName;
 use coord_common::interval::{IntervalSet, without_unready};
-use coord_common::plan::{Plan, PlannedModel, topological};
-use coord_common::task::{Check, TableId};
+use coord_common::plan::{Plan, PlannedModel, bindings, topological};
+use coord_common::task::{Check, TableId, TableTask};
 
-use super::admit::{records, task};
+use super::admit::{records, tables};
+use super::aside::gateway;
 use crate::control::book::{Book, Todo};
 
 /// The questions to ask before a plan's batches: one for each model that has signals and something
-/// to compute.
+/// to compute. Restatements ask nothing: what they compute was ready once.
 pub(crate) fn checks(plan: &Plan, book: &Book, todo: &BTreeMap<TableId, Todo>) -> Vec<Check> {
+    if plan.restates {
+        return Vec::new();
+    }
     let records = records(plan, book);
-    let tables = super::admit::tables(plan);
+    let tables = tables(plan);
     let of = |model: &PlannedModel| {
         let table = model.table.as_ref()?;
         let record = records.get(&model.name).filter(|record| !record.snapshot.model.signals.is_empty())?;
         let candidates = todo.get(table).map(|todo| todo.ranges.clone()).filter(|set| !set.is_empty())?;
-        Some(Check { task: Arc::new(task(plan, table, record, &records, &tables)), candidates })
+        let task = TableTask {
+            snapshot: record.id(),
+            table: table.clone(),
+            target: record.relation(table.dev),
+            gateway: gateway(plan, record),
+            bindings: bindings(record, &records, &tables),
+            execution_time: plan.execution_time,
+            aside: None,
+        };
+        Some(Check { task: Arc::new(task), candidates })
     };
     plan.models.iter().filter_map(of).collect()
 }

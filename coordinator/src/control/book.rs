@@ -109,6 +109,8 @@ pub enum PlanState {
     Cancelling,
     /// The pointer moved; views follow.
     Promoting,
+    /// What was computed aside is being put in place.
+    Publishing,
     /// Done.
     Finished,
     /// Some batches failed; applying it again resumes.
@@ -125,6 +127,7 @@ impl PlanState {
             Self::Applying => "applying",
             Self::Cancelling => "cancelling",
             Self::Promoting => "promoting",
+            Self::Publishing => "publishing",
             Self::Finished => "finished",
             Self::Failed => "failed",
             Self::Cancelled => "cancelled",
@@ -133,7 +136,7 @@ impl PlanState {
 
     /// Whether it moves, or is about to move, its environment.
     pub(crate) fn is_under_way(self) -> bool {
-        matches!(self, Self::Applying | Self::Cancelling | Self::Promoting)
+        matches!(self, Self::Applying | Self::Cancelling | Self::Publishing | Self::Promoting)
     }
 
     /// Whether nothing of it goes on.
@@ -162,6 +165,58 @@ pub(crate) struct PlanRecord {
     /// Batches that failed for good.
     #[serde(default)]
     pub(crate) failures: Vec<FailureRecord>,
+    /// For a restatement: how it goes about.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) restatement: Option<Restatement>,
+}
+
+/// What is kept of a plan that restates.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Restatement {
+    /// Whether it replaces rows where they are, batch by batch.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub(crate) in_place: bool,
+    /// Whether tables aside may exist in the warehouse.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub(crate) aside: bool,
+    /// What tables held that can only be replaced whole, when it began: a hash.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) based_on: Option<Hash128>,
+    /// How often it was carried out before: each time is published anew.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub(crate) round: u32,
+}
+
+#[allow(clippy::trivially_copy_pass_by_ref, reason = "serde passes references")]
+fn is_zero(number: &u32) -> bool {
+    *number == 0
+}
+
+impl Restatement {
+    /// Whether nothing of it is left in a state of its plan, so that it can be carried out once more.
+    pub(crate) fn is_over(&self, state: PlanState) -> bool {
+        let given_up = state == PlanState::Cancelled && !self.in_place;
+        !self.aside && (state == PlanState::Finished || given_up)
+    }
+
+    /// The same once more.
+    pub(crate) fn again(self) -> Self {
+        Self { based_on: None, round: self.round + 1, ..self }
+    }
+}
+
+impl PlanRecord {
+    /// Whether it is a restatement that was begun and isn't at its end: readers may see a part of
+    /// it, or will see all of it once it is resumed.
+    pub(crate) fn is_unfinished_restatement(&self) -> bool {
+        let Some(restatement) = &self.restatement else { return false };
+        match self.state {
+            PlanState::Applying | PlanState::Publishing | PlanState::Failed => true,
+            // Given up: nothing of it was to be seen, unless it worked in place.
+            PlanState::Cancelling | PlanState::Cancelled => restatement.in_place,
+            PlanState::Planned | PlanState::Promoting | PlanState::Finished => false,
+        }
+    }
 }
 
 /// Something that happened to a plan.
@@ -207,6 +262,20 @@ pub(crate) struct Todo {
 }
 
 impl Book {
+    /// The restatements of an environment that were begun and aren't at their end, oldest first.
+    pub(crate) fn unfinished_restatements(&self, environment: &EnvironmentName) -> Vec<PlanId> {
+        let mut found: Vec<_> = self
+            .plans
+            .iter()
+            .filter(|(_, (record, _))| {
+                record.environment == *environment && record.is_unfinished_restatement()
+            })
+            .map(|(id, (record, _))| (record.created, *id))
+            .collect();
+        found.sort();
+        found.into_iter().map(|(_, id)| id).collect()
+    }
+
     /// Reads everything.
     pub(crate) async fn load(store: &dyn Store) -> Result<Self, StoreError> {
         let mut book = Self::default();

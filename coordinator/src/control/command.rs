@@ -58,6 +58,9 @@ pub(crate) enum ApplyError {
         /// Its kind.
         kind: String,
     },
+    /// The restatement was cancelled, and what it had computed is dropped.
+    #[error("restatement `{0}` was cancelled, and what it had computed is dropped")]
+    GivenUp(PlanId),
     /// The plan can't be stopped in its state.
     #[error("plan `{plan}` is {state}")]
     NotRunning {

@@ -14,6 +14,7 @@ mod plans;
 mod prelude;
 mod recover;
 mod report;
+mod restate;
 mod switch;
 mod tend;
 mod turn;
@@ -22,6 +23,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use coord_common::id::PlanId;
 use coord_common::interval::Timestamp;
 use coord_common::plan::Retention;
 use tokio::sync::{mpsc, watch};
@@ -108,6 +110,10 @@ pub(crate) struct Control {
     workers: Workers,
     logs: Logs,
     preludes: BTreeMap<coord_common::id::PlanId, prelude::Prelude>,
+    /// Restatements that have ended: their tables are anybody's again.
+    ended: Vec<PlanId>,
+    /// How many publications of a plan aren't done yet.
+    publishing: BTreeMap<PlanId, usize>,
     /// What went wrong with switches and drops, by what they were about, since this term began.
     troubles: BTreeMap<String, String>,
     changed: watch::Sender<u64>,
@@ -182,6 +188,8 @@ impl Control {
             workers: Workers::default(),
             logs: Logs::default(),
             preludes: BTreeMap::new(),
+            ended: Vec::new(),
+            publishing: BTreeMap::new(),
             troubles: BTreeMap::new(),
             changed,
         };
@@ -245,6 +253,7 @@ impl Control {
     async fn settle(&mut self, mut out: Output, answers: Vec<Answer>) -> Result<(), ControlError> {
         let mut answers = answers;
         loop {
+            self.let_go(&mut out);
             self.record(&out.records).await?;
             self.note(&out.records);
             for answer in answers.drain(..) {
@@ -253,7 +262,7 @@ impl Control {
             let notices = std::mem::take(&mut out.notices);
             self.workers.tell(&mut out);
             self.stop_asking();
-            if notices.is_empty() {
+            if notices.is_empty() && self.ended.is_empty() {
                 break;
             }
             out = Output::default();
@@ -309,6 +318,12 @@ impl Control {
                     self.book.lost.retain(|batch| {
                         batch.table != committed.table || !committed.superseded.contains(&batch.interval)
                     });
+                }
+                Record::Filled { table, done } => {
+                    self.book.tables.entry(table.clone()).or_default().done = done.clone();
+                }
+                Record::Published { superseded, .. } => {
+                    self.book.lost.retain(|batch| !superseded.contains(batch));
                 }
                 Record::Lost { batch, .. } => self.book.lost.push(batch.clone()),
                 Record::Granted { .. }

@@ -10,7 +10,8 @@ use coord_common::task::{Promote, TableId};
 use tracing::{info, warn};
 
 use super::book::{
-    FailureRecord, HistoryEntry, PlanBody, PlanRecord, PlanState, Pointer, StoredSnapshot, Todo, read_blob,
+    FailureRecord, HistoryEntry, PlanBody, PlanRecord, PlanState, Pointer, Restatement, StoredSnapshot, Todo,
+    read_blob,
 };
 use super::command::{ApplyError, Command};
 use super::history::{Kept, Promotion};
@@ -58,7 +59,11 @@ impl Control {
             Command::Tended { waits, reply } => drop(reply.send(self.left(&waits))),
             Command::Progress { plan, since, reply } => drop(reply.send(self.view(plan, since))),
             Command::Why { plan, table, at, reply } => {
-                drop(reply.send(self.scheduler.why_waiting(plan, &table, at.start)));
+                let mut reasons = self.scheduler.why_waiting(plan, &table, at.start);
+                if reasons.is_empty() {
+                    reasons = self.scheduler.why_waiting(plan, &table.beside(plan), at.start);
+                }
+                drop(reply.send(reasons));
             }
             Command::Workers { reply } => drop(reply.send(self.workers.view())),
             Command::Tick
@@ -79,6 +84,9 @@ impl Control {
             return self.plan_again(id, record, &planned.plan).await;
         }
         let environment = planned.plan.environment.clone();
+        let plan = &planned.plan;
+        let restatement =
+            plan.restates.then(|| Restatement { in_place: plan.in_place, ..Restatement::default() });
         let body = PlanBody { plan: planned.plan, records: planned.new_records };
         let bytes = serde_json::to_vec(&body).map_err(|error| StoreError::Invalid(error.to_string()))?;
         let hash = blob::put_blob(&*self.store, &bytes).await?;
@@ -90,26 +98,39 @@ impl Control {
             materialised: false,
             history: Vec::new(),
             failures: Vec::new(),
+            restatement,
         };
         self.put_plan(id, record, Txn::new()).await?;
         Ok(PlanState::Planned)
     }
 
-    /// A finished plan whose environment has gone since can be carried out once more.
+    /// A finished plan whose environment has gone since can be carried out once more; so can a
+    /// restatement, which leaves the environment as it was.
     async fn plan_again(
         &mut self,
         id: PlanId,
         record: PlanRecord,
         plan: &Plan,
     ) -> Result<PlanState, ControlError> {
-        let again = record.state == PlanState::Finished
-            && plan.purpose == Purpose::Change
-            && apply::check_base(plan, &self.book, (self.clock)()).is_ok();
+        let again = match &record.restatement {
+            Some(known) => known.is_over(record.state),
+            None => {
+                record.state == PlanState::Finished
+                    && plan.purpose == Purpose::Change
+                    && apply::check_base(plan, &self.book, (self.clock)()).is_ok()
+            }
+        };
         if !again {
             return Ok(record.state);
         }
-        let mut record =
-            PlanRecord { state: PlanState::Planned, materialised: false, failures: Vec::new(), ..record };
+        let restatement = record.restatement.clone().map(Restatement::again);
+        let mut record = PlanRecord {
+            state: PlanState::Planned,
+            materialised: false,
+            failures: Vec::new(),
+            restatement,
+            ..record
+        };
         record.history.push(HistoryEntry { at: (self.clock)(), what: "planned again".to_owned(), by: None });
         self.put_plan(id, record, Txn::new()).await?;
         Ok(PlanState::Planned)
@@ -144,7 +165,12 @@ impl Control {
         };
         match record.state {
             PlanState::Finished => return Ok(Ok("finished")),
-            PlanState::Applying | PlanState::Promoting | PlanState::Cancelling => return Ok(Ok("running")),
+            PlanState::Applying | PlanState::Promoting | PlanState::Publishing | PlanState::Cancelling => {
+                return Ok(Ok("running"));
+            }
+            PlanState::Cancelled if record.restatement.as_ref().is_some_and(|known| !known.in_place) => {
+                return Ok(Err(ApplyError::GivenUp(id)));
+            }
             PlanState::Planned | PlanState::Failed | PlanState::Cancelled => {}
         }
         let busy = self.book.plans.iter().find(|(other, (plan, _))| {
@@ -174,12 +200,21 @@ impl Control {
         if self.is_flipped(id, &record.environment) {
             return self.promote_again(id, record, by).await.map(Ok);
         }
-        if let Err(stale) = apply::check_base(&body.plan, &self.book, (self.clock)()) {
+        let mut record = record;
+        if body.plan.restates {
+            match self.restatement(&body.plan, &record) {
+                Ok(restatement) => record.restatement = Some(restatement),
+                Err(stale) => {
+                    let why = stale.to_string();
+                    self.conflict(id, &body.plan, &why).await?;
+                    return Ok(Err(ApplyError::Stale(why)));
+                }
+            }
+        } else if let Err(stale) = apply::check_base(&body.plan, &self.book, (self.clock)()) {
             return Ok(Err(ApplyError::Stale(stale.to_string())));
         }
         let resumed = record.state != PlanState::Planned;
         let left = if record.materialised { Some(self.todos_on_record(id).await?) } else { None };
-        let mut record = record;
         record.state = PlanState::Applying;
         record.failures.clear();
         let what = if resumed { "resumed" } else { "started" };
@@ -277,6 +312,7 @@ impl Control {
         }
         let now = self.now();
         self.scheduler.on(now, Event::Limits(plan.layout.concurrent_tasks.clone()), out);
+        self.hold(plan, out);
         self.scheduler.on(now, Event::Admit(work), out);
     }
 
@@ -343,8 +379,12 @@ impl Control {
         match record.state {
             PlanState::Applying => {}
             PlanState::Cancelling => return Ok(Ok("cancelling")),
+            PlanState::Failed if record.restatement.is_some() => {
+                return self.abandon(id, record).await.map(Ok);
+            }
             state @ (PlanState::Planned
             | PlanState::Promoting
+            | PlanState::Publishing
             | PlanState::Finished
             | PlanState::Failed
             | PlanState::Cancelled) => {
@@ -377,7 +417,14 @@ impl Control {
                 self.drop_failed(&drop, &failure);
                 Ok(())
             }
-            Notice::PlanCancelled { plan } => self.finish(plan, PlanState::Cancelled, "cancelled").await,
+            Notice::PlanCancelled { plan } => {
+                self.finish(plan, PlanState::Cancelled, "cancelled").await?;
+                self.discard(plan, out).await
+            }
+            Notice::Published { plan, publish } => self.published(plan, &publish, out).await,
+            Notice::PublishFailed { plan, publish, failure } => {
+                self.publish_failed(plan, &publish, failure).await
+            }
             Notice::ErrandDone { plan, work, done } => self.errand_done(plan, &work, done, out).await,
             Notice::ErrandFailed { plan, work, failure } => {
                 self.errand_failed(plan, &work, failure, out).await
@@ -398,8 +445,11 @@ impl Control {
         if body.plan.skips_computing() {
             self.record_without_computing(&body.plan).await?;
         }
+        if body.plan.restates {
+            return self.complete_restatement(id, record, &body.plan, out).await;
+        }
         if body.plan.purpose == Purpose::Run {
-            return self.conclude(&body.plan, out).await;
+            return self.end_well(&body.plan, out).await;
         }
         self.flip(id, record, &body.plan).await?;
         self.promote(id, &body.plan.environment, out).await
@@ -527,7 +577,7 @@ impl Control {
             entry.1 = revision;
         }
         self.book.pointers.insert(promote.environment.clone(), pointer);
-        self.conclude(&body.plan, out).await
+        self.end_well(&body.plan, out).await
     }
 
     async fn fail(
@@ -549,7 +599,7 @@ impl Control {
             .collect();
         let body = record.body;
         let body: PlanBody = read_blob(&*self.store, body).await?;
-        self.conclude_failed(&body.plan, out).await
+        self.end_badly(&body.plan, out).await
     }
 
     /// Ends a plan: others may move its environment again.
@@ -559,11 +609,25 @@ impl Control {
         state: PlanState,
         what: &str,
     ) -> Result<(), ControlError> {
+        self.finish_with(id, state, what, Txn::new()).await
+    }
+
+    /// Ends a plan together with other changes.
+    pub(super) async fn finish_with(
+        &mut self,
+        id: PlanId,
+        state: PlanState,
+        what: &str,
+        txn: Txn,
+    ) -> Result<(), ControlError> {
         let Some((record, _)) = self.book.plans.get(&id).cloned() else { return Ok(()) };
         let mut record = record;
         record.state = state;
         record.history.push(HistoryEntry { at: (self.clock)(), what: what.to_owned(), by: None });
-        let mut txn = Txn::new().delete(keys::applying(&record.environment));
+        let mut txn = txn.delete(keys::applying(&record.environment));
+        if record.restatement.is_some() {
+            self.ended.push(id);
+        }
         if state == PlanState::Finished {
             txn = txn.delete_prefix(keys::todos_of(id)).delete_prefix(keys::setbacks_of(id));
         }

@@ -131,7 +131,7 @@ impl Control {
                 HookPoint::AfterAll => self.finish(id, PlanState::Finished, "finished").await,
                 HookPoint::AfterFailure => self.finish(id, PlanState::Failed, "failed").await,
             },
-            Work::Evaluate(_) | Work::Promote(_) | Work::Drop(_) => Ok(()),
+            Work::Evaluate(_) | Work::Promote(_) | Work::Publish(_) | Work::Drop(_) => Ok(()),
         }
     }
 
@@ -158,7 +158,7 @@ impl Control {
                 self.logs.failed(id, name.to_owned(), failure);
                 self.finish(id, PlanState::Failed, &format!("{name} failed")).await
             }
-            Work::Evaluate(_) | Work::Promote(_) | Work::Drop(_) => Ok(()),
+            Work::Evaluate(_) | Work::Promote(_) | Work::Publish(_) | Work::Drop(_) => Ok(()),
         }
     }
 
@@ -191,7 +191,7 @@ impl Control {
                 if let Some((record, _)) = self.book.plans.get_mut(&id) {
                     record.failures = vec![FailureRecord { batch, failure, attempts: 1 }];
                 }
-                self.conclude_failed(&plan, out).await
+                self.end_badly(&plan, out).await
             }
             (None, None) => {
                 info!(plan = %id, signals = prelude.ready.len(), "signals have answered");
@@ -207,7 +207,7 @@ impl Control {
     }
 
     /// All is done but what the project runs after it.
-    pub(super) async fn conclude(&mut self, plan: &Plan, out: &mut Output) -> Result<(), ControlError> {
+    pub(super) async fn end_well(&mut self, plan: &Plan, out: &mut Output) -> Result<(), ControlError> {
         if plan.hooks.after_all.is_empty() {
             return self.finish(plan.id, PlanState::Finished, "finished").await;
         }
@@ -216,11 +216,7 @@ impl Control {
     }
 
     /// The plan has failed; after a run, the project's statements run all the same.
-    pub(super) async fn conclude_failed(
-        &mut self,
-        plan: &Plan,
-        out: &mut Output,
-    ) -> Result<(), ControlError> {
+    pub(super) async fn end_badly(&mut self, plan: &Plan, out: &mut Output) -> Result<(), ControlError> {
         if plan.purpose == Purpose::Change || plan.hooks.after_all.is_empty() {
             return self.finish(plan.id, PlanState::Failed, "failed").await;
         }

@@ -120,7 +120,7 @@ struct Log {
     /// Entries that were dropped from the front.
     dropped: usize,
     /// What failed that is no batch, and why.
-    trouble: Option<(String, Failure)>,
+    other_failure: Option<(String, Failure)>,
     last: Option<PlanProgress>,
     over: bool,
 }
@@ -148,7 +148,7 @@ impl Logs {
 
     /// Something failed that is no batch.
     pub(super) fn failed(&mut self, plan: PlanId, what: String, failure: Failure) {
-        self.logs.entry(plan).or_default().trouble = Some((what, failure));
+        self.logs.entry(plan).or_default().other_failure = Some((what, failure));
     }
 
     pub(super) fn note(&mut self, record: &Record) {
@@ -188,6 +188,8 @@ impl Logs {
             | Record::Cleared { .. }
             | Record::Released { .. }
             | Record::Promoted { .. }
+            | Record::Filled { .. }
+            | Record::Published { .. }
             | Record::Cancelled { .. } => return,
         };
         if matches!(record, Record::Committed(done) if done.mode == coord_common::task::Mode::Create) {
@@ -229,7 +231,7 @@ impl Control {
                 attempts: failed.attempts,
             })
             .collect();
-        if let Some((what, failure)) = &log.trouble {
+        if let Some((what, failure)) = &log.other_failure {
             failures.push(FailureView {
                 model: what.clone(),
                 interval: Interval::ALL,

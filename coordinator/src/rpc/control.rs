@@ -58,6 +58,7 @@ fn apply_refusal(error: &ApplyError) -> Status {
         ApplyError::Unsupported { .. } => {
             ("unsupported-kind", "leave the model out with `enabled false`, or write it as another kind")
         }
+        ApplyError::GivenUp(_) => ("given-up", "plan the restatement again"),
         ApplyError::NotRunning { .. } => ("not-running", "`coordctl status` shows what runs"),
     };
     refusal(Refusal::new(code, error.to_string(), hint))
@@ -83,11 +84,13 @@ impl Control for ControlService {
         let book = self.handle.ask(|reply| Command::Book { reply }).await?;
         // Cut to the minute, as SQLMesh does: planning again at once gives the same plan.
         let now = Timestamp((self.handle.clock)().0.div_euclid(60_000) * 60_000);
+        let unfinished = book.unfinished_restatements(&request.options.environment);
         let planned = tokio::task::spawn_blocking(move || planning::plan(&request, &book, now))
             .await
             .map_err(|error| Status::internal(format!("planning ended early: {error}")))?;
         let planned = planned.map_err(refusal)?;
-        let document = documents::planned(&planned).map_err(|error| Status::internal(error.to_string()))?;
+        let document =
+            documents::planned(&planned, &unfinished).map_err(|error| Status::internal(error.to_string()))?;
         if !planned.planned.plan.is_empty() {
             let planned = Box::new(planned.planned);
             self.handle.ask(|reply| Command::StorePlan { planned, reply }).await?;

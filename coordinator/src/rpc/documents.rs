@@ -26,9 +26,11 @@ struct PlannedDocument<'a> {
     plan: &'a Plan,
     findings: &'a [Diagnostic],
     definitions: BTreeMap<&'a ModelName, [Option<String>; 2]>,
+    /// Restatements of the environment that were begun and aren't at their end.
+    unfinished: &'a [PlanId],
 }
 
-pub(super) fn planned(answer: &Answer) -> serde_json::Result<Vec<u8>> {
+pub(super) fn planned(answer: &Answer, unfinished: &[PlanId]) -> serde_json::Result<Vec<u8>> {
     let plan = &answer.planned.plan;
     let new: BTreeMap<_, _> = answer.planned.new_records.iter().map(|record| (record.id(), record)).collect();
     let text = |record: &SnapshotRecord| {
@@ -41,7 +43,7 @@ pub(super) fn planned(answer: &Answer) -> serde_json::Result<Vec<u8>> {
         let after = model.snapshot.and_then(|id| new.get(&id).copied().or_else(|| answer.known.get(&id)));
         definitions.insert(&model.name, [Some(text(before)), after.map(|record| text(record))]);
     }
-    serde_json::to_vec(&PlannedDocument { plan, findings: &answer.findings, definitions })
+    serde_json::to_vec(&PlannedDocument { plan, findings: &answer.findings, definitions, unfinished })
 }
 
 /// A model's SQL as the user wrote it.
@@ -85,7 +87,7 @@ pub(super) fn environments(book: &Book, now: Timestamp) -> Value {
         .environments
         .values()
         .map(|(environment, _)| {
-            json!({
+            let mut document = json!({
                 "name": environment.name,
                 "revision": environment.seq,
                 "plan_id": environment.plan,
@@ -95,7 +97,9 @@ pub(super) fn environments(book: &Book, now: Timestamp) -> Value {
                 "expires": pointer(book, environment).and_then(|p| p.expires).map(|at| at.to_string()),
                 "expired": pointer(book, environment).is_some_and(|p| p.has_expired(now)),
                 "finalized": is_finalized(book, environment),
-            })
+            });
+            mark_restating(&mut document, book, &environment.name);
+            document
         })
         .collect();
     json!({ "environments": environments })
@@ -197,13 +201,12 @@ pub(super) fn state(book: &Book) -> Value {
     for (environment, _) in book.environments.values() {
         let models: serde_json::Map<String, Value> =
             environment.models.iter().map(|(name, model)| (name.to_string(), shown(book, model))).collect();
-        environments.insert(
-            environment.name.to_string(),
-            json!({ "finalized": is_finalized(book, environment), "models": models }),
-        );
+        let mut document = json!({ "finalized": is_finalized(book, environment), "models": models });
+        mark_restating(&mut document, book, &environment.name);
+        environments.insert(environment.name.to_string(), document);
     }
     let versions = versions(book);
-    for (table, known) in &book.tables {
+    for (table, known) in book.tables.iter().filter(|(table, _)| table.aside.is_none()) {
         let id = versions.get(table).unwrap_or(table).to_string();
         tables
             .entry(table.model.to_string())
@@ -211,6 +214,18 @@ pub(super) fn state(book: &Book) -> Value {
             .insert(id, Value::Array(ranges(known.done.ranges())));
     }
     json!({ "environments": environments, "tables": tables })
+}
+
+/// Says by which plans an environment is being restated, where it is.
+fn mark_restating(document: &mut Value, book: &Book, environment: &EnvironmentName) {
+    let unfinished = book.unfinished_restatements(environment);
+    if !unfinished.is_empty() {
+        let plan = |id: &PlanId| {
+            let state = book.plans.get(id).map_or("unknown", |(record, _)| record.state.name());
+            json!({ "plan_id": id, "state": state })
+        };
+        document["restating"] = unfinished.iter().map(plan).collect();
+    }
 }
 
 /// Views have generations of their own under one version; documents name the version.

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use coord_common::id::{PlanId, Token};
-use coord_common::interval::{Interval, Timestamp};
+use coord_common::interval::{Interval, IntervalSet, Timestamp};
 use coord_common::task::Batch;
 
 use super::event::{NodeMode, NodeWork, PlanWork, Recovered, TableState};
@@ -118,8 +118,18 @@ impl Scheduler {
                 }
                 let supersedes = supersedes.iter().map(|batch| batch.interval).collect();
                 let interval = batch.interval;
-                let lease =
-                    BatchLease { token, at, table, interval, mode, attempts, losses, serves, supersedes };
+                let lease = BatchLease {
+                    token,
+                    at,
+                    table,
+                    interval,
+                    mode,
+                    attempts,
+                    losses,
+                    serves,
+                    supersedes,
+                    void: IntervalSet::new(),
+                };
                 let gateway = self.plans[&at.plan].nodes[at.node].gateway;
                 self.take_range(at, interval);
                 self.hold_batch(Held {

@@ -1,5 +1,5 @@
-//! Chores: promotions, leased before all batches and retried until they succeed; and drops of
-//! tables, leased after all batches and given up after a few failures.
+//! Chores: promotions and publications, leased before all batches and retried until they succeed;
+//! and drops of tables, leased after all batches and given up after a few failures.
 
 use coord_common::id::{PlanId, Token, WorkerId};
 use coord_common::task::{DropTable, Failure, FailureClass, Lease, Promote, TableId, Work};
@@ -14,11 +14,13 @@ const DROP_ATTEMPTS: u32 = 4;
 /// A chore that isn't done yet.
 #[derive(Debug)]
 pub(super) struct Chore {
-    work: Work,
-    plan: PlanId,
-    gateway: GatewayNo,
+    pub(super) work: Work,
+    pub(super) plan: PlanId,
+    pub(super) gateway: GatewayNo,
     failures: u32,
-    leased: bool,
+    pub(super) leased: bool,
+    /// Whether it could go but for leases that overlap it.
+    pub(super) blocked: bool,
     /// Whether it isn't wanted any more.
     spared: bool,
 }
@@ -66,19 +68,23 @@ impl Scheduler {
         }
     }
 
-    fn add_chore(&mut self, work: Work, plan: PlanId, gateway: &str) {
+    pub(super) fn add_chore(&mut self, work: Work, plan: PlanId, gateway: &str) {
         if self.chores.values().any(|known| known.work == work && !known.spared) {
             return;
         }
         let number = self.next_number;
         self.next_number += 1;
         let gateway = self.fleet.gateway(gateway);
-        self.chores.insert(number, Chore { work, plan, gateway, failures: 0, leased: false, spared: false });
+        let chore = Chore { work, plan, gateway, failures: 0, leased: false, blocked: false, spared: false };
+        self.chores.insert(number, chore);
         self.chore_due(number);
     }
 
     pub(super) fn chore_due(&mut self, number: u64) {
-        if let Some(chore) = self.chores.get(&number).filter(|chore| !chore.leased) {
+        let blocked = self.is_blocked(number);
+        let Some(chore) = self.chores.get_mut(&number).filter(|chore| !chore.leased) else { return };
+        chore.blocked = blocked;
+        if !blocked {
             let ready = chore.ready(number);
             self.fleet.get_mut(chore.gateway).ready.insert(ready);
         }
@@ -86,7 +92,12 @@ impl Scheduler {
 
     pub(super) fn grant_chore(&mut self, worker: WorkerId, number: u64, out: &mut Output) {
         let token = self.new_token();
-        let chore = self.chores.get(&number).expect("a ready chore isn't done");
+        let supersedes = self.lost_of_publication(number);
+        let chore = self.chores.get_mut(&number).expect("a ready chore isn't done");
+        if let Work::Publish(publish) = &mut chore.work {
+            // What was lost before and superseded since doesn't come back.
+            publish.supersedes = supersedes;
+        }
         let lease = Lease {
             token,
             plan: chore.plan,
@@ -123,6 +134,7 @@ impl Scheduler {
         let deadline = self.now.after(millis);
         self.timers.insert((deadline, Timer::Lease(token)));
         self.leases.insert(token, Held { worker, deadline, gateway, target: Target::Chore(number) });
+        self.recheck_ready_publications();
     }
 
     pub(super) fn chore_done(&mut self, token: Token, number: u64, out: &mut Output) {
@@ -133,6 +145,7 @@ impl Scheduler {
                 out.records.push(Record::Promoted { token, plan, promote: promote.clone() });
                 out.notices.push(Notice::Promoted { plan, promote });
             }
+            Work::Publish(publish) => self.published(token, plan, publish, out),
             Work::Drop(drop) => {
                 out.records.push(Record::Released { token });
                 if !spared {
@@ -141,6 +154,7 @@ impl Scheduler {
             }
             Work::Evaluate(_) | Work::Check(_) | Work::Statements(_) => {}
         }
+        self.wake_publications();
     }
 
     pub(super) fn chore_set_back(&mut self, number: u64, token: Token, setback: Setback, out: &mut Output) {
@@ -162,10 +176,14 @@ impl Scheduler {
                     Work::Promote(promote) => {
                         out.notices.push(Notice::PromoteFailed { plan, promote, failure });
                     }
+                    Work::Publish(publish) => {
+                        out.notices.push(Notice::PublishFailed { plan, publish, failure });
+                    }
                     Work::Drop(drop) => out.notices.push(Notice::DropFailed { drop, failure }),
                     Work::Evaluate(_) | Work::Check(_) | Work::Statements(_) => {}
                 }
             }
+            self.wake_publications();
             return;
         }
         chore.failures += 1;

@@ -1,6 +1,6 @@
 //! What follows from a commit, a failure, and the end of a plan.
 
-use coord_common::interval::{Interval, Timestamp};
+use coord_common::interval::{Interval, IntervalSet, Timestamp};
 use coord_common::task::{Batch, Done, Failure, FailureClass, Mode, ReadRange};
 
 use super::event::RetryLimits;
@@ -62,7 +62,8 @@ impl Scheduler {
     fn fill(&mut self, lease: &BatchLease) -> bool {
         let table = self.tables.get_mut(lease.table);
         if lease.mode.fills() {
-            table.done.insert(lease.interval);
+            let counts = IntervalSet::from(lease.interval).difference(&lease.void);
+            table.done = table.done.union(&counts);
         }
         let appeared = lease.mode != Mode::Audit && !std::mem::replace(&mut table.created, true);
         if appeared && let Some(plan) = self.plans.get(&lease.at.plan) {
@@ -149,6 +150,9 @@ impl Scheduler {
                 plan.range_released(at.node, lease.interval, &self.tables);
             }
             self.refresh(*at);
+        }
+        if !self.tables.get(lease.table).holds.is_empty() {
+            self.wake_publications();
         }
         self.tables.release(lease.table);
     }

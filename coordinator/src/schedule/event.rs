@@ -7,7 +7,7 @@ use std::sync::Arc;
 use coord_common::id::{PlanId, Token, WorkerId};
 use coord_common::interval::{Interval, IntervalSet};
 use coord_common::task::{
-    Batch, DropTable, Failure, Mode, Outcome, Promote, ReadRange, TableId, TableTask, Work,
+    Batch, DropTable, Failure, Mode, Outcome, Promote, Publish, ReadRange, TableId, TableTask, Work,
 };
 
 use super::grid::Cut;
@@ -28,6 +28,23 @@ pub enum Event {
     /// Something is to be done on behalf of a plan that is no batch and no promotion. A takeover
     /// gives it again.
     Errand(Work, PlanId),
+    /// A plan restates tables: plans that are admitted later don't start on them until it ends.
+    /// Comes before the plan itself.
+    Hold {
+        /// The plan.
+        plan: PlanId,
+        /// What is recorded of the tables.
+        tables: Vec<TableState>,
+    },
+    /// A plan that restates tables has ended.
+    Release {
+        /// The plan.
+        plan: PlanId,
+    },
+    /// What a plan computed aside is to be put in place of tables that it holds, or dropped.
+    Publish(Publish, PlanId),
+    /// Ranges of tables count as empty from now on: what they were computed from was restated.
+    Clear(Vec<(TableId, Interval)>),
     /// A table that nothing needs is to be dropped; the id names the chore in its lease.
     Drop(DropTable, PlanId),
     /// A worker wants leases. Replaces what it asked for before.

@@ -70,6 +70,11 @@ pub enum Reason {
     },
     /// The plan is being cancelled.
     Cancelling,
+    /// Another plan restates its table.
+    Restated {
+        /// Which plan.
+        plan: PlanId,
+    },
     /// An upstream table doesn't exist yet.
     UpstreamNotCreated {
         /// Which.
@@ -116,6 +121,7 @@ impl fmt::Display for Reason {
             Self::Failed(failure) => write!(f, "it failed: {failure}"),
             Self::Stopped { upstream } => write!(f, "its upstream {} failed", upstream.model),
             Self::Cancelling => f.write_str("its plan is being cancelled"),
+            Self::Restated { plan } => write!(f, "plan {plan} is restating its table"),
             Self::UpstreamNotCreated { upstream } => {
                 write!(f, "its upstream {} has no table yet", upstream.model)
             }
@@ -206,6 +212,7 @@ impl Scheduler {
             reasons.push(Reason::Backoff { until: retry.not_before });
         }
         reasons.extend(self.own_reasons(node, table, batch));
+        reasons.extend(table.held_from(plan.id, plan.number).map(|plan| Reason::Restated { plan }));
         reasons
     }
 

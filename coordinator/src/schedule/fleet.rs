@@ -13,7 +13,7 @@ pub(super) struct GatewayNo(usize);
 /// Something that could be leased; the least goes first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Ready {
-    /// A promotion, by its number.
+    /// A promotion or publication, by its number.
     Promote(u64),
     /// An errand, by its number.
     Errand(u64),

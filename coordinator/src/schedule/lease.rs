@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use coord_common::id::{PlanId, Token, WorkerId};
-use coord_common::interval::Interval;
+use coord_common::interval::{Interval, IntervalSet};
 use coord_common::task::{
     Batch, Evaluate, Failure, FailureClass, Lease, LeaseState, Mode, Outcome, Verdict, Work,
 };
@@ -62,6 +62,7 @@ impl Scheduler {
             losses,
             serves: self.served_by(at, interval, offer.mode),
             supersedes: self.tables.get(table).lost_over(interval),
+            void: IntervalSet::new(),
         };
         let deadline = self.now.after(self.config.accept);
         self.hold_batch(Held { worker: worker.clone(), deadline, gateway, target: Target::Batch(lease) });

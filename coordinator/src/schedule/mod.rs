@@ -22,6 +22,7 @@ mod grid;
 mod lease;
 mod output;
 mod plan;
+mod publish;
 mod random;
 mod table;
 #[cfg(test)]
@@ -30,7 +31,7 @@ mod tests;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use coord_common::id::{PlanId, Token, WorkerId};
-use coord_common::interval::Interval;
+use coord_common::interval::{Interval, IntervalSet};
 use coord_common::task::{Batch, Mode};
 
 pub use event::{Edge, Event, NodeMode, NodeWork, PlanWork, Recovered, RetryLimits, TableState};
@@ -139,6 +140,8 @@ struct BatchLease {
     serves: Vec<NodeRef>,
     /// Lost batches whose fences it raises.
     supersedes: Vec<Interval>,
+    /// What was cleared while it was leased: its commit doesn't count there.
+    void: IntervalSet,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -181,6 +184,10 @@ impl Scheduler {
         match event {
             Event::Admit(work) => self.admit(work, out),
             Event::Recovered(recovered) => self.recover(recovered),
+            Event::Hold { plan, tables } => self.hold(plan, &tables),
+            Event::Release { plan } => self.release(plan),
+            Event::Publish(publish, plan) => self.publish(publish, plan),
+            Event::Clear(ranges) => self.clear(&ranges),
             Event::Promote(promote, plan) => self.promote(promote, plan),
             Event::Drop(drop, plan) => self.drop_table(drop, plan),
             Event::Spare(table) => self.spare(&table),

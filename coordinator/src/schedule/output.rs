@@ -3,7 +3,8 @@
 use coord_common::id::{PlanId, Token, WorkerId};
 use coord_common::interval::{Interval, IntervalSet};
 use coord_common::task::{
-    AuditResult, Batch, Done, DropTable, Failure, Lease, LeaseState, Mode, Promote, TableId, Verdict, Work,
+    AuditResult, Batch, Done, DropTable, Failure, Lease, LeaseState, Mode, Promote, Publish, TableId,
+    Verdict, Work,
 };
 
 /// What came of one or more events, in order.
@@ -33,6 +34,8 @@ pub struct Output {
 /// | `Cleared` | | `wait/<plan>/<batch>`, `failed/<plan>/<batch>` |
 /// | `Released` | | `lease/<token>` |
 /// | `Promoted` | the environment's "views done" | `lease/<token>` |
+/// | `Filled` | `iv/<table>` | |
+/// | `Published` | | `lease/<token>`, `lost/<batch>` |
 /// | `Cancelled` | the plan's state | `todo/<plan>/*`, `wait/<plan>/*`, `failed/<plan>/*` |
 ///
 /// A takeover admits every running plan with its todo, and hands back `lease`, `wait` and `failed`
@@ -116,6 +119,22 @@ pub enum Record {
         plan: PlanId,
         /// What was promoted.
         promote: Promote,
+    },
+    /// A table holds what was computed aside.
+    Filled {
+        /// The table.
+        table: TableId,
+        /// All that is filled now.
+        done: IntervalSet,
+    },
+    /// What a plan computed aside is in place, or dropped, on one gateway.
+    Published {
+        /// The lease's token.
+        token: Token,
+        /// The plan.
+        plan: PlanId,
+        /// Lost batches that can no longer change anything.
+        superseded: Vec<Batch>,
     },
     /// Nothing of a cancelled plan is in flight any more.
     Cancelled {
@@ -224,6 +243,22 @@ pub enum Notice {
         plan: PlanId,
         /// What should have been promoted.
         promote: Promote,
+        /// Why.
+        failure: Failure,
+    },
+    /// What a plan computed aside is in place, or dropped, on one gateway.
+    Published {
+        /// The plan.
+        plan: PlanId,
+        /// What was published.
+        publish: Publish,
+    },
+    /// A publication failed in a way that a retry can't mend; it is given up.
+    PublishFailed {
+        /// The plan.
+        plan: PlanId,
+        /// What should have been published.
+        publish: Publish,
         /// Why.
         failure: Failure,
     },

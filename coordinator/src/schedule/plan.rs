@@ -316,7 +316,9 @@ impl Plan {
         if self.phase != Phase::Running || self.nodes[n].stopped.is_some() {
             return None;
         }
-        if table.in_flight.len() as u64 >= u64::from(self.nodes[n].limit(table)) {
+        if table.in_flight.len() as u64 >= u64::from(self.nodes[n].limit(table))
+            || table.held_from(self.id, self.number).is_some()
+        {
             return None;
         }
         if self.nodes[n].wants_create(table) {

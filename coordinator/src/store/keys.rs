@@ -238,7 +238,8 @@ mod tests {
     use super::*;
 
     fn batch(model: &str, start: i64) -> Batch {
-        let table = TableId { model: model.parse().unwrap(), version: Version(Hash128(1)), dev: false };
+        let table =
+            TableId { model: model.parse().unwrap(), version: Version(Hash128(1)), dev: false, aside: None };
         Batch { table, interval: Interval { start: Timestamp(start), end: Timestamp(start + 1) } }
     }
 

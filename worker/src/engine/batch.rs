@@ -16,8 +16,8 @@ use super::profile::Profile;
 use super::session::{Answer, Connector, Pool, Session, cancellable};
 use super::statements::{self, Known, Script};
 use super::{
-    AuditResult, BatchReport, BatchWrite, Discard, Engine, Outcome, Relation, RelationKind, Rows, Switched,
-    ViewSwitch, Write,
+    AuditResult, BatchReport, BatchWrite, Beside, Discard, Engine, Fence, Outcome, Publication, Relation,
+    RelationKind, Rows, Switched, ViewSwitch, Write,
 };
 
 /// How often a batch is tried before an error that may pass is the caller's.
@@ -34,12 +34,12 @@ pub(crate) struct TransactionalEngine {
     schema: String,
     /// Catalogs whose ledger is known to exist.
     ready: Mutex<HashSet<Option<String>>>,
-    columns: ColumnCache,
+    pub(crate) columns: ColumnCache,
 }
 
 /// Columns of targets, and of queries by target and shape: a model's batches differ in dates only.
 #[derive(Default)]
-struct ColumnCache {
+pub(crate) struct ColumnCache {
     targets: Mutex<HashMap<Relation, Vec<ColumnDef>>>,
     queries: Mutex<HashMap<(Relation, String), Vec<ColumnDef>>>,
 }
@@ -60,7 +60,7 @@ impl ColumnCache {
             && self.queries.lock().unwrap_or_else(PoisonError::into_inner).contains_key(&key)
     }
 
-    fn forget(&self, target: &Relation) {
+    pub(crate) fn forget(&self, target: &Relation) {
         self.targets.lock().unwrap_or_else(PoisonError::into_inner).remove(target);
         self.queries.lock().unwrap_or_else(PoisonError::into_inner).retain(|(of, _), _| of != target);
     }
@@ -73,6 +73,13 @@ impl ColumnCache {
             if quoted && c.is_ascii_digit() { '0' } else { c }
         };
         query.chars().map(blank).collect()
+    }
+}
+
+impl BatchWrite {
+    /// What the table stands beside, where it is a table that is made before anything is written.
+    fn made_aside(&self) -> Option<&Beside> {
+        self.aside.as_ref().filter(|_| !matches!(self.write, Write::View { .. } | Write::AuditOnly))
     }
 }
 
@@ -185,7 +192,7 @@ impl TransactionalEngine {
             self.columns.forget(&batch.target);
             if error.code.as_deref() == Some("40001") {
                 // A conflict may be the newer attempt's raise: then the work is no longer ours.
-                self.raise(session, &ledger, batch).await?;
+                self.raise(session, &ledger, &batch.fence, batch.once()).await?;
             }
         }
         result
@@ -211,10 +218,10 @@ impl TransactionalEngine {
     ) -> Result<Raised, EngineError> {
         let profile = self.pool.profile();
         if !tried_before(batch) || profile.end_sessions.is_none() {
-            return self.raise(session, ledger, batch).await;
+            return self.raise(session, ledger, &batch.fence, batch.once()).await;
         }
         let overtaken = ledger.overtaken(session, &batch.fence).await?;
-        let raised = self.raise(session, ledger, batch).await?;
+        let raised = self.raise(session, ledger, &batch.fence, batch.once()).await?;
         if let Some(end) = end_sessions(profile, &overtaken) {
             // Best effort: without the right to, their locks last as long as they do.
             let _ = session.run(&[end]).await;
@@ -222,16 +229,17 @@ impl TransactionalEngine {
         Ok(raised)
     }
 
-    async fn raise(
+    pub(crate) async fn raise(
         &self,
         session: &mut dyn Session,
         ledger: &Ledger,
-        batch: &BatchWrite,
+        fence: &Fence,
+        once: bool,
     ) -> Result<Raised, EngineError> {
         let mut tries = 0;
         loop {
             tries += 1;
-            match ledger.raise(session, self.pool.profile(), &batch.fence, batch.once()).await {
+            match ledger.raise(session, self.pool.profile(), fence, once).await {
                 Err(error) if tries < RAISE_TRIES && worth_another_try(&error) && !session.is_broken() => {
                     tokio::time::sleep(PAUSE).await;
                 }
@@ -258,7 +266,7 @@ impl TransactionalEngine {
         Ok(found)
     }
 
-    async fn describe_relation(
+    pub(crate) async fn describe_relation(
         &self,
         session: &mut dyn Session,
         relation: &Relation,
@@ -402,15 +410,34 @@ impl Transaction<'_> {
         };
         let mut go = std::mem::take(&mut self.raise);
         let raises = !go.is_empty();
+        let mut target = target;
+        if let (None, Some(beside)) = (&target, batch.made_aside()) {
+            // The query may read it, so it comes before that is described.
+            self.begin(&mut go);
+            let made = super::publish::create_aside(engine, self.session, &batch.target, beside).await?;
+            go.extend(made.statements);
+            self.session.run(&go).await?;
+            go.clear();
+            target = Some(made.columns);
+        }
         if !batch.pre.is_empty() {
             // The query may need what they make, so they come before it is described.
             self.begin(&mut go);
             self.alone(&mut go, &batch.pre).await?;
         }
-        let schema_missing = match (&target, &batch.write) {
+        let mut schema_missing = match (&target, &batch.write) {
             (Some(_), _) | (None, Write::AuditOnly) => false,
             (None, _) => self.schema_missing().await?,
         };
+        let mut target = target;
+        if target.is_none() && self.reads_itself() {
+            // The query can't even be described without its table.
+            self.begin(&mut go);
+            let make = statements::declared_table(engine.pool.profile(), batch, schema_missing);
+            self.alone(&mut go, &make).await?;
+            target = batch.columns.clone();
+            schema_missing = false;
+        }
         let known = Known { target, schema_missing, query: self.query_columns().await? };
         let mut script = statements::script(engine.pool.profile(), batch, &known)?;
         self.begin(&mut go);
@@ -467,6 +494,12 @@ impl Transaction<'_> {
             Ok(AuditResult { name: audit.name.clone(), blocking: audit.blocking, bad_rows })
         });
         Ok(Worked::Now(rows, audits.collect::<Result<_, EngineError>>()?))
+    }
+
+    /// Whether the query reads the table that it is to fill, and the table could be made beforehand.
+    fn reads_itself(&self) -> bool {
+        let own = self.engine.pool.profile().relation(&self.batch.target);
+        self.batch.columns.is_some() && self.batch.write.described().is_some_and(|query| query.contains(&own))
     }
 
     /// Asked for, since making a schema that exists can need rights that nobody has.
@@ -554,6 +587,14 @@ impl Engine for TransactionalEngine {
         cancel: &CancellationToken,
     ) -> Result<Switched, EngineError> {
         super::views::switch(self, switch, cancel).await
+    }
+
+    async fn publish(
+        &self,
+        publication: &Publication,
+        cancel: &CancellationToken,
+    ) -> Result<Outcome, EngineError> {
+        super::publish::publish(self, publication, cancel).await
     }
 
     async fn drop_relations(&self, relations: &[(Relation, RelationKind)]) -> Vec<(Relation, EngineError)> {

@@ -273,6 +273,32 @@ impl Ledger {
         format!("SELECT tok, done, rows FROM {} WHERE slot = {}", self.fence, literal(&of.slot))
     }
 
+    /// Commits the open transaction if the tokens still hold all rows.
+    ///
+    /// # Errors
+    /// [`Class::Stale`] where a greater token holds one of them. The caller rolls back.
+    pub(crate) async fn commit_all(
+        &self,
+        session: &mut dyn Session,
+        of: &[Fence],
+        rows: u64,
+    ) -> Result<(), EngineError> {
+        let check = |of: &Fence| {
+            format!(
+                "UPDATE {} SET tok = {token}, done = {token}, rows = {rows} WHERE slot = {} AND tok = {token}",
+                self.fence,
+                literal(&of.slot),
+                token = of.token,
+            )
+        };
+        let checks: Vec<String> = of.iter().map(check).collect();
+        let answers = session.run(&checks).await?;
+        if let Some((lost, _)) = of.iter().zip(&answers).find(|(_, answer)| answer.changed != 1) {
+            return Err(stale(lost));
+        }
+        session.run(&["COMMIT".to_owned()]).await.map(|_| ())
+    }
+
     /// Commits the open transaction if the token still holds the row.
     ///
     /// # Errors

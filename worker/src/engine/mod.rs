@@ -18,6 +18,7 @@ mod fence;
 mod noop;
 mod postgres;
 mod profile;
+mod publish;
 mod scd;
 mod session;
 mod statements;
@@ -96,6 +97,68 @@ pub struct BatchWrite {
     /// Whether nothing of the table is worth keeping (no interval is recorded yet): kinds that
     /// add to a table empty it first.
     pub first: bool,
+    /// For a table that is computed aside: what it stands beside. It is made with the columns of
+    /// that table.
+    pub aside: Option<Beside>,
+}
+
+/// The table beside which another one is computed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Beside {
+    /// The table that readers see meanwhile.
+    pub published: Relation,
+    /// Which of its rows stay.
+    pub kept: Kept,
+}
+
+/// Which rows of a table stay when what was computed aside is published.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Kept {
+    /// None: the table aside is the whole of it.
+    Nothing,
+    /// Those that no batch replaces: the table aside starts as a copy.
+    Copy,
+    /// Those outside of ranges.
+    Outside {
+        /// The time column.
+        column: String,
+        /// Bounds as in [`Write::TimeRange`], lower and upper.
+        ranges: Vec<[String; 2]>,
+        /// A view of both together, made with the table aside.
+        merged: Relation,
+    },
+}
+
+/// What to put in place of what readers see, all of one catalog in one transaction.
+#[derive(Debug, Clone)]
+pub struct Publication {
+    /// The work's fence row.
+    pub slot: String,
+    /// The attempt's token.
+    pub token: Token,
+    /// The plan.
+    pub plan: String,
+    /// The tables, parents first.
+    pub tables: Vec<Published>,
+    /// Only drop what was computed aside.
+    pub discard: bool,
+}
+
+/// One table to publish.
+#[derive(Debug, Clone)]
+pub struct Published {
+    /// The table's id, which its fence rows have.
+    pub table: String,
+    /// The id of the table aside.
+    pub aside: String,
+    /// What was computed aside.
+    pub relation: Relation,
+    /// What it stands beside.
+    pub beside: Beside,
+    /// What both are to readers.
+    pub kind: RelationKind,
+    /// Slots of lost attempts at writing to the table that readers see: they are shut out.
+    pub supersedes: Vec<String>,
 }
 
 impl BatchWrite {
@@ -322,6 +385,18 @@ pub trait Engine: Send + Sync {
         switch: &ViewSwitch,
         cancel: &CancellationToken,
     ) -> Result<Switched, EngineError>;
+
+    /// Puts what was computed aside in place and drops it there, all of one catalog in one
+    /// transaction: readers see all old rows or all new ones. What is in place already stays.
+    ///
+    /// # Errors
+    /// [`Class::Stale`] where a greater token holds the work or one of its tables; otherwise as the
+    /// warehouse refuses. All tables of that catalog are as they were.
+    async fn publish(
+        &self,
+        publication: &Publication,
+        cancel: &CancellationToken,
+    ) -> Result<Outcome, EngineError>;
 
     /// Drops relations that exist, each on its own and never what depends on them; returns those
     /// that couldn't be dropped, and why.

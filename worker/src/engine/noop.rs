@@ -7,8 +7,8 @@ use coord_common::sql::Dialect;
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    BatchReport, BatchWrite, Discard, Engine, EngineError, Outcome, Relation, RelationKind, Rows, Switched,
-    ViewSwitch,
+    BatchReport, BatchWrite, Discard, Engine, EngineError, Outcome, Publication, Relation, RelationKind,
+    Rows, Switched, ViewSwitch,
 };
 
 /// An engine that does nothing and says that it did: no row is written, no audit runs, no fence
@@ -35,6 +35,10 @@ impl Engine for NoopEngine {
 
     async fn switch_views(&self, _: &ViewSwitch, _: &CancellationToken) -> Result<Switched, EngineError> {
         Ok(Switched::Done)
+    }
+
+    async fn publish(&self, _: &Publication, _: &CancellationToken) -> Result<Outcome, EngineError> {
+        Ok(Outcome::Written)
     }
 
     async fn drop_relations(&self, _: &[(Relation, RelationKind)]) -> Vec<(Relation, EngineError)> {

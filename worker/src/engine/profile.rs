@@ -53,6 +53,9 @@ pub struct Profile {
     pub before_drop: Option<&'static str>,
     /// Put before pruning the table `{table}`, so that no new row appears meanwhile.
     pub before_prune: Option<&'static str>,
+    /// Keeps other writers off the table `{table}` until the transaction ends, but no readers: where
+    /// conflicts between writers aren't found by themselves.
+    pub lock_writers: Option<&'static str>,
     /// Whether a statement's failure within a transaction can be undone alone.
     pub savepoints: bool,
     /// The query that counts schemas named `{schema}` in the connection's own catalog.
@@ -79,6 +82,7 @@ impl Profile {
         ),
         before_drop: Some("SET LOCAL lock_timeout = '3s'"),
         before_prune: Some("LOCK TABLE {table} IN EXCLUSIVE MODE"),
+        lock_writers: Some("LOCK TABLE {table} IN SHARE ROW EXCLUSIVE MODE"),
         savepoints: true,
         schema_query: "SELECT COUNT(*) FROM pg_catalog.pg_namespace WHERE nspname = {schema}",
         version_query: "SELECT version()",
@@ -98,6 +102,7 @@ impl Profile {
         end_sessions: None,
         before_drop: None,
         before_prune: None,
+        lock_writers: None,
         savepoints: false,
         schema_query: "SELECT COUNT(*) FROM information_schema.schemata \
                        WHERE catalog_name = current_database() AND schema_name = {schema}",

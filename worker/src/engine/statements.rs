@@ -345,6 +345,16 @@ fn value_row(row: &[Option<String>]) -> String {
     format!("({})", row.iter().map(value).collect::<Vec<_>>().join(", "))
 }
 
+/// The statements that make a batch's table as its model declares it.
+pub(crate) fn declared_table(profile: &Profile, batch: &BatchWrite, schema_missing: bool) -> Vec<String> {
+    let columns = batch.columns.iter().flatten();
+    let columns = columns.map(|column| format!("{} {}", profile.quote(&column.name), column.data_type));
+    let columns = columns.collect::<Vec<_>>().join(", ");
+    let schema = schema_missing.then(|| create_schema(profile, &batch.target));
+    let table = format!("CREATE TABLE IF NOT EXISTS {} ({columns})", profile.relation(&batch.target));
+    schema.into_iter().chain([table]).collect()
+}
+
 /// The statement that makes a relation's schema.
 pub(crate) fn create_schema(profile: &Profile, relation: &Relation) -> String {
     format!("CREATE SCHEMA IF NOT EXISTS {}", profile.schema(relation.catalog.as_deref(), &relation.schema))
@@ -409,6 +419,7 @@ mod tests {
             columns: None,
             replayed_is_done: true,
             first: false,
+            aside: None,
         };
         let known = Known { target: target.map(columns), schema_missing: false, query: columns(&["i"]) };
         let script = script(profile, &batch, &known).unwrap();

@@ -11,8 +11,8 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use coord_common::task::{
-    self, Check, Done, DropTable, Evaluate, Failure, FailureClass, Lease, Outcome, Promote, Statements,
-    TableKind, Work,
+    self, Check, Done, DropTable, Evaluate, Failure, FailureClass, Lease, Outcome, Promote, Publish,
+    Statements, TableKind, Work,
 };
 use tokio_util::sync::CancellationToken;
 use tracing::{Instrument, info_span, warn};
@@ -127,6 +127,33 @@ impl Executor {
         }
     }
 
+    async fn publish(&self, lease: &Lease, work: &Publish, cancel: &CancellationToken) -> Outcome {
+        let engine = match self.engine(&work.gateway) {
+            Ok(engine) => engine,
+            Err(failure) => return Outcome::Failed(failure),
+        };
+        let prepared = async {
+            let mut snapshots = BTreeMap::new();
+            for table in &work.tables {
+                snapshots.insert(table.snapshot, self.snapshots.get(table.snapshot).await?);
+            }
+            prepare::publication(lease, work, &snapshots)
+        };
+        let publication = match prepared.await {
+            Ok(publication) => publication,
+            Err(failure) => return Outcome::Failed(failure),
+        };
+        let started = Instant::now();
+        match engine.publish(&publication, cancel).await {
+            Ok(outcome) => Outcome::Done(Done {
+                millis: started.elapsed().as_millis() as u64,
+                already: outcome == engine::Outcome::AlreadyDone,
+                ..Done::default()
+            }),
+            Err(error) => outcome(error, cancel),
+        }
+    }
+
     async fn drop_table(&self, lease: &Lease, work: &DropTable, cancel: &CancellationToken) -> Outcome {
         let engine = match self.engine(&work.gateway) {
             Ok(engine) => engine,
@@ -177,6 +204,9 @@ impl Execute for Executor {
     async fn execute(&self, lease: Lease, cancel: CancellationToken) -> Outcome {
         let span = match &lease.work {
             Work::Evaluate(work) => info_span!("batch", batch = %work.batch, token = lease.token.0),
+            Work::Publish(work) => {
+                info_span!("publish", plan = %lease.plan, tables = work.tables.len(), discard = work.discard)
+            }
             Work::Promote(work) => info_span!("promote", environment = %work.environment, seq = work.seq),
             Work::Check(work) => info_span!("check", table = %work.task.table),
             Work::Statements(work) => {
@@ -190,6 +220,7 @@ impl Execute for Executor {
                 Work::Promote(work) => self.promote(work, &cancel).await,
                 Work::Check(work) => self.check(work, &cancel).await,
                 Work::Statements(work) => self.statements(&lease, work, &cancel).await,
+                Work::Publish(work) => self.publish(&lease, work, &cancel).await,
                 Work::Drop(work) => self.drop_table(&lease, work, &cancel).await,
             }
         };

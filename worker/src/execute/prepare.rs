@@ -4,10 +4,10 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use coord_common::id::ModelName;
-use coord_common::interval::{Timestamp, format_time, inclusive_end};
+use coord_common::id::{ModelName, SnapshotId};
+use coord_common::interval::{Interval, Timestamp, format_time, inclusive_end};
 use coord_common::project::audits_builtin::builtin_audit;
-use coord_common::project::model::{Call, Code, Model, ModelKind, ScdType2, TimeRange};
+use coord_common::project::model::{Call, Code, ColumnDef, Model, ModelKind, ScdType2, TimeRange};
 use coord_common::project::render::{
     RenderContext, Stage, TimeVars, render, render_audit, render_signal, render_statement,
 };
@@ -15,11 +15,15 @@ use coord_common::project::seed;
 use coord_common::snapshot::{Snapshot, model_name};
 use coord_common::sql::{Dialect, Query, SqlError, parse_statement};
 use coord_common::task::{
-    Binding, Evaluate, Failure, FailureClass, Lease, Mode, Promote, Relation, Statements, TableTask, View,
+    Aside, Binding, Evaluate, Failure, FailureClass, Keeps, Lease, Mode, Promote, Publish, PublishTable,
+    Relation, Statements, TableTask, View,
 };
 
 use super::merge::merge_names;
-use crate::engine::{AUDITED, AuditQuery, BatchWrite, Fence, ScdWrite, Write};
+use crate::engine::{
+    AUDITED, AuditQuery, BatchWrite, Beside, Fence, Kept, Publication, Published, RelationKind, ScdWrite,
+    Write,
+};
 
 pub(super) type Embedded = BTreeMap<ModelName, Arc<Snapshot>>;
 
@@ -59,9 +63,12 @@ pub(super) fn batch(
             table: work.task.table.to_string(),
             supersedes: work.supersedes.iter().map(ToString::to_string).collect(),
         },
-        columns: declared(model),
+        columns: declared(snapshot),
         replayed_is_done: lease.attempt > 1,
-        first: matches!(work.mode, Mode::First | Mode::Anew),
+        // A copy of what readers see is worth keeping.
+        first: matches!(work.mode, Mode::First | Mode::Anew)
+            && work.task.aside.as_ref().is_none_or(|aside| aside.keeps != Keeps::Copy),
+        aside: work.task.aside.as_ref().map(|aside| beside(aside, snapshot)).transpose()?,
     })
 }
 
@@ -109,16 +116,21 @@ pub(super) fn statements(lease: &Lease, work: &Statements) -> BatchWrite {
             table: owner,
             supersedes: Vec::new(),
         },
+        aside: None,
         columns: None,
         replayed_is_done: true,
         first: false,
     }
 }
 
-fn declared(model: &Model) -> Option<Vec<coord_common::project::model::ColumnDef>> {
-    let columns =
-        model.columns.clone().filter(|columns| columns.iter().all(|column| !column.data_type.is_empty()))?;
-    Some(model.kind.table_columns(columns))
+/// The columns that the model declares; of a model that reads itself those that its query tells, since
+/// its table must be there before the warehouse can tell them.
+fn declared(snapshot: &Snapshot) -> Option<Vec<ColumnDef>> {
+    let model = &snapshot.model;
+    let told = snapshot.columns.clone().filter(|_| snapshot.depends_on_self());
+    let columns = model.columns.clone().or(told)?;
+    let typed = columns.iter().all(|column| !column.data_type.is_empty());
+    typed.then(|| model.kind.table_columns(columns))
 }
 
 /// Statements to run after a view was switched.
@@ -224,7 +236,11 @@ impl Scene<'_> {
                 Write::Append { query: query()? }
             }
             ModelKind::Full => Write::Full { query: query()? },
-            ModelKind::View { materialized } => Write::View { query: query()?, materialized: *materialized },
+            ModelKind::View { materialized } => Write::View {
+                query: query()?,
+                // Aside it is only there for the plan's own batches.
+                materialized: *materialized && self.task.aside.is_none(),
+            },
             ModelKind::Seed(kind) => Write::Seed {
                 columns: seed::columns(self.model()),
                 rows: seed::rows(self.model()).map_err(|finding| refuse(finding.message, finding.hint))?,
@@ -254,37 +270,8 @@ impl Scene<'_> {
     /// Bounds are inclusive: the last microsecond inside stands for the end. Text and number
     /// columns hold times in the model's own format; others are cast from a full timestamp.
     fn time_range(&self, kind: &TimeRange, query: String) -> Result<Write, Failure> {
-        let interval = self.work.batch.interval;
-        let format = self.bound_format(kind);
-        let literal = |time| {
-            let text = format_time(&format, time).map_err(|error| refuse(error.to_string(), None))?;
-            Ok::<_, Failure>(format!("'{}'", text.replace('\'', "''")))
-        };
-        Ok(Write::TimeRange {
-            query,
-            column: kind.time_column.clone(),
-            low: literal(interval.start.to_datetime())?,
-            high: literal(inclusive_end(interval.end))?,
-        })
-    }
-
-    fn bound_format(&self, kind: &TimeRange) -> String {
-        let columns = self.snapshot.columns.iter().flatten();
-        let declared = columns.clone().find(|column| column.name.eq_ignore_ascii_case(&kind.time_column));
-        let data_type = declared.map(|column| column.data_type.to_lowercase()).unwrap_or_default();
-        let is_time = data_type.starts_with("timestamp") || data_type.starts_with("datetime");
-        let is_text =
-            ["char", "text", "string", "varchar", "int", "bigint"].iter().any(|t| data_type.contains(t));
-        let full = "%Y-%m-%d %H:%M:%S.%f";
-        if is_text || (!is_time && kind.time_format != "%Y-%m-%d") {
-            kind.time_format.clone()
-        } else if is_time {
-            full.to_owned()
-        } else {
-            // An unknown type or a date: a date's text is cut from the timestamp by the cast, and
-            // a text column in the default format compares as the engine casts it.
-            full.to_owned()
-        }
+        let [low, high] = bounds(self.snapshot, kind, self.work.batch.interval)?;
+        Ok(Write::TimeRange { query, column: kind.time_column.clone(), low, high })
     }
 
     /// The model's query for the batch, with physical names.
@@ -340,7 +327,11 @@ impl Scene<'_> {
             return Err(refuse(format!("`{name}` is embedded in itself"), None));
         }
         if *name == self.snapshot.model.name {
-            return Ok(Some(sql_name(&self.task.target, self.dialect)));
+            let own = match self.task.aside.as_ref().map(|aside| &aside.keeps) {
+                Some(Keeps::Outside { merged, .. }) => merged,
+                Some(Keeps::Nothing | Keeps::Copy) | None => &self.task.target,
+            };
+            return Ok(Some(sql_name(own, self.dialect)));
         }
         match self.task.bindings.get(name) {
             Some(Binding::Table(relation)) => Ok(Some(sql_name(relation, self.dialect))),
@@ -419,6 +410,82 @@ impl Scene<'_> {
             |text: &str| data_type.map_or_else(|| text.to_owned(), |t| format!("CAST({text} AS {t})"));
         let (low, high) = (bound(&low), bound(&high));
         Ok(Some(format!("SELECT * FROM {target} WHERE {column} BETWEEN {low} AND {high}")))
+    }
+}
+
+/// The table that a batch's own stands beside.
+fn beside(aside: &Aside, snapshot: &Snapshot) -> Result<Beside, Failure> {
+    let kept = match (&aside.keeps, &snapshot.model.kind) {
+        (Keeps::Outside { ranges, merged }, ModelKind::IncrementalByTimeRange(kind)) => Kept::Outside {
+            column: kind.time_column.clone(),
+            ranges: ranges
+                .ranges()
+                .iter()
+                .map(|range| bounds(snapshot, kind, *range))
+                .collect::<Result<_, Failure>>()?,
+            merged: merged.clone(),
+        },
+        (Keeps::Nothing, _) => Kept::Nothing,
+        (Keeps::Copy | Keeps::Outside { .. }, _) => Kept::Copy,
+    };
+    Ok(Beside { published: aside.published.clone(), kept })
+}
+
+/// What the engine must do to put what was computed aside in place, or to drop it.
+pub(super) fn publication(
+    lease: &Lease,
+    work: &Publish,
+    snapshots: &BTreeMap<SnapshotId, Arc<Snapshot>>,
+) -> Result<Publication, Failure> {
+    let table = |table: &PublishTable| {
+        let snapshot = &snapshots[&table.snapshot];
+        let lost = work.supersedes.iter().filter(|batch| batch.table == table.table);
+        Ok(Published {
+            table: table.table.to_string(),
+            aside: table.table.beside(lease.plan).to_string(),
+            relation: table.relation.clone(),
+            beside: beside(&table.aside, snapshot)?,
+            kind: match snapshot.model.kind {
+                ModelKind::View { materialized: true } => RelationKind::MaterializedView,
+                ModelKind::View { materialized: false } => RelationKind::View,
+                _ => RelationKind::Table,
+            },
+            supersedes: lost.map(ToString::to_string).collect(),
+        })
+    };
+    Ok(Publication {
+        slot: format!("publish:{}:{}", lease.plan, work.round),
+        token: lease.token,
+        plan: lease.plan.to_string(),
+        tables: work.tables.iter().map(table).collect::<Result<_, Failure>>()?,
+        discard: work.discard,
+    })
+}
+
+/// The bounds of a range in a model's time column, both inclusive, as SQL literals.
+fn bounds(snapshot: &Snapshot, kind: &TimeRange, interval: Interval) -> Result<[String; 2], Failure> {
+    let format = bound_format(snapshot, kind);
+    let literal = |time| {
+        let text = format_time(&format, time).map_err(|error| refuse(error.to_string(), None))?;
+        Ok::<_, Failure>(format!("'{}'", text.replace('\'', "''")))
+    };
+    Ok([literal(interval.start.to_datetime())?, literal(inclusive_end(interval.end))?])
+}
+
+fn bound_format(snapshot: &Snapshot, kind: &TimeRange) -> String {
+    let columns = snapshot.columns.iter().flatten();
+    let declared = columns.clone().find(|column| column.name.eq_ignore_ascii_case(&kind.time_column));
+    let data_type = declared.map(|column| column.data_type.to_lowercase()).unwrap_or_default();
+    let is_time = data_type.starts_with("timestamp") || data_type.starts_with("datetime");
+    let is_text =
+        ["char", "text", "string", "varchar", "int", "bigint"].iter().any(|t| data_type.contains(t));
+    let full = "%Y-%m-%d %H:%M:%S.%f";
+    if is_text || (!is_time && kind.time_format != "%Y-%m-%d") {
+        kind.time_format.clone()
+    } else {
+        // Times. An unknown type or a date: a date's text is cut from the timestamp by the cast, and
+        // a text column in the default format compares as the engine casts it.
+        full.to_owned()
     }
 }
 

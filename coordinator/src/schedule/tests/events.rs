@@ -42,6 +42,8 @@ fn settled(out: &crate::schedule::Output) -> Option<&PlanOutcome> {
         Notice::PlanCancelled { .. }
         | Notice::Promoted { .. }
         | Notice::PromoteFailed { .. }
+        | Notice::Published { .. }
+        | Notice::PublishFailed { .. }
         | Notice::Dropped { .. }
         | Notice::DropFailed { .. }
         | Notice::ErrandDone { .. }

@@ -44,7 +44,12 @@ fn plan_id(number: u128) -> PlanId {
 }
 
 fn table_id(number: usize) -> TableId {
-    TableId { model: format!("db.m{number}").parse().unwrap(), version: Version(Hash128(1)), dev: false }
+    TableId {
+        model: format!("db.m{number}").parse().unwrap(),
+        version: Version(Hash128(1)),
+        dev: false,
+        aside: None,
+    }
 }
 
 fn worker(name: &str) -> WorkerId {
@@ -76,6 +81,7 @@ fn node(number: usize, todo: &[(i64, i64)], parents: &[(usize, ReadRange)]) -> N
             gateway: "main".to_owned(),
             bindings: std::collections::BTreeMap::new(),
             execution_time: Timestamp(0),
+            aside: None,
         }),
         todo: set(todo),
         assumed: IntervalSet::new(),
@@ -184,6 +190,7 @@ fn shown(lease: &Lease) -> String {
         Work::Promote(promote) => format!("promote {} {}", promote.environment, promote.seq),
         Work::Check(check) => format!("check {}", check.task.table.model.table()),
         Work::Statements(statements) => format!("{} {}", statements.point.name(), statements.environment),
+        Work::Publish(publish) => format!("publish {}", publish.tables.len()),
         Work::Drop(drop) => format!("drop {}", drop.relation),
     }
 }

@@ -136,6 +136,18 @@ impl Store {
                 assert!(self.leases.remove(token).is_some());
                 assert!(self.promotions.remove(&promote.seq).is_some(), "promoted once");
             }
+            Record::Filled { table, done } => {
+                let known = self.tables.get(table).map(|(done, _)| done.clone()).unwrap_or_default();
+                assert!(known.difference(done).is_empty(), "done never loses a range");
+                self.tables.entry(table.clone()).or_default().0 = done.clone();
+                self.seen.insert("published");
+            }
+            Record::Published { token, superseded, .. } => {
+                assert!(self.leases.remove(token).is_some());
+                for batch in superseded {
+                    assert!(self.lost.remove(batch));
+                }
+            }
             Record::Cancelled { plan } => {
                 self.todo.retain(|(owner, _), _| owner != plan);
                 self.waits.retain(|(owner, _), _| owner != plan);
@@ -263,6 +275,8 @@ impl Store {
                 (plan, State::Cancelling)
             }
             Notice::Promoted { .. }
+            | Notice::Published { .. }
+            | Notice::PublishFailed { .. }
             | Notice::Dropped { .. }
             | Notice::DropFailed { .. }
             | Notice::ErrandDone { .. }
@@ -295,7 +309,8 @@ impl Store {
             events.push(Event::Admit(work));
         }
         events.extend(self.promotions.values().map(|p| Event::Promote(p.clone(), super::plan_id(99))));
-        events.extend(self.leases.values().map(|granted| Event::Recovered(granted.recovered())));
+        events
+            .extend(self.leases.values().filter_map(|granted| Some(Event::Recovered(granted.recovered()?))));
         let alive = |plan: &PlanId| alive.contains(plan);
         let waits = self.waits.iter().filter(|((plan, _), _)| alive(plan));
         events.extend(waits.map(|((plan, batch), (attempts, losses))| {
@@ -326,14 +341,16 @@ impl Store {
 }
 
 impl Granted {
-    fn recovered(&self) -> Recovered {
+    fn recovered(&self) -> Option<Recovered> {
         let (token, worker) = (self.lease.token, self.worker.clone());
         match &self.lease.work {
-            Work::Promote(promote) => Recovered::Promoting { token, worker, promote: promote.clone() },
+            Work::Promote(promote) => Some(Recovered::Promoting { token, worker, promote: promote.clone() }),
+            // It is granted anew.
+            Work::Publish(_) => None,
             other @ (Work::Check(_) | Work::Statements(_) | Work::Drop(_)) => {
                 panic!("{other:?} in the simulation")
             }
-            Work::Evaluate(evaluate) => Recovered::Leased {
+            Work::Evaluate(evaluate) => Some(Recovered::Leased {
                 token,
                 worker,
                 plan: self.lease.plan,
@@ -343,7 +360,7 @@ impl Granted {
                 losses: self.losses,
                 serves: self.serves.clone(),
                 supersedes: evaluate.supersedes.clone(),
-            },
+            }),
         }
     }
 }

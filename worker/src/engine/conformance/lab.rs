@@ -83,6 +83,7 @@ pub(crate) fn batch(slot: &str, token: u64, write: Write) -> BatchWrite {
         columns: None,
         replayed_is_done: true,
         first: false,
+        aside: None,
     }
 }
 

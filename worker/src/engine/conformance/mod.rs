@@ -48,6 +48,7 @@ suite! {
     a_merge_obeys_its_own_clauses,
     partitions_are_replaced_whole,
     a_full_table_is_old_or_new_to_readers,
+    a_model_may_read_its_own_table_from_the_start,
     a_full_table_may_read_itself_and_change_its_columns,
     seeds_keep_quotes_nulls_and_unicode,
     views_switch_together_or_not_at_all,
@@ -262,6 +263,27 @@ async fn a_full_table_is_old_or_new_to_readers(lab: Lab) {
     let seen = reader.await.unwrap();
     let both = ["1000", "2000"].map(|text| Some(text.to_owned()));
     assert!(!seen.is_empty() && seen.iter().all(|count| both.contains(count)), "{seen:?}");
+}
+
+async fn a_model_may_read_its_own_table_from_the_start(lab: Lab) {
+    for number in 1..=3_u32 {
+        let Write::TimeRange { column: time, low, high, .. } = day(number, 1) else { panic!() };
+        let query = format!(
+            "SELECT CAST('2024-01-{number:02}' AS DATE) AS ds, \
+             1 + COALESCE((SELECT MAX(n) FROM \"s\".\"t\"), 0) AS n"
+        );
+        let mut write = batch(
+            &format!("d{number}"),
+            u64::from(number),
+            Write::TimeRange { query, column: time, low, high },
+        );
+        write.columns = Some(vec![column("ds", "DATE"), column("n", "INT")]);
+        assert_eq!(lab.run(&write).await.unwrap().rows, 1);
+    }
+    assert_eq!(
+        lab.rows("SELECT ds, n FROM s.t ORDER BY ds").await,
+        ["2024-01-01,1", "2024-01-02,2", "2024-01-03,3"]
+    );
 }
 
 async fn a_full_table_may_read_itself_and_change_its_columns(lab: Lab) {
