@@ -79,7 +79,7 @@ fn a_signal_that_fails_is_named_and_nothing_is_computed() {
 /// A project whose statements log themselves.
 fn logged(query: &str) -> (Project, Cli) {
     let config = format!(
-        "{CONFIG}before_all:\n- CREATE TABLE IF NOT EXISTS log (what TEXT, env TEXT)\n- INSERT INTO log VALUES ('before', @this_env)\nafter_all:\n- \"INSERT INTO log VALUES ('after', '{{{{ this_env }}}}')\"\n"
+        "{CONFIG}before_all:\n- CREATE TABLE IF NOT EXISTS log (what TEXT, env TEXT)\n- INSERT INTO log VALUES ('before', @this_env)\nafter_all:\n- \"INSERT INTO log VALUES ('after', @this_env)\"\n"
     );
     let model = format!("MODEL (name m.days, kind INCREMENTAL_BY_TIME_RANGE (time_column day));\n{query}");
     let project = Project::new(&[("config.yaml", &config), ("models/days.sql", &model)]);
