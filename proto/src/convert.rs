@@ -5,9 +5,9 @@ use std::sync::Arc;
 use coord_common::id::Token;
 use coord_common::interval::{Interval, IntervalSet, Timestamp};
 use coord_common::task::{
-    AuditResult, Batch, Binding, Check, Done, DropTable, Evaluate, Failure, FailureClass, HookPoint, Lease,
-    LeaseState, Mode, Outcome, Promote, Relation, Report, Statements, TableKind, TableTask, Verdict, View,
-    Work,
+    Allowed, AuditResult, Batch, Binding, Check, Done, DropTable, Evaluate, Failure, FailureClass, HookPoint,
+    Lease, LeaseState, Mode, Outcome, Promote, Relation, Report, Statements, TableKind, TableTask, Verdict,
+    View, Work,
 };
 
 use crate::wire;
@@ -87,6 +87,8 @@ impl From<&TableTask> for wire::TableTask {
             gateway: task.gateway.clone(),
             bindings: bindings.collect(),
             execution_time: task.execution_time.0,
+            allow_destructive: task.allows.destructive,
+            allow_additive: task.allows.additive,
             aside: task.aside.as_ref().map(Into::into),
         }
     }
@@ -111,6 +113,7 @@ impl TryFrom<wire::TableTask> for TableTask {
             gateway: task.gateway,
             bindings: task.bindings.into_iter().map(binding).collect::<Result<_, Malformed>>()?,
             execution_time: Timestamp(task.execution_time),
+            allows: Allowed { destructive: task.allow_destructive, additive: task.allow_additive },
             aside: task.aside.map(TryInto::try_into).transpose()?,
         })
     }
@@ -123,6 +126,7 @@ impl From<Mode> for wire::Mode {
             Mode::First => Self::First,
             Mode::Write => Self::Write,
             Mode::Audit => Self::Audit,
+            Mode::Migrate => Self::Migrate,
             Mode::Anew => Self::Anew,
         }
     }
@@ -134,6 +138,7 @@ fn mode(value: i32) -> Result<Mode, Malformed> {
         Ok(wire::Mode::First) => Ok(Mode::First),
         Ok(wire::Mode::Write) => Ok(Mode::Write),
         Ok(wire::Mode::Audit) => Ok(Mode::Audit),
+        Ok(wire::Mode::Migrate) => Ok(Mode::Migrate),
         Ok(wire::Mode::Anew) => Ok(Mode::Anew),
         Ok(wire::Mode::Unspecified) | Err(_) => Err(missing("evaluate.mode")),
     }

@@ -32,6 +32,7 @@ pub(crate) fn checks(plan: &Plan, book: &Book, todo: &BTreeMap<TableId, Todo>) -
             bindings: bindings(record, &records, &tables),
             execution_time: plan.execution_time,
             aside: None,
+            allows: Default::default(),
         };
         Some(Check { task: Arc::new(task), candidates })
     };

@@ -15,6 +15,7 @@ mod prelude;
 mod recover;
 mod report;
 mod restate;
+mod rollback;
 mod switch;
 mod tend;
 mod turn;
