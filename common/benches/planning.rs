@@ -132,7 +132,7 @@ impl State {
         for model in &plan.models {
             if let Some(table) = &model.table {
                 let done = model.missing.clone();
-                self.tables.insert(table.clone(), TableRecord { done, created: true });
+                self.tables.insert(table.clone(), TableRecord { done, created: true, restated: None });
             }
         }
         self.prod = Some(Environment {

@@ -24,6 +24,9 @@ pub struct TableRecord {
     pub done: IntervalSet,
     /// Whether the warehouse has the table.
     pub created: bool,
+    /// The execution time of the last run that restated it by itself (`auto_restatement_cron`).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub restated: Option<Timestamp>,
 }
 
 /// How missing ranges are cut into batches: at gaps, and after `size` units.
@@ -118,7 +121,8 @@ fn missing_of(
     }
     done = done.union(&kept(input, record, table));
     let mut end = restated.map_or(times.end_or_now(), |range| range.end);
-    if let Some(range) = restated {
+    let again = restated.or_else(|| scope.restatements.automatic.get(snapshot.name()).copied());
+    if let Some(range) = again {
         done.remove(range);
     }
     if times.capped_by_prod {

@@ -171,6 +171,9 @@ impl World {
             record.created = true;
             record.done = record.done.union(&model.assumed).union(&model.missing);
         }
+        for table in &plan.auto_restated {
+            self.tables.entry(table.clone()).or_default().restated = Some(plan.execution_time);
+        }
         if plan.purpose == Purpose::Change {
             let environment = Environment {
                 name: plan.environment.clone(),

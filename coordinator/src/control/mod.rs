@@ -14,6 +14,7 @@ mod plans;
 mod recover;
 mod report;
 mod restate;
+mod rollback;
 mod switch;
 mod tend;
 mod turn;

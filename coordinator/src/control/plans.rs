@@ -105,7 +105,7 @@ impl Control {
     }
 
     /// A finished plan whose environment has gone since can be carried out once more; so can a
-    /// restatement, which leaves the environment as it was.
+    /// restatement, which leaves the environment as it was, and what was abandoned.
     async fn plan_again(
         &mut self,
         id: PlanId,
@@ -113,6 +113,7 @@ impl Control {
         plan: &Plan,
     ) -> Result<PlanState, ControlError> {
         let again = match &record.restatement {
+            _ if record.state == PlanState::Abandoned => true,
             Some(known) => known.is_over(record.state),
             None => {
                 record.state == PlanState::Finished
@@ -171,6 +172,7 @@ impl Control {
             PlanState::Cancelled if record.restatement.as_ref().is_some_and(|known| !known.in_place) => {
                 return Ok(Err(ApplyError::GivenUp(id)));
             }
+            PlanState::Abandoned => return Ok(Err(ApplyError::Abandoned(id))),
             PlanState::Planned | PlanState::Failed | PlanState::Cancelled => {}
         }
         let busy = self.book.plans.iter().find(|(other, (plan, _))| {
@@ -380,7 +382,8 @@ impl Control {
             | PlanState::Publishing
             | PlanState::Finished
             | PlanState::Failed
-            | PlanState::Cancelled) => {
+            | PlanState::Cancelled
+            | PlanState::Abandoned) => {
                 return Ok(Err(ApplyError::NotRunning { plan: id, state: state.name() }));
             }
         }
@@ -438,10 +441,25 @@ impl Control {
             return self.complete_restatement(id, record, &body.plan, out).await;
         }
         if body.plan.purpose == Purpose::Run {
+            self.note_restated(&body.plan).await?;
             return self.finish(id, PlanState::Finished, "finished").await;
         }
         self.flip(id, record, &body.plan).await?;
         self.promote(id, &body.plan.environment, out).await
+    }
+
+    /// Keeps when tables were restated by themselves: only once all that follows from it is through,
+    /// so that a run that failed does it again.
+    async fn note_restated(&mut self, plan: &Plan) -> Result<(), ControlError> {
+        for tables in plan.auto_restated.chunks(CHUNK) {
+            let mut txn = Txn::new();
+            for table in tables {
+                txn = txn.put(keys::restated(table), encode_json(&plan.execution_time)?);
+                self.book.tables.entry(table.clone()).or_default().restated = Some(plan.execution_time);
+            }
+            self.commit(txn).await?;
+        }
+        Ok(())
     }
 
     /// Marks what a plan covers as done although nothing was computed, because the user asked.

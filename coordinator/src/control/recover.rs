@@ -64,7 +64,8 @@ impl Control {
                 | PlanState::Applying
                 | PlanState::Finished
                 | PlanState::Failed
-                | PlanState::Cancelled => {}
+                | PlanState::Cancelled
+                | PlanState::Abandoned => {}
             }
         }
         self.discard_leftovers(&mut out).await?;
