@@ -8,4 +8,5 @@ mod fleet;
 mod mistakes;
 mod races;
 mod signals;
+mod restate;
 mod workers;
