@@ -5,8 +5,8 @@ use std::sync::Arc;
 use coord_common::id::Token;
 use coord_common::interval::{Interval, Timestamp};
 use coord_common::task::{
-    AuditResult, Batch, Binding, Done, DropTable, Evaluate, Failure, FailureClass, Lease, LeaseState, Mode,
-    Outcome, Promote, Relation, Report, TableKind, TableTask, Verdict, View, Work,
+    Allowed, AuditResult, Batch, Binding, Done, DropTable, Evaluate, Failure, FailureClass, Lease,
+    LeaseState, Mode, Outcome, Promote, Relation, Report, TableKind, TableTask, Verdict, View, Work,
 };
 
 use crate::wire;
@@ -86,6 +86,8 @@ impl From<&TableTask> for wire::TableTask {
             gateway: task.gateway.clone(),
             bindings: bindings.collect(),
             execution_time: task.execution_time.0,
+            allow_destructive: task.allows.destructive,
+            allow_additive: task.allows.additive,
             aside: task.aside.as_ref().map(Into::into),
         }
     }
@@ -110,6 +112,7 @@ impl TryFrom<wire::TableTask> for TableTask {
             gateway: task.gateway,
             bindings: task.bindings.into_iter().map(binding).collect::<Result<_, Malformed>>()?,
             execution_time: Timestamp(task.execution_time),
+            allows: Allowed { destructive: task.allow_destructive, additive: task.allow_additive },
             aside: task.aside.map(TryInto::try_into).transpose()?,
         })
     }
@@ -122,6 +125,7 @@ impl From<Mode> for wire::Mode {
             Mode::First => Self::First,
             Mode::Write => Self::Write,
             Mode::Audit => Self::Audit,
+            Mode::Migrate => Self::Migrate,
             Mode::Anew => Self::Anew,
         }
     }
@@ -133,6 +137,7 @@ fn mode(value: i32) -> Result<Mode, Malformed> {
         Ok(wire::Mode::First) => Ok(Mode::First),
         Ok(wire::Mode::Write) => Ok(Mode::Write),
         Ok(wire::Mode::Audit) => Ok(Mode::Audit),
+        Ok(wire::Mode::Migrate) => Ok(Mode::Migrate),
         Ok(wire::Mode::Anew) => Ok(Mode::Anew),
         Ok(wire::Mode::Unspecified) | Err(_) => Err(missing("evaluate.mode")),
     }

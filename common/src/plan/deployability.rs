@@ -51,7 +51,7 @@ fn throwaways(
         let snapshot = &record.snapshot;
         let kind = &snapshot.model.kind;
         let tainted = snapshot.upstream().any(|parent| taints.contains(parent));
-        let keeps_table = (record.forward_only && record.category != Category::Metadata)
+        let keeps_table = record.forward_only
             || record.category == Category::IndirectNonBreaking
             || (is_forward_only(kind) && record.category != Category::Metadata);
         let valid = valid_start(input, record, starts[name], times.covered_from);

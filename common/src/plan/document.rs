@@ -81,9 +81,14 @@ pub fn document(plan: &Plan, executed: Option<Vec<Executed>>) -> PlanDocument {
         requires_backfill: plan.requires_backfill() && !plan.empty_backfill && !plan.skip_backfill,
         models: plan.models.iter().map(|of| model(of, plan.empty_backfill)).collect(),
         blockers: plan.blockers.clone(),
-        notes: plan.refused.keys().map(|name| format!("restatement_refused:{name}")).collect(),
+        notes: notes(plan),
         executed,
     }
+}
+
+fn notes(plan: &Plan) -> Vec<String> {
+    let refused = plan.refused.keys().map(|name| format!("restatement_refused:{name}"));
+    plan.column_notes.iter().cloned().chain(refused).collect()
 }
 
 fn model(model: &PlannedModel, empty: bool) -> ModelDocument {

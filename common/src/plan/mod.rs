@@ -12,6 +12,7 @@ mod document;
 mod environment;
 mod options;
 mod order;
+mod policy;
 mod propose;
 mod restate;
 mod retention;
@@ -41,7 +42,7 @@ use crate::id::{EnvironmentName, Hasher, ModelName, PlanId, SnapshotId, Version}
 use crate::interval::{Interval, IntervalSet, Timestamp};
 use crate::project::Settings;
 use crate::snapshot::{ByName, Category, SnapshotRecord};
-use crate::task::TableId;
+use crate::task::{Allowed, TableId};
 
 /// What a plan is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -100,6 +101,10 @@ pub struct Plan {
     /// in another way since: their definitions come back as new snapshots.
     #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
     pub unrestorable: BTreeSet<SnapshotId>,
+    /// What forward-only changes do to tables' columns and models want told: `destructive:MODEL`,
+    /// `additive:MODEL`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub column_notes: Vec<String>,
     /// Tables that this run restates by itself; once it is through, the next time for that counts from
     /// its execution time.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -167,6 +172,12 @@ pub struct PlannedModel {
     /// What is computed again although it was complete.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub restatement: Option<Interval>,
+    /// Whether the table, which other snapshots filled, must first get the columns of this one.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub migrate: bool,
+    /// Which changes of its columns the plan allows, whatever the model says.
+    #[serde(default)]
+    pub allows: Allowed,
     /// From here on, what is complete was filled by other snapshots and is computed again.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub effective_from: Option<Timestamp>,
@@ -264,6 +275,7 @@ pub fn plan(input: &PlanInput<'_>) -> Result<Planned, PlanError> {
     }
     let backfilled = backfill::backfilled(input, &diff);
     let times = options::resolve_times(input, &diff, backfilled.as_ref())?;
+    let column_notes = policy::column_changes(input, &diff)?;
     let categorized = categorize::categorize(input, &order, &diff, times.effective_from);
     let records = &categorized.records;
     let starts = backfill::starts(input, &order, &times);
@@ -316,6 +328,7 @@ pub fn plan(input: &PlanInput<'_>) -> Result<Planned, PlanError> {
         clears: restate::clears_of(input, records, &restatements),
         blockers,
         refused: restatements.refused,
+        column_notes,
         auto_restated: restatements.due,
         unrestorable: revert::unrestorable(input, records),
         layout: layout(input, records.values()),
@@ -396,6 +409,8 @@ fn removed(name: &ModelName, base: Option<&Environment>) -> PlannedModel {
         redo: false,
         batches: BatchRule::default(),
         restatement: None,
+        migrate: false,
+        allows: Allowed::default(),
         effective_from: None,
         assumed: IntervalSet::new(),
         create: false,
@@ -429,6 +444,8 @@ fn planned(
         category: (change != Change::Unchanged).then(|| record.shown_category()),
         version: table.as_ref().map(|table| if table.dev { record.dev_version } else { record.version }),
         snapshot: Some(snapshot.id),
+        migrate: created && migrates(input, record),
+        allows: policy::allowed(input, name),
         effective_from: anew.then_some(record.effective_from).flatten(),
         assumed: backfill::assumed(input, record, table.as_ref(), &missing),
         create: table.is_some() && !created,
@@ -442,6 +459,19 @@ fn planned(
         restatement: None,
         before: if directly { diff.before.get(name).copied() } else { None },
     }
+}
+
+/// Whether production takes over a snapshot that keeps its table although what the query gives may
+/// differ.
+fn migrates(input: &PlanInput<'_>, record: &SnapshotRecord) -> bool {
+    let shown = input.prod.and_then(|prod| prod.models.get(record.name()));
+    let seed = matches!(record.snapshot.model.source, crate::project::model::ModelSource::Seed(_));
+    input.purpose == Purpose::Change
+        && input.options.environment.is_prod()
+        && record.forward_only
+        && record.category != Category::Metadata
+        && !seed
+        && shown.is_none_or(|shown| shown.snapshot != record.id())
 }
 
 fn refuse_removed_but_read(proposed: &ByName, diff: &change::Diff) -> Result<(), PlanError> {

@@ -1,5 +1,6 @@
 //! What both ends of a lease must agree on: which work it grants, and what came of it.
 
+mod columns;
 mod drop;
 mod restate;
 
@@ -9,6 +10,8 @@ use std::str::FromStr;
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
+
+pub use columns::{ColumnChanges, Policies, Policy, added_by_kind};
 
 pub use crate::sql::ReadRange;
 pub use drop::{DropTable, TableKind};
@@ -184,9 +187,22 @@ pub struct TableTask {
     pub bindings: BTreeMap<ModelName, Binding>,
     /// The plan's or run's "now".
     pub execution_time: Timestamp,
+    /// Which changes of the table's columns the plan allows, whatever the model says.
+    #[serde(default)]
+    pub allows: Allowed,
     /// For a table that is computed aside: what it stands beside.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub aside: Option<Aside>,
+}
+
+/// Changes of a table's columns that a plan allows, whatever the model says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Allowed {
+    /// Columns may go.
+    pub destructive: bool,
+    /// Columns may come.
+    pub additive: bool,
 }
 
 /// What a lease grants.
@@ -232,6 +248,8 @@ pub enum Mode {
     Anew,
     /// Only run the audits over the batch.
     Audit,
+    /// Only give the table the columns that the snapshot's query has; a view is made anew.
+    Migrate,
 }
 
 impl Mode {
@@ -239,7 +257,7 @@ impl Mode {
     pub fn fills(self) -> bool {
         match self {
             Self::First | Self::Write | Self::Anew => true,
-            Self::Create | Self::Audit => false,
+            Self::Create | Self::Audit | Self::Migrate => false,
         }
     }
 }

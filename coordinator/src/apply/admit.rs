@@ -80,7 +80,7 @@ fn check_tables(plan: &Plan, book: &Book) -> Result<(), StalePlan> {
 
 /// Whether workers can run a model's kind yet. What has nothing to run is no hindrance.
 pub(crate) fn is_run(model: &PlannedModel) -> bool {
-    let idle = model.missing.is_empty() && !model.create;
+    let idle = model.missing.is_empty() && !model.create && !model.migrate;
     let kinds = ["MANAGED", "CUSTOM"];
     idle || !kinds.contains(&model.kind.as_str())
 }
@@ -96,8 +96,9 @@ pub(crate) fn todos(plan: &Plan, book: &Book) -> BTreeMap<TableId, Todo> {
         let ranges =
             if table.aside.is_some() { model.missing.difference(&done) } else { again(model, &done) };
         let create = known.is_none_or(|known| !known.created);
-        if create || !ranges.is_empty() {
-            todos.insert(table, Todo { ranges, create });
+        let migrate = model.migrate && !create;
+        if create || migrate || !ranges.is_empty() {
+            todos.insert(table, Todo { ranges, create, migrate });
         }
     }
     todos
@@ -141,11 +142,13 @@ pub(crate) fn work(plan: &Plan, book: &Book, todo: &BTreeMap<TableId, Todo>) -> 
                 gateway: gateway(plan, record),
                 bindings,
                 execution_time: plan.execution_time,
+                allows: model.allows,
                 aside: aside.map(|aside| aside.aside.clone()),
             }),
             todo: left.ranges.clone(),
             assumed: model.assumed.clone(),
             create: left.create,
+            migrate: left.migrate,
             mode: NodeMode::Write,
             cut: cut(model, record, book),
             concurrency: model.concurrency,

@@ -191,8 +191,13 @@ fn committed(committed: &Committed) -> Result<Changes, StoreError> {
         (keys::intervals(&committed.table), Some(encode_intervals(&committed.done))),
     ];
     for shrunk in &committed.shrunk {
-        let left = Todo { ranges: shrunk.todo.clone(), create: shrunk.create_left };
-        let value = if left.ranges.is_empty() && !left.create { None } else { Some(encode_json(&left)?) };
+        let left =
+            Todo { ranges: shrunk.todo.clone(), create: shrunk.create_left, migrate: shrunk.migrate_left };
+        let value = if left.ranges.is_empty() && !left.create && !left.migrate {
+            None
+        } else {
+            Some(encode_json(&left)?)
+        };
         changes.push((keys::todo(shrunk.plan, &shrunk.table), value));
     }
     for interval in &committed.superseded {

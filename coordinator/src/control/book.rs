@@ -272,6 +272,9 @@ pub(crate) struct Todo {
     /// Whether the table must be made.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub(crate) create: bool,
+    /// Whether it must get the columns of the plan's snapshot.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub(crate) migrate: bool,
 }
 
 impl Book {

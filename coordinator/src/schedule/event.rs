@@ -151,6 +151,9 @@ pub struct NodeWork {
     /// Whether the table must exist at the end, even if there is nothing to fill. Also assumed
     /// where another node reads the table.
     pub create: bool,
+    /// Whether the table must get the columns of the snapshot before any batch of the plan reads or
+    /// writes it.
+    pub migrate: bool,
     /// What its batches do.
     pub mode: NodeMode,
     /// How todo is cut into batches.

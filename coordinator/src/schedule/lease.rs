@@ -74,7 +74,7 @@ impl Scheduler {
     fn take_fresh(&mut self, at: NodeRef, interval: Interval) {
         let Some(plan) = self.plans.get_mut(&at.plan) else { return };
         let node = &mut plan.nodes[at.node];
-        if node.todo.is_empty() {
+        if node.todo.is_empty() || node.migrate {
             return;
         }
         node.pending.remove(interval);

@@ -182,6 +182,8 @@ pub struct Shrunk {
     pub todo: IntervalSet,
     /// Whether it must still be created.
     pub create_left: bool,
+    /// Whether it must still get its columns.
+    pub migrate_left: bool,
 }
 
 /// What the rest of the coordinator acts on.

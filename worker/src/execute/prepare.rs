@@ -13,14 +13,14 @@ use coord_common::project::seed;
 use coord_common::snapshot::{Snapshot, model_name};
 use coord_common::sql::{Dialect, Query, SqlError, parse_statement};
 use coord_common::task::{
-    Aside, Binding, Evaluate, Failure, FailureClass, Keeps, Lease, Mode, Promote, Publish, PublishTable,
-    Relation, TableTask, View,
+    Aside, Binding, Evaluate, Failure, FailureClass, Keeps, Lease, Mode, Policies, Policy, Promote, Publish,
+    PublishTable, Relation, TableTask, View, added_by_kind,
 };
 
 use super::merge::merge_names;
 use crate::engine::{
-    AUDITED, AuditQuery, BatchWrite, Beside, Fence, Kept, Publication, Published, RelationKind, ScdWrite,
-    Write,
+    AUDITED, AuditQuery, BatchWrite, Beside, Fence, Kept, Migration, Publication, Published, RelationKind,
+    ScdWrite, Write,
 };
 
 type Embedded = BTreeMap<ModelName, Arc<Snapshot>>;
@@ -41,11 +41,12 @@ pub(super) fn batch(
     let target = sql_name(&work.task.target, dialect);
     let write = match work.mode {
         Mode::Audit => Write::AuditOnly,
+        Mode::Migrate => scene.migration()?,
         Mode::Create => scene.create()?,
         Mode::First | Mode::Write | Mode::Anew => scene.write()?,
     };
     let audits = match work.mode {
-        Mode::Create => Vec::new(),
+        Mode::Create | Mode::Migrate => Vec::new(),
         Mode::First | Mode::Write | Mode::Anew | Mode::Audit => scene.audits(&target)?,
     };
     Ok(BatchWrite {
@@ -63,6 +64,7 @@ pub(super) fn batch(
         },
         columns: declared(snapshot),
         replayed_is_done: lease.attempt > 1,
+        known_columns_only: Policies::of(model, work.task.allows).additive == Policy::Ignore,
         // A copy of what readers see is worth keeping.
         first: matches!(work.mode, Mode::First | Mode::Anew)
             && work.task.aside.as_ref().is_none_or(|aside| aside.keeps != Keeps::Copy),
@@ -127,7 +129,7 @@ impl Scene<'_> {
 
     fn stage(&self) -> Stage {
         match self.work.mode {
-            Mode::Create | Mode::First => Stage::Creating,
+            Mode::Create | Mode::Migrate | Mode::First => Stage::Creating,
             Mode::Write | Mode::Anew => Stage::Evaluating,
             Mode::Audit => Stage::Auditing,
         }
@@ -138,10 +140,22 @@ impl Scene<'_> {
         let interval = self.work.batch.interval;
         // Only making a table happens outside of any interval; its texts show 1970, as while loading.
         let (start, end) = match self.work.mode {
-            Mode::Create => (Timestamp(0), Timestamp(0)),
+            Mode::Create | Mode::Migrate => (Timestamp(0), Timestamp(0)),
             Mode::First | Mode::Write | Mode::Anew | Mode::Audit => (interval.start, interval.end),
         };
         TimeVars::Batch { start, end, execution: self.task.execution_time }
+    }
+
+    fn migration(&self) -> Result<Write, Failure> {
+        let model = self.model();
+        let migration = match model.kind {
+            ModelKind::View { materialized } => Migration::View { materialized },
+            _ => Migration::Table {
+                policies: Policies::of(model, self.task.allows),
+                kept: added_by_kind(&model.kind),
+            },
+        };
+        Ok(Write::Migrate { query: self.query(Stage::Creating)?, migration })
     }
 
     /// Only the table, empty; views and seeds are made as they are.

@@ -3,6 +3,7 @@
 mod append;
 mod duckdb_only;
 mod lab;
+mod migrate;
 mod postgres_only;
 mod scd;
 
