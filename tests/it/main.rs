@@ -7,4 +7,5 @@ mod failures;
 mod fleet;
 mod mistakes;
 mod races;
+mod restate;
 mod workers;
