@@ -10,6 +10,7 @@ mod change;
 mod deployability;
 mod document;
 mod environment;
+mod hooks;
 mod options;
 mod order;
 mod policy;
@@ -30,6 +31,7 @@ pub use blocker::Blocker;
 pub use change::Change;
 pub use document::{Executed, PlanDocument, document};
 pub use environment::{Environment, EnvironmentModel, Tables, bindings, views};
+pub use hooks::{Hooks, PlannedHooks};
 pub use options::{Choice, PlanOptions, Selectors};
 pub use order::topological;
 pub use propose::{Known, Proposal, propose, select_all};
@@ -115,6 +117,9 @@ pub struct Plan {
     /// Models below the restated ones that aren't restated, and why.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub refused: BTreeMap<ModelName, Refusal>,
+    /// Statements that the project runs before and after.
+    #[serde(default, skip_serializing_if = "PlannedHooks::is_empty")]
+    pub hooks: PlannedHooks,
     /// How views are named, and what else of the settings applying needs.
     pub layout: Layout,
 }
@@ -161,7 +166,8 @@ pub struct PlannedModel {
     /// What it misses.
     #[serde(default, skip_serializing_if = "IntervalSet::is_empty")]
     pub missing: IntervalSet,
-    /// What it misses, too, and the plan doesn't compute because nothing is to be computed.
+    /// What it misses, too, and the plan doesn't compute: because nothing is to be computed, or because
+    /// another snapshot of the same version filled it.
     #[serde(default, skip_serializing_if = "IntervalSet::is_empty")]
     pub skipped: IntervalSet,
     /// How that is cut into batches.
@@ -169,6 +175,10 @@ pub struct PlannedModel {
     /// Whether `missing` holds ranges that are complete but computed again (lookback).
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub redo: bool,
+    /// Whether `missing` is computed whatever of it is complete: a new snapshot trusts only the rows that
+    /// the one before it left in a throwaway table.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub anew: bool,
     /// What is computed again although it was complete.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub restatement: Option<Interval>,
@@ -194,6 +204,9 @@ pub struct PlannedModel {
     /// How many batches may run at once.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub concurrency: Option<u32>,
+    /// Names of the signals that gate its intervals.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub signals: Vec<String>,
     /// The definition before, for people, where it was changed directly.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub before: Option<SnapshotId>,
@@ -221,6 +234,8 @@ pub struct PlanInput<'a> {
     pub now: Timestamp,
     /// What the plan is for.
     pub purpose: Purpose,
+    /// The project's statements around plans; those of a run are the environment's.
+    pub hooks: &'a Hooks,
 }
 
 /// Why no plan could be made.
@@ -292,6 +307,7 @@ pub fn plan(input: &PlanInput<'_>) -> Result<Planned, PlanError> {
         starts: &starts,
         backfilled: backfilled.as_ref(),
         restatements: &restatements,
+        before: &diff.before,
     };
     let windows = backfill::windows(input, &scope, records, &tables);
     let blockers = blocker::blockers(input, records, &tables, &windows, categorized.undecided);
@@ -307,6 +323,21 @@ pub fn plan(input: &PlanInput<'_>) -> Result<Planned, PlanError> {
             ..planned(input, record, *change, &tables, &windows, &diff)
         });
     }
+    let hooks = match (input.purpose, input.current) {
+        (Purpose::Run, Some(current)) => &current.hooks,
+        _ if !input.options.restate_models.is_empty() => input.current.map_or(input.hooks, |env| &env.hooks),
+        _ => input.hooks,
+    };
+    let (start, end) = (times.start.unwrap_or(windows.earliest), times.end_or_now());
+    let scene = hooks::Scene {
+        environment: &input.options.environment,
+        target: &target,
+        start,
+        end,
+        execution: times.execution,
+    };
+    let planned_hooks = hooks::planned(hooks, &scene)?;
+    let hooks_differ = input.current.is_some_and(|current| current.hooks != *hooks);
     let new_records: Vec<_> =
         records.values().filter(|record| !input.records.contains_key(&record.id())).cloned().collect();
     let mut plan = Plan {
@@ -314,13 +345,14 @@ pub fn plan(input: &PlanInput<'_>) -> Result<Planned, PlanError> {
         purpose: input.purpose,
         environment: input.options.environment.clone(),
         base_seq: input.current.map_or(0, |environment| environment.seq),
-        start: times.start.unwrap_or(windows.earliest),
-        end: times.end_or_now(),
+        start,
+        end,
         execution_time: times.execution,
         models,
         target,
         new_snapshots: new_records.iter().map(|record| record.id()).collect(),
-        has_changes: differs || input.current.is_none(),
+        has_changes: differs || hooks_differ || input.current.is_none(),
+        hooks: planned_hooks,
         empty_backfill: input.options.empty_backfill,
         skip_backfill: input.options.skip_backfill,
         restates: !input.options.restate_models.is_empty(),
@@ -407,6 +439,7 @@ fn removed(name: &ModelName, base: Option<&Environment>) -> PlannedModel {
         missing: IntervalSet::new(),
         skipped: IntervalSet::new(),
         redo: false,
+        anew: false,
         batches: BatchRule::default(),
         restatement: None,
         migrate: false,
@@ -416,6 +449,7 @@ fn removed(name: &ModelName, base: Option<&Environment>) -> PlannedModel {
         create: false,
         sequential: false,
         concurrency: None,
+        signals: Vec::new(),
         before: before.map(|model| model.snapshot),
     }
 }
@@ -437,6 +471,8 @@ fn planned(
     let created = table.as_ref().is_some_and(|id| input.tables.get(id).is_some_and(|known| known.created));
     let anew = table.as_ref().is_some_and(|table| backfill::follows_anew(input, record, table));
     let directly = matches!(change, Change::DirectlyModified | Change::MetadataUpdated);
+    let is_new = !input.records.contains_key(&snapshot.id);
+    let aside = table.as_ref().is_some_and(|table| table.dev);
     PlannedModel {
         name: name.clone(),
         kind: snapshot.model.kind.name().to_owned(),
@@ -452,7 +488,9 @@ fn planned(
         batches: BatchRule { unit: snapshot.interval_unit(), size: snapshot.model.batch_size() },
         sequential: snapshot.depends_on_past(),
         concurrency: backfill::concurrency(snapshot),
+        signals: snapshot.model.signals.iter().map(|call| call.name.clone()).collect(),
         table,
+        anew: redo && is_new && aside,
         missing,
         skipped: windows.skipped.get(name).cloned().unwrap_or_default(),
         redo,

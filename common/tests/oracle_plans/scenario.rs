@@ -193,6 +193,7 @@ impl Scenario {
             options: &proposal.options,
             now,
             purpose,
+            hooks: &plan::Hooks::of(&project),
         };
         let planned = plan::plan(&input).map_err(|error| format!("{}: {}", error.code, error.message))?;
         Ok((planned, project.settings))
@@ -231,6 +232,7 @@ impl Scenario {
                 start: plan.start,
                 end: plan.end,
                 models: plan.target.clone(),
+                hooks: plan.hooks.source.clone(),
                 unrestorable: plan.unrestorable.clone(),
             };
             self.environments.insert(plan.environment.clone(), environment);
@@ -243,7 +245,12 @@ impl Scenario {
         if options.skip_backfill || options.empty_backfill {
             self.equal("backfill", "", &expected["requires_backfill"], &false.into());
         } else {
-            self.equal("backfill", "", &expected["requires_backfill"], &plan.requires_backfill().into());
+            self.equal(
+                "backfill",
+                "",
+                &expected["requires_backfill"],
+                &serde_json::to_value(plan::document(plan, None)).expect("JSON")["requires_backfill"],
+            );
         }
         let ours: BTreeMap<String, &plan::PlannedModel> =
             plan.models.iter().map(|model| (model.name.to_string(), model)).collect();
