@@ -7,5 +7,6 @@ mod failures;
 mod fleet;
 mod mistakes;
 mod races;
+mod signals;
 mod restate;
 mod workers;

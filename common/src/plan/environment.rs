@@ -6,7 +6,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use super::change::Diff;
-use super::{PlanError, PlanInput, Purpose};
+use super::{Hooks, PlanError, PlanInput, Purpose};
 use crate::id::{EnvironmentName, ModelName, PlanId, SnapshotId};
 use crate::interval::Timestamp;
 use crate::project::Settings;
@@ -32,6 +32,9 @@ pub struct Environment {
     pub end: Timestamp,
     /// Its models.
     pub models: BTreeMap<ModelName, EnvironmentModel>,
+    /// Statements around its runs.
+    #[serde(default, skip_serializing_if = "Hooks::is_empty")]
+    pub hooks: Hooks,
     /// In production: snapshots that can't be returned to, as others fill their tables since.
     #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
     pub unrestorable: BTreeSet<SnapshotId>,

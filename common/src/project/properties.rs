@@ -63,7 +63,7 @@ const KNOWN: [&str; 41] = [
 ];
 
 /// Properties that are kept without anything acting on them.
-const WITHOUT_EFFECT: [&str; 15] = [
+const WITHOUT_EFFECT: [&str; 14] = [
     "partitioned_by",
     "clustered_by",
     "table_format",
@@ -72,7 +72,6 @@ const WITHOUT_EFFECT: [&str; 15] = [
     "table_properties",
     "virtual_properties",
     "session_properties",
-    "signals",
     "ignored_rules",
     "formatting",
     "grants",
@@ -226,6 +225,7 @@ impl BlockReader<'_, '_> {
             post_statements: Vec::new(),
             on_virtual_update: Vec::new(),
             audit_definitions: BTreeMap::new(),
+            signal_definitions: BTreeMap::new(),
             location: Location::file(self.block.path.clone()),
         }
     }

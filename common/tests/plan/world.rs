@@ -124,6 +124,7 @@ impl World {
             options,
             now: self.now,
             purpose,
+            hooks: &plan::Hooks::of(project),
         })
     }
 
@@ -182,6 +183,7 @@ impl World {
                 start: plan.start,
                 end: plan.end,
                 models: plan.target.clone(),
+                hooks: plan.hooks.source.clone(),
                 unrestorable: plan.unrestorable.clone(),
             };
             self.environments.insert(plan.environment.clone(), environment);

@@ -121,8 +121,7 @@ fn again(model: &PlannedModel, done: &IntervalSet) -> IntervalSet {
 /// `todo` may hold less than [`todos`] computes now: on resuming, what is on record counts.
 pub(crate) fn work(plan: &Plan, book: &Book, todo: &BTreeMap<TableId, Todo>) -> PlanWork {
     let records = records(plan, book);
-    let tables: Tables =
-        plan.models.iter().filter_map(|model| Some((model.name.clone(), model.table.clone()?))).collect();
+    let tables = tables(plan);
     let asides = Asides::of(plan, book, todo);
     let mut index: BTreeMap<&ModelName, usize> = BTreeMap::new();
     let mut nodes: Vec<NodeWork> = Vec::new();
@@ -168,8 +167,13 @@ pub(crate) fn work(plan: &Plan, book: &Book, todo: &BTreeMap<TableId, Todo>) -> 
     PlanWork { plan: plan.id, priority, limits: RetryLimits::default(), tables: known, nodes }
 }
 
+/// Which table each model's readers use.
+pub(super) fn tables(plan: &Plan) -> Tables {
+    plan.models.iter().filter_map(|model| Some((model.name.clone(), model.table.clone()?))).collect()
+}
+
 /// The records of all models that the plan leaves in the environment.
-fn records(plan: &Plan, book: &Book) -> BTreeMap<ModelName, Arc<SnapshotRecord>> {
+pub(super) fn records(plan: &Plan, book: &Book) -> BTreeMap<ModelName, Arc<SnapshotRecord>> {
     let of = |model: &PlannedModel| Some((model.name.clone(), book.snapshots.get(&model.snapshot?)?.clone()));
     plan.models.iter().filter_map(of).collect()
 }
