@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use coord_tests::cli::{Cli, executed_in_all, plan_id};
-use coord_tests::fleet::{Fleet, FleetOptions, Permit, query_at, wait_until};
+use coord_tests::fleet::{Fleet, FleetOptions, Permit, query_dsn, wait_until};
 use coord_tests::project::{Project, daily, sales};
 use serde_json::Value;
 
@@ -229,7 +229,7 @@ fn a_janitor_that_was_killed_goes_on_when_it_is_called_again() {
     cli.ok(&["abandon", "dev"]);
     let dsn = fleet.postgres.dsn();
     let reader = std::thread::spawn(move || {
-        query_at(&dsn, &format!("SELECT COUNT(*) FROM sqlmesh__shop.{table}; SELECT PG_SLEEP(4)"))
+        query_dsn(&dsn, &format!("SELECT COUNT(*) FROM sqlmesh__shop.{table}; SELECT PG_SLEEP(4)"))
     });
     let mut janitor = cli.spawn(&["janitor"]);
     wait_until("some tables to go", || tables(&fleet) < all);

@@ -8,4 +8,6 @@ mod fleet;
 mod lifecycle;
 mod mistakes;
 mod races;
+mod restate;
+mod signals;
 mod workers;

@@ -347,14 +347,14 @@ pub fn wait_until(what: &str, mut holds: impl FnMut() -> bool) {
 /// # Errors
 /// The server's message.
 pub fn query(postgres: &Postgres, sql: &str) -> Result<Vec<Vec<String>>, String> {
-    query_at(&postgres.dsn(), sql)
+    query_dsn(&postgres.dsn(), sql)
 }
 
-/// The same for a connection string.
+/// The same with a connection string, as for a thread of its own.
 ///
 /// # Errors
 /// The server's message.
-pub fn query_at(dsn: &str, sql: &str) -> Result<Vec<Vec<String>>, String> {
+pub fn query_dsn(dsn: &str, sql: &str) -> Result<Vec<Vec<String>>, String> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let runtime = runtime.map_err(|error| error.to_string())?;
     runtime.block_on(async {

@@ -9,7 +9,7 @@ use crate::interval::batches;
 /// One step of applying a plan.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct PlanStage {
-    /// A stable word for programs: `record`, `create`, `assume`, `backfill`, `clear`, `promote`.
+    /// A stable word for programs: `record`, `create`, `migrate`, `assume`, `backfill`, `clear`, `promote`.
     pub stage: &'static str,
     /// What happens, for people.
     pub what: String,
@@ -35,6 +35,12 @@ pub fn stages(plan: &Plan) -> Vec<PlanStage> {
             if table.dev { ", for this environment only" } else { "" }
         ))
     };
+    let migrated = |model: &PlannedModel| {
+        model
+            .migrate
+            .then(|| model.table.as_ref().map(|table| format!("version {}", table.version)))
+            .flatten()
+    };
     let filled = |model: &PlannedModel| {
         let count = batches(&model.missing, model.batches.unit, model.batches.size).count();
         let ranges: Vec<String> =
@@ -55,6 +61,7 @@ pub fn stages(plan: &Plan) -> Vec<PlanStage> {
     [
         ("record", "Keep the new snapshots".to_owned(), pick(&new)),
         ("create", "Create tables".to_owned(), pick(&created)),
+        ("migrate", "Give kept tables the columns of the change".to_owned(), pick(&migrated)),
         if assumed {
             ("assume", "Record as complete without computing".to_owned(), pick(&filled))
         } else {

@@ -63,7 +63,7 @@ const KNOWN: [&str; 41] = [
 ];
 
 /// Properties that are kept without anything acting on them.
-const WITHOUT_EFFECT: [&str; 16] = [
+const WITHOUT_EFFECT: [&str; 15] = [
     "partitioned_by",
     "clustered_by",
     "table_format",
@@ -72,7 +72,6 @@ const WITHOUT_EFFECT: [&str; 16] = [
     "table_properties",
     "virtual_properties",
     "session_properties",
-    "signals",
     "retention",
     "ignored_rules",
     "formatting",
@@ -227,6 +226,7 @@ impl BlockReader<'_, '_> {
             post_statements: Vec::new(),
             on_virtual_update: Vec::new(),
             audit_definitions: BTreeMap::new(),
+            signal_definitions: BTreeMap::new(),
             location: Location::file(self.block.path.clone()),
         }
     }

@@ -272,6 +272,9 @@ pub(crate) struct Todo {
     /// Whether the table must be made.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub(crate) create: bool,
+    /// Whether it must get the columns of the plan's snapshot.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub(crate) migrate: bool,
 }
 
 impl Book {
@@ -325,7 +328,12 @@ impl Book {
         }
         for entry in store.range(keys::INTERVALS).await?.entries {
             let done = record::decode_intervals(&entry.key, &entry.value)?;
-            book.tables.insert(name(&entry, keys::INTERVALS)?, TableRecord { done, created: true });
+            let known = TableRecord { done, created: true, restated: None };
+            book.tables.insert(name(&entry, keys::INTERVALS)?, known);
+        }
+        for entry in store.range(keys::RESTATED).await?.entries {
+            let table = name(&entry, keys::RESTATED)?;
+            book.tables.entry(table).or_default().restated = Some(decode(&entry)?);
         }
         for entry in store.range(keys::LOST).await?.entries {
             book.lost.push(name(&entry, keys::LOST)?);

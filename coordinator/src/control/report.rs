@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use coord_common::id::PlanId;
 use coord_common::interval::Interval;
-use coord_common::task::{Failure, TableId};
+use coord_common::task::{Failure, Mode, TableId};
 use serde::{Deserialize, Serialize};
 
 use super::{Control, PlanState};
@@ -192,7 +192,7 @@ impl Logs {
             | Record::Published { .. }
             | Record::Cancelled { .. } => return,
         };
-        if matches!(record, Record::Committed(done) if done.mode == coord_common::task::Mode::Create) {
+        if matches!(record, Record::Committed(done) if matches!(done.mode, Mode::Create | Mode::Migrate)) {
             return;
         }
         let log = self.logs.entry(plan).or_default();

@@ -3,7 +3,9 @@
 mod append;
 mod duckdb_only;
 mod lab;
+mod migrate;
 mod postgres_only;
+mod restate;
 mod scd;
 
 use std::time::{Duration, Instant};
@@ -15,6 +17,11 @@ use super::{
     ViewSwitch, Write,
 };
 use lab::{Lab, audit, batch, column, day};
+use restate::{
+    a_publication_that_is_repeated_changes_nothing, a_publication_that_was_overtaken_is_refused,
+    a_zombie_cannot_publish_after_a_newer_token_was_raised, what_was_computed_aside_appears_at_once,
+    what_was_given_up_is_dropped_and_nobody_may_write_it_again, whole_tables_and_copies_replace_all_rows,
+};
 
 /// Runs each test against both warehouses.
 macro_rules! suite {
@@ -37,6 +44,12 @@ macro_rules! suite {
 pub(crate) use suite;
 
 suite! {
+    what_was_computed_aside_appears_at_once,
+    a_publication_that_is_repeated_changes_nothing,
+    a_publication_that_was_overtaken_is_refused,
+    a_zombie_cannot_publish_after_a_newer_token_was_raised,
+    whole_tables_and_copies_replace_all_rows,
+    what_was_given_up_is_dropped_and_nobody_may_write_it_again,
     a_time_range_is_rewritten_and_rows_outside_are_dropped,
     a_failed_audit_leaves_the_table_as_it_was,
     a_stale_token_leaves_the_table_as_it_was,
