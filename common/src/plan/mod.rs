@@ -346,6 +346,7 @@ pub fn plan(input: &PlanInput<'_>) -> Result<Planned, PlanError> {
     let hooks_differ = input.current.is_some_and(|current| current.hooks != *hooks);
     let new_records: Vec<_> =
         records.values().filter(|record| !input.records.contains_key(&record.id())).cloned().collect();
+    let moves = environment::moves(input, &target);
     let mut plan = Plan {
         id: PlanId(crate::id::Hash128(0)),
         purpose: input.purpose,
@@ -357,7 +358,7 @@ pub fn plan(input: &PlanInput<'_>) -> Result<Planned, PlanError> {
         models,
         target,
         new_snapshots: new_records.iter().map(|record| record.id()).collect(),
-        has_changes: differs || hooks_differ || input.current.is_none(),
+        has_changes: differs || hooks_differ || input.current.is_none() || moves,
         hooks: planned_hooks,
         empty_backfill: input.options.empty_backfill,
         skip_backfill: input.options.skip_backfill,
