@@ -2,6 +2,7 @@
 
 mod changes;
 mod choices;
+mod forward;
 mod lifecycle;
 mod reads;
 mod restate;
