@@ -78,7 +78,7 @@ pub fn document(plan: &Plan, executed: Option<Vec<Executed>>) -> PlanDocument {
         end: plan.end.to_string(),
         execution_time: plan.execution_time.to_string(),
         has_changes: plan.has_changes,
-        requires_backfill: plan.requires_backfill() && !plan.empty_backfill && !plan.skip_backfill,
+        requires_backfill: requires_backfill(plan),
         models: plan.models.iter().map(|of| model(of, plan.empty_backfill)).collect(),
         blockers: plan.blockers.clone(),
         notes: notes(plan),
@@ -89,6 +89,12 @@ pub fn document(plan: &Plan, executed: Option<Vec<Executed>>) -> PlanDocument {
 fn notes(plan: &Plan) -> Vec<String> {
     let refused = plan.refused.keys().map(|name| format!("restatement_refused:{name}"));
     plan.column_notes.iter().cloned().chain(refused).collect()
+}
+
+/// Whether models miss something that is to be computed, also where that turns out to be there already.
+fn requires_backfill(plan: &Plan) -> bool {
+    let misses = plan.requires_backfill() || plan.models.iter().any(|model| !model.skipped.is_empty());
+    misses && !plan.empty_backfill && !plan.skip_backfill
 }
 
 fn model(model: &PlannedModel, empty: bool) -> ModelDocument {

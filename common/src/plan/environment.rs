@@ -90,9 +90,9 @@ pub(super) fn target(
     let options = input.options;
     let all =
         options.environment.is_prod() || (options.include_unmodified && options.backfill_models.is_none());
-    let promoted_before: BTreeSet<&ModelName> = match input.current {
+    let promoted_before: BTreeSet<SnapshotId> = match input.current {
         Some(current) => {
-            current.models.iter().filter(|(_, m)| m.view.is_some()).map(|(name, _)| name).collect()
+            current.models.values().filter(|model| model.view.is_some()).map(|model| model.snapshot).collect()
         }
         None => BTreeSet::new(),
     };
@@ -105,7 +105,7 @@ pub(super) fn target(
                     None => diff.touches(&record.snapshot),
                     Some(selected) => selected.contains(name),
                 };
-            let promoted = all || differs || promoted_before.contains(name);
+            let promoted = all || differs || promoted_before.contains(&record.id());
             let table = tables.get(name).cloned();
             let relation = table.as_ref().map(|table| record.relation(table.dev));
             let view = (promoted && table.is_some())

@@ -161,7 +161,8 @@ pub struct PlannedModel {
     /// What it misses.
     #[serde(default, skip_serializing_if = "IntervalSet::is_empty")]
     pub missing: IntervalSet,
-    /// What it misses, too, and the plan doesn't compute because nothing is to be computed.
+    /// What it misses, too, and the plan doesn't compute: because nothing is to be computed, or because
+    /// another snapshot of the same version filled it.
     #[serde(default, skip_serializing_if = "IntervalSet::is_empty")]
     pub skipped: IntervalSet,
     /// How that is cut into batches.
@@ -169,6 +170,10 @@ pub struct PlannedModel {
     /// Whether `missing` holds ranges that are complete but computed again (lookback).
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub redo: bool,
+    /// Whether `missing` is computed whatever of it is complete: a new snapshot trusts only the rows that
+    /// the one before it left in a throwaway table.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub anew: bool,
     /// What is computed again although it was complete.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub restatement: Option<Interval>,
@@ -292,6 +297,7 @@ pub fn plan(input: &PlanInput<'_>) -> Result<Planned, PlanError> {
         starts: &starts,
         backfilled: backfilled.as_ref(),
         restatements: &restatements,
+        before: &diff.before,
     };
     let windows = backfill::windows(input, &scope, records, &tables);
     let blockers = blocker::blockers(input, records, &tables, &windows, categorized.undecided);
@@ -407,6 +413,7 @@ fn removed(name: &ModelName, base: Option<&Environment>) -> PlannedModel {
         missing: IntervalSet::new(),
         skipped: IntervalSet::new(),
         redo: false,
+        anew: false,
         batches: BatchRule::default(),
         restatement: None,
         migrate: false,
@@ -437,6 +444,8 @@ fn planned(
     let created = table.as_ref().is_some_and(|id| input.tables.get(id).is_some_and(|known| known.created));
     let anew = table.as_ref().is_some_and(|table| backfill::follows_anew(input, record, table));
     let directly = matches!(change, Change::DirectlyModified | Change::MetadataUpdated);
+    let is_new = !input.records.contains_key(&snapshot.id);
+    let aside = table.as_ref().is_some_and(|table| table.dev);
     PlannedModel {
         name: name.clone(),
         kind: snapshot.model.kind.name().to_owned(),
@@ -453,6 +462,7 @@ fn planned(
         sequential: snapshot.depends_on_past(),
         concurrency: backfill::concurrency(snapshot),
         table,
+        anew: redo && is_new && aside,
         missing,
         skipped: windows.skipped.get(name).cloned().unwrap_or_default(),
         redo,

@@ -247,12 +247,12 @@ pub(super) fn resolve_times(
             "give a --start in the past",
         ));
     }
-    let unbounded = options.run
-        || input.purpose == Purpose::Run
-        || end_point.is_some()
-        || options.execution_time.is_some();
-    let end = end_point
-        .or_else(|| if unbounded { None } else { prod_end(input, backfilled).map(|end| end.min(execution)) });
+    let usual_end = prod_end(input, backfilled).map(|end| end.min(execution));
+    // A time that is given is the present, also beyond production's; without a measure (nothing but
+    // seeds is meant) each model stays where production's table ends all the same.
+    let later = options.execution_time.is_some() && usual_end.is_some_and(|end| execution > end);
+    let unbounded = options.run || input.purpose == Purpose::Run || end_point.is_some() || later;
+    let end = end_point.or(if unbounded { None } else { usual_end });
     let usual = usual_start(input, diff, backfilled);
     if let (None, Some(usual), Some(last)) = (start, usual, options.end.as_deref()) {
         refuse_short(input, diff, usual, time("end", last, execution)?.at)?;

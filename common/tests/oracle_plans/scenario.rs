@@ -243,7 +243,12 @@ impl Scenario {
         if options.skip_backfill || options.empty_backfill {
             self.equal("backfill", "", &expected["requires_backfill"], &false.into());
         } else {
-            self.equal("backfill", "", &expected["requires_backfill"], &plan.requires_backfill().into());
+            self.equal(
+                "backfill",
+                "",
+                &expected["requires_backfill"],
+                &serde_json::to_value(plan::document(plan, None)).expect("JSON")["requires_backfill"],
+            );
         }
         let ours: BTreeMap<String, &plan::PlannedModel> =
             plan.models.iter().map(|model| (model.name.to_string(), model)).collect();

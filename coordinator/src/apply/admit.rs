@@ -106,7 +106,7 @@ pub(crate) fn todos(plan: &Plan, book: &Book) -> BTreeMap<TableId, Todo> {
 
 /// The planned ranges that aren't done; where lookback computes done ranges again, those too.
 fn again(model: &PlannedModel, done: &IntervalSet) -> IntervalSet {
-    if model.restatement.is_some() || model.effective_from.is_some() {
+    if model.restatement.is_some() || model.effective_from.is_some() || model.anew {
         return model.missing.clone();
     }
     if !model.redo {
