@@ -109,6 +109,7 @@ impl State {
             options: &options,
             now: NOW,
             purpose: Purpose::Change,
+            hooks: &plan::Hooks::default(),
         })
         .expect("a plan")
     }
@@ -143,6 +144,7 @@ impl State {
             end: plan.end,
             models: plan.target.clone(),
             unrestorable: plan.unrestorable.clone(),
+            hooks: plan::Hooks::default(),
         });
     }
 }

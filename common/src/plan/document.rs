@@ -44,6 +44,9 @@ struct ModelDocument {
     missing_intervals: Vec<RangeDocument>,
     batches: Vec<RangeDocument>,
     restatement: Option<RangeDocument>,
+    /// Signals that applying asks first: what they reject isn't computed.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    signals: Vec<String>,
 }
 
 #[derive(Debug, Clone, Serialize)]
@@ -110,5 +113,6 @@ fn model(model: &PlannedModel, empty: bool) -> ModelDocument {
         missing_intervals: missing.ranges().iter().copied().map(Into::into).collect(),
         batches: batches(&run, model.batches.unit, model.batches.size).map(Into::into).collect(),
         restatement: model.restatement.map(Into::into),
+        signals: if model.missing.is_empty() { Vec::new() } else { model.signals.clone() },
     }
 }

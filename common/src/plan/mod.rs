@@ -10,6 +10,7 @@ mod change;
 mod deployability;
 mod document;
 mod environment;
+mod hooks;
 mod options;
 mod order;
 mod policy;
@@ -30,6 +31,7 @@ pub use blocker::Blocker;
 pub use change::Change;
 pub use document::{Executed, PlanDocument, document};
 pub use environment::{Environment, EnvironmentModel, Tables, bindings, views};
+pub use hooks::{Hooks, PlannedHooks};
 pub use options::{Choice, PlanOptions, Selectors};
 pub use order::topological;
 pub use propose::{Known, Proposal, propose, select_all};
@@ -115,6 +117,9 @@ pub struct Plan {
     /// Models below the restated ones that aren't restated, and why.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub refused: BTreeMap<ModelName, Refusal>,
+    /// Statements that the project runs before and after.
+    #[serde(default, skip_serializing_if = "PlannedHooks::is_empty")]
+    pub hooks: PlannedHooks,
     /// How views are named, and what else of the settings applying needs.
     pub layout: Layout,
 }
@@ -158,6 +163,10 @@ pub struct PlannedModel {
     pub version: Option<Version>,
     /// The table that will be filled and read; absent for kinds without one.
     pub table: Option<TableId>,
+    /// The table that is filled, where it isn't the one that is read: a development environment
+    /// may show a table of production's, but never writes it with what production may not take over.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub fills: Option<TableId>,
     /// What it misses.
     #[serde(default, skip_serializing_if = "IntervalSet::is_empty")]
     pub missing: IntervalSet,
@@ -199,6 +208,9 @@ pub struct PlannedModel {
     /// How many batches may run at once.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub concurrency: Option<u32>,
+    /// Names of the signals that gate its intervals.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub signals: Vec<String>,
     /// The definition before, for people, where it was changed directly.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub before: Option<SnapshotId>,
@@ -226,6 +238,8 @@ pub struct PlanInput<'a> {
     pub now: Timestamp,
     /// What the plan is for.
     pub purpose: Purpose,
+    /// The project's statements around plans; those of a run are the environment's.
+    pub hooks: &'a Hooks,
 }
 
 /// Why no plan could be made.
@@ -284,10 +298,11 @@ pub fn plan(input: &PlanInput<'_>) -> Result<Planned, PlanError> {
     let categorized = categorize::categorize(input, &order, &diff, times.effective_from);
     let records = &categorized.records;
     let starts = backfill::starts(input, &order, &times);
-    let tables = deployability::tables(input, &order, records, &starts, &times);
-    let target = environment::target(input, records, &tables, &diff);
     let restatements =
         restate::restatements(input, &order, records, &diff, &times, &starts, backfilled.as_ref());
+    let places = deployability::tables(input, &order, records, &starts, &times, &restatements);
+    let tables = places.read;
+    let target = environment::target(input, records, &tables, &diff);
     let backfilled = backfilled.or_else(|| {
         let restated = || restatements.ranges.keys().collect();
         (!input.options.restate_models.is_empty()).then(|| backfill::with_upstream(input, restated()))
@@ -310,23 +325,41 @@ pub fn plan(input: &PlanInput<'_>) -> Result<Planned, PlanError> {
         let restated = restatements.ranges.get(name).or_else(|| restatements.automatic.get(name)).copied();
         models.push(PlannedModel {
             restatement: restated,
+            fills: places.filled.get(name).filter(|table| tables.get(name) != Some(table)).cloned(),
             ..planned(input, record, *change, &tables, &windows, &diff)
         });
     }
+    let hooks = match (input.purpose, input.current) {
+        (Purpose::Run, Some(current)) => &current.hooks,
+        _ if !input.options.restate_models.is_empty() => input.current.map_or(input.hooks, |env| &env.hooks),
+        _ => input.hooks,
+    };
+    let (start, end) = (times.start.unwrap_or(windows.earliest), times.end_or_now());
+    let scene = hooks::Scene {
+        environment: &input.options.environment,
+        target: &target,
+        start,
+        end,
+        execution: times.execution,
+    };
+    let planned_hooks = hooks::planned(hooks, &scene)?;
+    let hooks_differ = input.current.is_some_and(|current| current.hooks != *hooks);
     let new_records: Vec<_> =
         records.values().filter(|record| !input.records.contains_key(&record.id())).cloned().collect();
+    let moves = environment::moves(input, &target);
     let mut plan = Plan {
         id: PlanId(crate::id::Hash128(0)),
         purpose: input.purpose,
         environment: input.options.environment.clone(),
         base_seq: input.current.map_or(0, |environment| environment.seq),
-        start: times.start.unwrap_or(windows.earliest),
-        end: times.end_or_now(),
+        start,
+        end,
         execution_time: times.execution,
         models,
         target,
         new_snapshots: new_records.iter().map(|record| record.id()).collect(),
-        has_changes: differs || input.current.is_none(),
+        has_changes: differs || hooks_differ || input.current.is_none() || moves,
+        hooks: planned_hooks,
         empty_backfill: input.options.empty_backfill,
         skip_backfill: input.options.skip_backfill,
         restates: !input.options.restate_models.is_empty(),
@@ -341,6 +374,18 @@ pub fn plan(input: &PlanInput<'_>) -> Result<Planned, PlanError> {
     };
     plan.id = identity(&plan);
     Ok(Planned { plan, new_records })
+}
+
+impl PlannedModel {
+    /// The table that the model's batches fill.
+    pub fn filled(&self) -> Option<&TableId> {
+        self.fills.as_ref().filter(|_| !self.missing.is_empty()).or(self.table.as_ref())
+    }
+
+    /// All tables that the model needs while the plan is carried out.
+    pub fn tables(&self) -> impl Iterator<Item = &TableId> {
+        self.table.iter().chain(&self.fills)
+    }
 }
 
 /// Proposed models, parents first.
@@ -424,6 +469,7 @@ fn removed(name: &ModelName, base: Option<&Environment>) -> PlannedModel {
         anew: false,
         batches: BatchRule::default(),
         restatement: None,
+        fills: None,
         migrate: false,
         allows: Allowed::default(),
         effective_from: None,
@@ -431,6 +477,7 @@ fn removed(name: &ModelName, base: Option<&Environment>) -> PlannedModel {
         create: false,
         sequential: false,
         concurrency: None,
+        signals: Vec::new(),
         before: before.map(|model| model.snapshot),
     }
 }
@@ -461,6 +508,7 @@ fn planned(
         category: (change != Change::Unchanged).then(|| record.shown_category()),
         version: table.as_ref().map(|table| if table.dev { record.dev_version } else { record.version }),
         snapshot: Some(snapshot.id),
+        fills: None,
         migrate: created && migrates(input, record),
         allows: policy::allowed(input, name),
         effective_from: anew.then_some(record.effective_from).flatten(),
@@ -469,6 +517,7 @@ fn planned(
         batches: BatchRule { unit: snapshot.interval_unit(), size: snapshot.model.batch_size() },
         sequential: snapshot.depends_on_past(),
         concurrency: backfill::concurrency(snapshot),
+        signals: snapshot.model.signals.iter().map(|call| call.name.clone()).collect(),
         table,
         anew: redo && is_new && aside,
         missing,

@@ -193,6 +193,7 @@ impl Scenario {
             options: &proposal.options,
             now,
             purpose,
+            hooks: &plan::Hooks::of(&project),
         };
         let planned = plan::plan(&input).map_err(|error| format!("{}: {}", error.code, error.message))?;
         Ok((planned, project.settings))
@@ -203,7 +204,7 @@ impl Scenario {
         let plan = &planned.plan;
         self.records.extend(planned.new_records.iter().map(|record| (record.id(), record.clone())));
         for model in &plan.models {
-            let Some(table) = &model.table else { continue };
+            let Some(table) = model.filled() else { continue };
             let record = self.tables.entry(table.clone()).or_default();
             record.created = true;
             record.done = record.done.union(&model.assumed);
@@ -231,6 +232,7 @@ impl Scenario {
                 start: plan.start,
                 end: plan.end,
                 models: plan.target.clone(),
+                hooks: plan.hooks.source.clone(),
                 unrestorable: plan.unrestorable.clone(),
             };
             self.environments.insert(plan.environment.clone(), environment);

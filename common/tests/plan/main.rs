@@ -2,6 +2,7 @@
 
 mod changes;
 mod choices;
+mod lifecycle;
 mod reads;
 mod restate;
 mod selection;

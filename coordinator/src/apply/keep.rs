@@ -71,6 +71,8 @@ pub(crate) enum LeasedWork {
         /// At which sequence number.
         seq: u64,
     },
+    /// What a takeover asks for again: signals, statements around a plan.
+    Errand,
 }
 
 /// A batch that waits for its next attempt, or has failed.
@@ -162,6 +164,7 @@ fn granted(
         Work::Promote(promote) => {
             LeasedWork::Promote { environment: promote.environment.clone(), seq: promote.seq }
         }
+        Work::Check(_) | Work::Statements(_) => LeasedWork::Errand,
         Work::Publish(publish) => {
             LeasedWork::Publish { gateway: publish.gateway.clone(), discard: publish.discard }
         }

@@ -289,26 +289,29 @@ impl Control {
         body: &PlanBody,
         left: Option<BTreeMap<TableId, Todo>>,
     ) -> Result<(), ControlError> {
-        let mut out = Output::default();
         self.keep_snapshots(body).await?;
+        let mut out = Output::default();
         self.spare(body, &mut out).await?;
-        let todo = match left {
-            Some(todo) => todo,
-            None => self.materialise(&body.plan).await?,
-        };
-        let mut work = apply::work(&body.plan, &self.book, &todo);
-        if body.plan.skips_computing() {
+        self.logs.start(body.plan.id);
+        match left {
+            Some(todo) => self.admit(&body.plan, &todo, &mut out),
+            None => self.begin(&body.plan, &mut out).await?,
+        }
+        Box::pin(self.settle(out, Vec::new())).await
+    }
+
+    /// Lets the scheduler do what is on record.
+    pub(super) fn admit(&mut self, plan: &Plan, todo: &BTreeMap<TableId, Todo>, out: &mut Output) {
+        let mut work = apply::work(plan, &self.book, todo);
+        if plan.skips_computing() {
             for node in &mut work.nodes {
                 node.todo = coord_common::interval::IntervalSet::new();
             }
         }
-        self.logs.start(body.plan.id);
-        let limits = body.plan.layout.concurrent_tasks.clone();
         let now = self.now();
-        self.scheduler.on(now, Event::Limits(limits), &mut out);
-        self.hold(&body.plan, &mut out);
-        self.scheduler.on(now, Event::Admit(work), &mut out);
-        Box::pin(self.settle(out, Vec::new())).await
+        self.scheduler.on(now, Event::Limits(plan.layout.concurrent_tasks.clone()), out);
+        self.hold(plan, out);
+        self.scheduler.on(now, Event::Admit(work), out);
     }
 
     /// Records of snapshots are written once; those that exist stay.
@@ -347,8 +350,12 @@ impl Control {
         Ok(())
     }
 
-    pub(super) async fn materialise(&mut self, plan: &Plan) -> Result<BTreeMap<TableId, Todo>, ControlError> {
-        let todo = apply::todos(plan, &self.book);
+    /// Puts on record what a plan has to do.
+    pub(super) async fn materialise(
+        &mut self,
+        plan: &Plan,
+        todo: &BTreeMap<TableId, Todo>,
+    ) -> Result<(), ControlError> {
         let entries: Vec<_> = todo.iter().collect();
         for chunk in entries.chunks(CHUNK) {
             let mut txn = Txn::new();
@@ -357,10 +364,10 @@ impl Control {
             }
             self.commit(txn).await?;
         }
-        let Some((record, _)) = self.book.plans.get(&plan.id) else { return Ok(todo) };
+        let Some((record, _)) = self.book.plans.get(&plan.id) else { return Ok(()) };
         let record = PlanRecord { materialised: true, ..record.clone() };
         self.put_plan(plan.id, record, Txn::new()).await?;
-        Ok(todo)
+        Ok(())
     }
 
     async fn cancel(&mut self, id: PlanId) -> Result<Result<&'static str, ApplyError>, ControlError> {
@@ -396,7 +403,7 @@ impl Control {
         match notice {
             Notice::PlanSettled { plan, outcome: PlanOutcome::Complete } => self.complete(plan, out).await,
             Notice::PlanSettled { plan, outcome: PlanOutcome::Failed { failures, .. } } => {
-                self.fail(plan, failures).await
+                self.fail(plan, failures, out).await
             }
             Notice::Promoted { plan, promote } if self.is_switch(plan, &promote) => {
                 self.switched(&promote.environment).await
@@ -413,11 +420,15 @@ impl Control {
                 self.finish(plan, PlanState::Cancelled, "cancelled").await?;
                 self.discard(plan, out).await
             }
-            Notice::Published { plan, publish } => self.published(plan, &publish).await,
+            Notice::Published { plan, publish } => self.published(plan, &publish, out).await,
             Notice::PublishFailed { plan, publish, failure } => {
                 self.publish_failed(plan, &publish, failure).await
             }
-            Notice::Promoted { plan, promote } => self.promoted(plan, &promote).await,
+            Notice::ErrandDone { plan, work, done } => self.errand_done(plan, &work, done, out).await,
+            Notice::ErrandFailed { plan, work, failure } => {
+                self.errand_failed(plan, &work, failure, out).await
+            }
+            Notice::Promoted { plan, promote } => self.promoted(plan, &promote, out).await,
             Notice::PromoteFailed { plan, promote, failure } => {
                 warn!(plan = %plan, environment = %promote.environment, %failure, "views could not be switched");
                 self.logs.failed(plan, format!("views of {}", promote.environment), failure);
@@ -437,7 +448,8 @@ impl Control {
             return self.complete_restatement(id, record, &body.plan, out).await;
         }
         if body.plan.purpose == Purpose::Run {
-            return self.finish(id, PlanState::Finished, "finished").await;
+            self.note_restated(&body.plan).await?;
+            return self.end_well(&body.plan, out).await;
         }
         self.flip(id, record, &body.plan).await?;
         self.promote(id, &body.plan.environment, out).await
@@ -460,7 +472,7 @@ impl Control {
     /// Marks what a plan covers as done although nothing was computed, because the user asked.
     async fn record_without_computing(&mut self, plan: &Plan) -> Result<(), ControlError> {
         for model in &plan.models {
-            let Some(table) = &model.table else { continue };
+            let Some(table) = model.filled() else { continue };
             let known = self.book.tables.entry(table.clone()).or_default();
             known.done = known.done.union(&model.missing);
             let value = encode_intervals(&known.done);
@@ -479,6 +491,7 @@ impl Control {
             start: plan.start,
             end: plan.end,
             models: plan.target.clone(),
+            hooks: plan.hooks.source.clone(),
             unrestorable: plan.unrestorable.clone(),
         };
         let bytes = serde_json::to_vec(&environment).map_err(|e| StoreError::Invalid(e.to_string()))?;
@@ -553,14 +566,21 @@ impl Control {
             drop_schemas: Vec::new(),
         };
         if promote.views.is_empty() && promote.drop.is_empty() {
-            return self.promoted(id, &promote).await;
+            return Box::pin(self.promoted(id, &promote, out)).await;
         }
         self.scheduler.on(self.now(), Event::Promote(promote, id), out);
         Ok(())
     }
 
     /// The views show what they should: the plan is done.
-    async fn promoted(&mut self, id: PlanId, promote: &Promote) -> Result<(), ControlError> {
+    async fn promoted(
+        &mut self,
+        id: PlanId,
+        promote: &Promote,
+        out: &mut Output,
+    ) -> Result<(), ControlError> {
+        let Some((record, _)) = self.book.plans.get(&id) else { return Ok(()) };
+        let body: PlanBody = read_blob(&*self.store, record.body).await?;
         let Some(pointer) = self.pointer(&promote.environment).await? else { return Ok(()) };
         let key = keys::environment(&promote.environment);
         let unchanged = self.environment_unchanged(&promote.environment);
@@ -571,10 +591,15 @@ impl Control {
             entry.1 = revision;
         }
         self.book.pointers.insert(promote.environment.clone(), pointer);
-        self.finish(id, PlanState::Finished, "finished").await
+        self.end_well(&body.plan, out).await
     }
 
-    async fn fail(&mut self, id: PlanId, failures: Vec<FailedBatch>) -> Result<(), ControlError> {
+    async fn fail(
+        &mut self,
+        id: PlanId,
+        failures: Vec<FailedBatch>,
+        out: &mut Output,
+    ) -> Result<(), ControlError> {
         warn!(plan = %id, failures = failures.len(), "plan failed");
         let Some((record, _)) = self.book.plans.get_mut(&id) else { return Ok(()) };
         // The record must stay far below the store's limit of a value; all are under `failed/`.
@@ -586,7 +611,9 @@ impl Control {
                 attempts: failed.attempts,
             })
             .collect();
-        self.finish(id, PlanState::Failed, "failed").await
+        let body = record.body;
+        let body: PlanBody = read_blob(&*self.store, body).await?;
+        self.end_badly(&body.plan, out).await
     }
 
     /// Ends a plan: others may move its environment again.
@@ -619,6 +646,7 @@ impl Control {
             txn = txn.delete_prefix(keys::todos_of(id)).delete_prefix(keys::setbacks_of(id));
         }
         self.put_plan(id, record, txn).await?;
+        self.preludes.remove(&id);
         self.logs.end(id, self.scheduler.progress(id));
         info!(plan = %id, state = state.name(), "plan ended");
         let mut out = Output::default();

@@ -209,6 +209,7 @@ impl Scheduler {
     }
 
     pub(super) fn cancel(&mut self, plan: PlanId, out: &mut Output) {
+        self.cancel_errands(plan, out);
         let Some(number) = self.plan_numbers.get(&plan).copied() else { return };
         let Some(plan) = self.plans.get_mut(&number) else { return };
         if plan.phase == Phase::Settled {

@@ -280,7 +280,7 @@ enum Next {
     Failed { attempts: u32, losses: u32, failure: Failure },
 }
 
-fn lost_too_often(losses: u32) -> Failure {
+pub(super) fn lost_too_often(losses: u32) -> Failure {
     Failure {
         class: FailureClass::Transient,
         code: None,

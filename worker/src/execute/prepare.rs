@@ -8,13 +8,15 @@ use coord_common::id::{ModelName, SnapshotId};
 use coord_common::interval::{Interval, Timestamp, format_time, inclusive_end};
 use coord_common::project::audits_builtin::builtin_audit;
 use coord_common::project::model::{Call, Code, ColumnDef, Model, ModelKind, ScdType2, TimeRange};
-use coord_common::project::render::{RenderContext, Stage, TimeVars, render, render_audit, render_statement};
+use coord_common::project::render::{
+    RenderContext, Stage, TimeVars, render, render_audit, render_signal, render_statement,
+};
 use coord_common::project::seed;
 use coord_common::snapshot::{Snapshot, model_name};
 use coord_common::sql::{Dialect, Query, SqlError, parse_statement};
 use coord_common::task::{
     Aside, Binding, Evaluate, Failure, FailureClass, Keeps, Lease, Mode, Policies, Policy, Promote, Publish,
-    PublishTable, Relation, TableTask, View, added_by_kind,
+    PublishTable, Relation, Statements, TableTask, View, added_by_kind,
 };
 
 use super::merge::merge_names;
@@ -23,7 +25,7 @@ use crate::engine::{
     ScdWrite, Write,
 };
 
-type Embedded = BTreeMap<ModelName, Arc<Snapshot>>;
+pub(super) type Embedded = BTreeMap<ModelName, Arc<Snapshot>>;
 
 /// What the engine must do for a batch.
 ///
@@ -70,6 +72,58 @@ pub(super) fn batch(
             && work.task.aside.as_ref().is_none_or(|aside| aside.keeps != Keeps::Copy),
         aside: work.task.aside.as_ref().map(|aside| beside(aside, snapshot)).transpose()?,
     })
+}
+
+/// The query of a signal for one candidate range: its models' names stand for their tables.
+///
+/// # Errors
+/// What can't be rendered: it fails for good.
+pub(super) fn signal(
+    work: &Evaluate,
+    snapshot: &Snapshot,
+    embedded: &Embedded,
+    call: &Call,
+    dialect: Dialect,
+) -> Result<String, Failure> {
+    let model = &*snapshot.model;
+    let scene = Scene { task: &work.task, snapshot, embedded, dialect, work };
+    let signal = model
+        .signal_definitions
+        .get(&call.name)
+        .ok_or_else(|| refuse("it isn't defined".to_owned(), None))?;
+    let target = sql_name(&work.task.target, dialect);
+    let context =
+        RenderContext { this_model: Some(&target), ..context(snapshot, scene.times(), Stage::Evaluating) };
+    let text = render_signal(signal, &call.args, &context).map_err(|error| {
+        let place = format!("{}:{}:{}", signal.location.path, error.line, error.column);
+        refuse(format!("{place}: {}", error.message), error.hint.clone())
+    })?;
+    scene.rewrite(&text)
+}
+
+/// What the engine must do to run statements around a plan: once, whoever attempts it.
+pub(super) fn statements(lease: &Lease, work: &Statements) -> BatchWrite {
+    let owner = format!("statements/{}", work.environment);
+    BatchWrite {
+        // Nothing is written but what the statements write.
+        target: Relation::new("", ""),
+        write: Write::AuditOnly,
+        pre: work.sql.clone(),
+        post: Vec::new(),
+        audits: Vec::new(),
+        fence: Fence {
+            slot: format!("{owner}/{}", work.point.name()),
+            token: lease.token,
+            plan: lease.plan.to_string(),
+            table: owner,
+            supersedes: Vec::new(),
+        },
+        aside: None,
+        known_columns_only: false,
+        columns: None,
+        replayed_is_done: true,
+        first: false,
+    }
 }
 
 /// The columns that the model declares; of a model that reads itself those that its query tells, since
