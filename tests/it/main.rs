@@ -7,6 +7,6 @@ mod failures;
 mod fleet;
 mod mistakes;
 mod races;
-mod signals;
 mod restate;
+mod signals;
 mod workers;

@@ -135,7 +135,9 @@ fn arguments(action: &Value, clock: &str) -> Vec<String> {
             Value::Bool(true) => all.push(flag),
             Value::Bool(false) if option == "enable_preview" => all.push("--no-enable-preview".to_owned()),
             Value::Array(values) => {
-                all.extend(values.iter().filter_map(Value::as_str).flat_map(|v| [flag.clone(), v.to_owned()]));
+                all.extend(
+                    values.iter().filter_map(Value::as_str).flat_map(|v| [flag.clone(), v.to_owned()]),
+                );
             }
             Value::String(text) => all.extend([flag, text.clone()]),
             Value::Number(number) => all.extend([flag, number.to_string()]),
