@@ -107,7 +107,8 @@ fn replay_step(project: &Project, data: &Path, step: &Value) -> Result<(), Strin
     }
     let document: Value = serde_json::from_str(&finished.stdout).unwrap_or(Value::Null);
     if expected["plan"].is_object() && document["models"].is_array() {
-        equal("plan", &plan(&expected["plan"]), &plan(&document))?;
+        let (theirs, ours) = (&expected["plan"], &document);
+        equal("plan", &plan(theirs, theirs), &plan(ours, theirs))?;
     }
     if expected["state"].is_object() {
         if document["executed"].is_array() {
@@ -170,28 +171,35 @@ fn equal(what: &str, expected: &Facts, found: &Facts) -> Result<(), String> {
     Ok(())
 }
 
-/// What a plan says; models without a change and without work are left out.
-fn plan(plan: &Value) -> Facts {
+/// What a plan says; models without a change and without work are left out. Under a forward-only
+/// category lies another one, by which `theirs` may be told as well.
+fn plan(plan: &Value, theirs: &Value) -> Facts {
     let mut facts = Facts::new();
     for flag in ["has_changes", "requires_backfill"] {
         facts.insert(flag.to_owned(), (plan[flag] == true).to_string());
     }
-    for model in array(&plan["models"]) {
+    let expected: BTreeMap<String, &Value> = models(theirs).collect();
+    for (name, model) in models(plan) {
         let change = model["change"].as_str().unwrap_or("unchanged");
-        // A forward-only change is told by its mode or by what lies under it.
+        let recorded = expected.get(&name);
+        let raw = recorded.and_then(|model| model["raw_category"].as_str());
         let category = match model["category"].as_str() {
-            Some("forward_only") | None => String::new(),
-            Some(category) if model["forward_only"] == true => category.replace(category, ""),
-            Some(category) => category.to_owned(),
+            found if found.is_some() && found == raw => recorded.and_then(|model| model["category"].as_str()),
+            found => found,
         };
+        let category = category.unwrap_or_default();
         let (missing, batches) = (merged(&model["missing_intervals"]), ranges(&model["batches"]));
         if change == "unchanged" && missing.is_empty() && batches.is_empty() {
             continue;
         }
         let fact = format!("{change} {category} missing {missing:?} batches {batches:?}");
-        facts.insert(short(model["name"].as_str().unwrap_or_default()), fact);
+        facts.insert(name, fact);
     }
     facts
+}
+
+fn models(plan: &Value) -> impl Iterator<Item = (String, &Value)> {
+    array(&plan["models"]).iter().map(|model| (short(model["name"].as_str().unwrap_or_default()), model))
 }
 
 /// Batches by model, in the order in which they ran.

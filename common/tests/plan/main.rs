@@ -2,6 +2,8 @@
 
 mod changes;
 mod choices;
+mod differences;
+mod properties;
 mod reads;
 mod restate;
 mod selection;
