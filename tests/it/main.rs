@@ -5,6 +5,7 @@ mod coordinators;
 mod embedded;
 mod failures;
 mod fleet;
+mod lifecycle;
 mod mistakes;
 mod races;
 mod restate;

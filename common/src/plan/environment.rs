@@ -126,6 +126,16 @@ pub(super) fn target(
         .collect()
 }
 
+/// Whether views of the environment get other names, as its settings have changed: they are made
+/// anew, and the old ones dropped.
+pub(super) fn moves(input: &PlanInput<'_>, target: &BTreeMap<ModelName, EnvironmentModel>) -> bool {
+    let Some(current) = input.current.filter(|_| input.purpose == Purpose::Change) else { return false };
+    target.iter().any(|(name, model)| {
+        let shown = current.models.get(name).and_then(|shown| shown.view.as_ref());
+        shown.is_some() && model.view.is_some() && shown != model.view.as_ref()
+    })
+}
+
 /// A new development environment that differs in nothing is a mistake.
 pub(super) fn refuse_empty_new(input: &PlanInput<'_>, differs: bool) -> Result<(), PlanError> {
     let new = input.current.is_none() && !input.options.environment.is_prod();

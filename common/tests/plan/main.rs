@@ -3,6 +3,7 @@
 mod changes;
 mod choices;
 mod differences;
+mod lifecycle;
 mod properties;
 mod reads;
 mod restate;

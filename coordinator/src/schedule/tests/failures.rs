@@ -1,7 +1,8 @@
 //! Any subset of failures, then applying again: the warehouse ends as if nothing had failed.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
+use coord_common::task::Mode;
 use proptest::prelude::*;
 
 use super::*;
@@ -90,28 +91,30 @@ fn apply(warehouse: &mut Warehouse, shapes: &[Shape], number: u128, fails: &BTre
     bench.on(Event::Admit(PlanWork { tables: states, ..plan(number, works) }));
     let mut outcome = None;
     let mut granted = 0u16;
+    let mut queue: VecDeque<Lease> = bench.leases("w", 2).into();
     while outcome.is_none() {
-        let leases = bench.leases("w", 2);
-        assert!(!leases.is_empty(), "it neither goes on nor ends");
-        for lease in leases {
-            let work = evaluate(&lease);
-            let table: usize = work.batch.table.model.table()[1..].parse().expect("tables are numbered");
-            granted += 1;
-            let fill = matches!(work.mode, coord_common::task::Mode::First | coord_common::task::Mode::Write);
-            let report = if fill && fails.contains(&granted) {
-                failure(FailureClass::Permanent)
-            } else {
-                if fill {
-                    compute(warehouse, &plain, table, work.batch.interval);
-                }
-                Outcome::Done(Done::default())
-            };
-            let out = bench.report("w", lease.token, report);
-            outcome = outcome.or(out.notices.iter().find_map(|notice| match notice {
-                Notice::PlanSettled { outcome, .. } => Some(*outcome == PlanOutcome::Complete),
-                _ => None,
-            }));
+        if queue.is_empty() {
+            queue.extend(bench.leases("w", 2));
         }
+        let lease = queue.pop_front().expect("it goes on or ends");
+        let work = evaluate(&lease);
+        let table: usize = work.batch.table.model.table()[1..].parse().expect("tables are numbered");
+        granted += 1;
+        let fill = matches!(work.mode, Mode::First | Mode::Write);
+        let report = if fill && fails.contains(&granted) {
+            failure(FailureClass::Permanent)
+        } else {
+            if fill {
+                compute(warehouse, &plain, table, work.batch.interval);
+            }
+            Outcome::Done(Done::default())
+        };
+        let out = bench.report("w", lease.token, report);
+        queue.extend(out.grants.into_iter().map(|(_, lease)| lease));
+        outcome = out.notices.iter().find_map(|notice| match notice {
+            Notice::PlanSettled { outcome, .. } => Some(*outcome == PlanOutcome::Complete),
+            _ => None,
+        });
     }
     outcome == Some(true)
 }
