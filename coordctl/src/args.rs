@@ -74,10 +74,19 @@ pub(crate) enum Command {
     Invalidate(InvalidateArgs),
     /// Remove environments that have expired.
     Janitor(JanitorArgs),
+    /// Show again what an earlier plan promoted, without computing anything.
+    Rollback(RollbackArgs),
+    /// Give up a plan that was not applied, or a development environment with all it has.
+    Abandon(AbandonArgs),
+    /// List what environments showed: who moved each, when, from what to what.
+    Promotions(EnvironmentArg),
     /// List plans and what happened to them.
     Plans,
     /// Show what is complete and what is missing.
     Intervals(EnvironmentArg),
+    /// Show what is missing, after asking signals what is ready.
+    #[command(name = "check_intervals", alias = "check-intervals")]
+    CheckIntervals(CheckIntervalsArgs),
     /// Say why a model needs a backfill, what it reads, and why it waits.
     Explain(ExplainArgs),
     /// Show what runs.
@@ -163,9 +172,22 @@ pub(crate) struct PlanArgs {
     /// Don't show how definitions changed.
     #[arg(long)]
     pub(crate) no_diff: bool,
+    /// Show how definitions changed with their macros expanded.
+    #[arg(long)]
+    pub(crate) diff_rendered: bool,
+    /// Every direct change must be categorised: at the prompt, or with --categorize.
+    #[arg(long)]
+    pub(crate) no_auto_categorization: bool,
+    /// Print the steps of applying instead of applying.
+    #[arg(long)]
+    pub(crate) explain: bool,
     /// Compute a model again over the plan's times, and everything below it; files don't count.
     #[arg(long, short = 'r', value_name = "SELECTOR")]
     pub(crate) restate_model: Vec<String>,
+    /// With --restate-model: replace rows where they are, batch by batch, for tables that are too
+    /// large to be computed aside; readers see old and new rows side by side meanwhile.
+    #[arg(long, requires = "restate_model")]
+    pub(crate) in_place: bool,
     /// With --restate-model: plan changes in files as well.
     #[arg(long)]
     pub(crate) always_include_local_changes: bool,
@@ -187,10 +209,10 @@ pub(crate) struct PlanArgs {
     /// Don't compute forward-only changes in a development environment.
     #[arg(long)]
     pub(crate) no_enable_preview: bool,
-    /// Consider at least so many intervals of each model (not supported yet).
+    /// Consider at least so many intervals of each model, although the plan starts later.
     #[arg(long, value_name = "N")]
     pub(crate) min_intervals: Option<u32>,
-    /// Refuse gaps at promotion (not supported yet).
+    /// Refuse to promote tables that lack ranges which those before them had.
     #[arg(long)]
     pub(crate) no_gaps: bool,
 }
@@ -221,7 +243,7 @@ pub(crate) struct RunArgs {
     /// Don't wait for crons to tick.
     #[arg(long)]
     pub(crate) ignore_cron: bool,
-    /// Don't tidy up first (nothing is tidied up yet).
+    /// Don't remove first what has expired; runs of production do.
     #[arg(long)]
     pub(crate) skip_janitor: bool,
     /// Compute only these models and what they read.
@@ -230,6 +252,24 @@ pub(crate) struct RunArgs {
     /// With --select-model: leave out what they read.
     #[arg(long)]
     pub(crate) no_auto_upstream: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct CheckIntervalsArgs {
+    /// The environment.
+    pub(crate) environment: Option<String>,
+    /// Ask no signals.
+    #[arg(long)]
+    pub(crate) no_signals: bool,
+    /// Check only these models.
+    #[arg(long, value_name = "SELECTOR")]
+    pub(crate) select_model: Vec<String>,
+    /// The first point to check.
+    #[arg(long, short)]
+    pub(crate) start: Option<String>,
+    /// The last point to check; a date is inclusive.
+    #[arg(long, short)]
+    pub(crate) end: Option<String>,
 }
 
 #[derive(Debug, Args)]
@@ -263,6 +303,25 @@ pub(crate) struct InvalidateArgs {
     /// Drop its views at once.
     #[arg(long, short)]
     pub(crate) sync: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct RollbackArgs {
+    /// The environment.
+    pub(crate) environment: String,
+    /// The plan to go back to, or the beginning of its id [default: the one before].
+    #[arg(long, value_name = "PLAN")]
+    pub(crate) to: Option<String>,
+    /// Only show what it would mean.
+    #[arg(long)]
+    pub(crate) dry_run: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct AbandonArgs {
+    /// A plan's id, or the beginning of it; or a development environment.
+    #[arg(value_name = "PLAN|ENV")]
+    pub(crate) what: String,
 }
 
 #[derive(Debug, Args)]

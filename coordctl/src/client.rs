@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use coord_common::id::EnvironmentName;
+use coord_common::id::{EnvironmentName, PlanId};
 use coord_common::plan::{Plan, PlanOptions};
 use coord_common::project::SourceFile;
 use coord_proto::wire;
@@ -32,9 +32,13 @@ pub(crate) struct PlanAnswer {
     pub(crate) plan: Plan,
     pub(crate) findings: Vec<coord_common::diagnostic::Diagnostic>,
     pub(crate) definitions: BTreeMap<String, [Option<String>; 2]>,
+    /// Restatements of the environment that were begun and aren't at their end.
+    #[serde(default)]
+    pub(crate) unfinished: Vec<PlanId>,
 }
 
 /// What is sent for a plan.
+#[derive(Clone)]
 pub(crate) struct PlanUpload {
     pub(crate) options: PlanOptions,
     pub(crate) files: Vec<SourceFile>,
@@ -46,7 +50,28 @@ pub(crate) struct PlanUpload {
 /// What is asked of environments.
 pub(crate) enum Tend {
     Invalidate { environment: EnvironmentName, sync: bool },
+    Rollback { environment: EnvironmentName, to: String, dry_run: bool },
+    Abandon { what: String },
     Janitor { ignore_ttl: bool },
+}
+
+impl PlanUpload {
+    fn messages(self, no_signals: bool) -> CliResult<Vec<wire::PlanRequest>> {
+        let options_json = serde_json::to_vec(&self.options).map_err(|error| unreadable(&error))?;
+        let options = wire::PlanOptions {
+            environment: self.options.environment.to_string(),
+            options_json,
+            env: self.env.into_iter().collect(),
+            gateway: self.gateway,
+            run: self.run,
+            no_signals,
+        };
+        let mut messages = vec![wire::PlanRequest { part: Some(wire::plan_request::Part::Options(options)) }];
+        for file in self.files {
+            messages.extend(pieces(&file));
+        }
+        Ok(messages)
+    }
 }
 
 impl Client {
@@ -61,19 +86,19 @@ impl Client {
 
     /// Plans.
     pub(crate) async fn plan(&mut self, upload: PlanUpload) -> CliResult<PlanAnswer> {
-        let options_json = serde_json::to_vec(&upload.options).map_err(|error| unreadable(&error))?;
-        let options = wire::PlanOptions {
-            environment: upload.options.environment.to_string(),
-            options_json,
-            env: upload.env.into_iter().collect(),
-            gateway: upload.gateway,
-            run: upload.run,
-        };
-        let mut messages = vec![wire::PlanRequest { part: Some(wire::plan_request::Part::Options(options)) }];
-        for file in upload.files {
-            messages.extend(pieces(&file));
-        }
+        let messages = upload.messages(false)?;
         let answer = self.0.plan(tokio_stream::iter(messages)).await?;
+        document(answer.into_inner()).await
+    }
+
+    /// What an environment misses; `signals`: after its models' signals.
+    pub(crate) async fn check_intervals(
+        &mut self,
+        upload: PlanUpload,
+        signals: bool,
+    ) -> CliResult<serde_json::Value> {
+        let messages = upload.messages(!signals)?;
+        let answer = self.0.check_intervals(tokio_stream::iter(messages)).await?;
         document(answer.into_inner()).await
     }
 
@@ -124,6 +149,10 @@ impl Client {
             Tend::Invalidate { environment, sync } => {
                 Action::Invalidate(wire::Invalidate { environment: environment.to_string(), sync })
             }
+            Tend::Rollback { environment, to, dry_run } => {
+                Action::Rollback(wire::Rollback { environment: environment.to_string(), to, dry_run })
+            }
+            Tend::Abandon { what } => Action::Abandon(wire::Abandon { what }),
             Tend::Janitor { ignore_ttl } => Action::Janitor(wire::Janitor { ignore_ttl }),
         };
         let request = wire::TendRequest { by, action: Some(action) };

@@ -45,11 +45,7 @@ impl Embedded {
         // A state file has one user at a time; workers elsewhere may share an etcd with us.
         let lone = matches!(url, StoreUrl::Sqlite(_));
         let config = ControlConfig { lone, ..ControlConfig::default() };
-        let server =
-            Server::new(store, state_name(&url), config, clock).await.map_err(|error| match error {
-                coordinator::ServeError::Store(error) => state_error(&error),
-                coordinator::ServeError::Transport(error) => CliError::ours("transport", error.to_string()),
-            })?;
+        let server = Server::new(store, state_name(&url), config, clock).await.map_err(serve_error)?;
         let (connections, incoming) = mpsc::unbounded_channel::<Result<DuplexStream, std::io::Error>>();
         let stop = CancellationToken::new();
         let serving = tokio::spawn(server.serve(UnboundedReceiverStream::new(incoming), stop.clone()));
@@ -104,13 +100,20 @@ impl Embedded {
     }
 
     /// Lets go of leases, and of the state.
-    pub(crate) async fn stop(self) {
+    ///
+    /// # Errors
+    /// Why the coordinator had ended by itself, if it had.
+    pub(crate) async fn stop(self) -> CliResult {
         self.stop.cancel();
         for worker in self.workers {
             let _ = tokio::time::timeout(Duration::from_secs(6), worker).await;
         }
         drop(self.channel);
-        let _ = tokio::time::timeout(Duration::from_secs(2), self.server).await;
+        match tokio::time::timeout(Duration::from_secs(2), self.server).await {
+            Ok(Ok(Err(error))) => Err(serve_error(error)),
+            // What still runs, or was aborted, ends with the process.
+            Ok(Ok(Ok(())) | Err(_)) | Err(_) => Ok(()),
+        }
     }
 }
 
@@ -130,6 +133,13 @@ fn state_name(url: &StoreUrl) -> String {
     match url {
         StoreUrl::Sqlite(path) => path.display().to_string(),
         StoreUrl::Etcd(_) => "etcd".to_owned(),
+    }
+}
+
+fn serve_error(error: coordinator::ServeError) -> CliError {
+    match error {
+        coordinator::ServeError::Store(error) => state_error(&error),
+        coordinator::ServeError::Transport(error) => CliError::ours("transport", error.to_string()),
     }
 }
 

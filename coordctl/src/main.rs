@@ -38,8 +38,12 @@ fn main() -> ExitCode {
     let outcome = runtime.block_on(async {
         let mut session = Session::new(cli.global);
         let outcome = command::run(&mut session, cli.command).await;
-        session.close().await;
-        outcome
+        let closed = session.close().await;
+        // Whatever the command ran into then follows from it.
+        match closed {
+            Ok(()) => outcome,
+            Err(cause) => Err(cause),
+        }
     });
     runtime.shutdown_timeout(std::time::Duration::from_millis(200));
     match outcome {
@@ -56,7 +60,13 @@ fn main() -> ExitCode {
 
 /// Logs go to standard error; quiet unless asked for, as results are what people came for.
 fn log(debug: bool) {
-    let default = if debug { "info,coordinator=debug,worker=debug,coordctl=debug" } else { "error" };
+    // Why the embedded coordinator ends is the command's own error.
+    let quiet = "error,coordinator::serve=off";
+    let default = if debug { "info,coordinator=debug,worker=debug,coordctl=debug" } else { quiet };
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(default));
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_ansi(output::colours_wanted())
+        .with_writer(std::io::stderr)
+        .init();
 }

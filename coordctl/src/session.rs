@@ -100,9 +100,13 @@ impl Session {
     }
 
     /// Ends what was started.
-    pub(crate) async fn close(self) {
-        if let Some(embedded) = self.embedded {
-            embedded.stop().await;
+    ///
+    /// # Errors
+    /// Why the embedded coordinator had ended by itself, if it had.
+    pub(crate) async fn close(self) -> CliResult {
+        match self.embedded {
+            Some(embedded) => embedded.stop().await,
+            None => Ok(()),
         }
     }
 }

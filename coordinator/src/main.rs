@@ -7,6 +7,7 @@ use std::time::Duration;
 use anyhow::Context;
 use clap::Parser;
 use coord_common::interval::Timestamp;
+use coord_common::plan::Retention;
 use coordinator::store::{self, StoreUrl};
 use coordinator::{Clock, ControlConfig, Server, telemetry};
 use tokio::net::TcpListener;
@@ -37,6 +38,15 @@ struct Args {
     /// First pause before a failed batch is tried again, in milliseconds.
     #[arg(long, default_value_t = 2_000)]
     retry_base_millis: u64,
+    /// How many former promotions of an environment can be gone back to, at most.
+    #[arg(long, default_value_t = 10)]
+    keep_promotions: usize,
+    /// For how many days after they were replaced.
+    #[arg(long, default_value_t = 7)]
+    keep_promotions_days: u32,
+    /// For how many days plans are kept that nothing needs.
+    #[arg(long, default_value_t = 14)]
+    keep_plans_days: u32,
 }
 
 // One thread: the control loop is one task, and what it waits for comes in small messages that cost
@@ -61,6 +71,11 @@ async fn main() -> anyhow::Result<()> {
         election_ttl: Duration::from_millis(args.election_ttl_millis),
         retry_base: Duration::from_millis(args.retry_base_millis),
         lone: false,
+        retention: Retention {
+            promotions: args.keep_promotions,
+            promotion_age: i64::from(args.keep_promotions_days) * 86_400_000,
+            plan_age: i64::from(args.keep_plans_days) * 86_400_000,
+        },
     };
     let place = match &url {
         StoreUrl::Etcd(_) => "etcd".to_owned(),

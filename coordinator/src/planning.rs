@@ -7,7 +7,9 @@ use std::sync::Arc;
 use coord_common::diagnostic::Diagnostic;
 use coord_common::id::{EnvironmentName, SnapshotId};
 use coord_common::interval::Timestamp;
-use coord_common::plan::{self, Environment, Known, PlanInput, PlanOptions, Planned, Proposal, Purpose};
+use coord_common::plan::{
+    self, Environment, Hooks, Known, PlanInput, PlanOptions, Planned, Proposal, Purpose,
+};
 use coord_common::project::{self, ProjectInput, SourceFile};
 use coord_common::snapshot::SnapshotRecord;
 use serde::{Deserialize, Serialize};
@@ -26,6 +28,8 @@ pub(crate) struct PlanRequest {
     pub(crate) gateway: Option<String>,
     /// Plan what the environment holds.
     pub(crate) run: bool,
+    /// Where intervals are only checked: ask no signals.
+    pub(crate) no_signals: bool,
 }
 
 /// Why something was refused, for people and programs.
@@ -63,6 +67,8 @@ impl From<plan::PlanError> for Refusal {
 pub(crate) struct Answer {
     pub(crate) planned: Planned,
     pub(crate) findings: Vec<Diagnostic>,
+    /// Whether changes are shown with their macros expanded.
+    pub(crate) diff_rendered: bool,
     /// Records that the state holds of models that differ, for showing how.
     pub(crate) known: BTreeMap<SnapshotId, Arc<SnapshotRecord>>,
 }
@@ -95,13 +101,14 @@ pub(crate) fn plan(request: &PlanRequest, book: &Book, now: Timestamp) -> Result
         options: &options,
         now,
         purpose,
+        hooks: &Hooks::of(&project),
     })?;
     let changed = planned.plan.models.iter().filter(|model| model.before.is_some());
     let known = changed
         .flat_map(|model| [model.before, model.snapshot])
         .filter_map(|id| book.snapshots.get(&id?).map(|record| (record.id(), record.clone())))
         .collect();
-    Ok(Answer { planned, findings, known })
+    Ok(Answer { planned, findings, diff_rendered: request.options.diff_rendered, known })
 }
 
 /// A project with errors isn't planned.

@@ -1,6 +1,8 @@
 //! Logs to standard error, and spans to an OpenTelemetry collector where the standard variable
 //! `OTEL_EXPORTER_OTLP_ENDPOINT` names one.
 
+use std::io::IsTerminal as _;
+
 use opentelemetry::trace::TracerProvider;
 use opentelemetry_sdk::trace::SdkTracerProvider;
 use tracing_subscriber::layer::SubscriberExt;
@@ -16,8 +18,8 @@ pub struct Telemetry(Option<SdkTracerProvider>);
 /// When the exporter can't be made, or logging was started before.
 pub fn start(service: &'static str) -> anyhow::Result<Telemetry> {
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
-    let registry =
-        tracing_subscriber::registry().with(filter).with(fmt::layer().with_writer(std::io::stderr));
+    let lines = fmt::layer().with_ansi(std::io::stderr().is_terminal()).with_writer(std::io::stderr);
+    let registry = tracing_subscriber::registry().with(filter).with(lines);
     if std::env::var_os("OTEL_EXPORTER_OTLP_ENDPOINT").is_none() {
         registry.try_init()?;
         return Ok(Telemetry(None));

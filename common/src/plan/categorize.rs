@@ -11,6 +11,7 @@ use super::{Change, Choice, PlanInput};
 use crate::id::{Hasher, ModelName, Version};
 use crate::interval::Timestamp;
 use crate::project::model::{ModelKind, ModelSource};
+use crate::project::settings::Categorize;
 use crate::snapshot::{Category, Naming, Previous, Snapshot, SnapshotRecord};
 use crate::sql::{QueryChange, compare};
 
@@ -20,12 +21,21 @@ const REMEMBERED: usize = 10;
 /// Every proposed model's record, by name; those that the state holds are reused.
 pub(super) type Records = BTreeMap<ModelName, Arc<SnapshotRecord>>;
 
+/// What changes mean.
+pub(super) struct Categorized {
+    /// The record of each proposed model.
+    pub(super) records: Records,
+    /// Direct changes whose meaning is up to the user and isn't said: taken for breaking until it is.
+    pub(super) undecided: Vec<ModelName>,
+}
+
 pub(super) fn categorize(
     input: &PlanInput<'_>,
     order: &[ModelName],
     diff: &Diff,
     effective_from: Option<Timestamp>,
-) -> Records {
+) -> Categorized {
+    let mut undecided = Vec::new();
     let unknown = reaching_unknown_columns(input, order, diff);
     let mut rules =
         Rules { input, diff, effective_from, unknown, upstream: BTreeMap::new(), records: BTreeMap::new() };
@@ -34,11 +44,17 @@ pub(super) fn categorize(
         rules.note_upstream(snapshot);
         let record = match input.records.get(&snapshot.id) {
             Some(known) => known.clone(),
-            None => Arc::new(new_record(&rules, snapshot)),
+            None => {
+                let (record, decided) = new_record(&rules, snapshot);
+                if !decided {
+                    undecided.push(name.clone());
+                }
+                Arc::new(record)
+            }
         };
         rules.records.insert(name.clone(), record);
     }
-    rules.records
+    Categorized { records: rules.records, undecided }
 }
 
 /// What categories follow from.
@@ -86,14 +102,17 @@ impl Rules<'_> {
     }
 }
 
-fn new_record(rules: &Rules<'_>, snapshot: &Arc<Snapshot>) -> SnapshotRecord {
+/// The record of a snapshot that the state doesn't hold, and whether its category is sure.
+fn new_record(rules: &Rules<'_>, snapshot: &Arc<Snapshot>) -> (SnapshotRecord, bool) {
     let input = rules.input;
     let name = snapshot.name();
     let old = rules.diff.before.get(name).and_then(|id| input.records.get(id));
     let (category, forward_only) = match old {
         Some(old) => category(rules, snapshot, old),
-        None => (Category::Breaking, input.options.forward_only),
+        None => (Some(Category::Breaking), input.options.forward_only),
     };
+    let decided = category.is_some();
+    let category = category.unwrap_or(Category::Breaking);
     let unchanged = matches!(category, Category::IndirectNonBreaking | Category::Metadata);
     let implied = snapshot.fingerprint.to_version();
     let version = match old {
@@ -118,7 +137,7 @@ fn new_record(rules: &Rules<'_>, snapshot: &Arc<Snapshot>) -> SnapshotRecord {
         Some(old) if old.version == version => old.naming.clone(),
         _ => Naming::of(name, input.settings),
     };
-    SnapshotRecord {
+    let record = SnapshotRecord {
         snapshot: snapshot.clone(),
         category,
         forward_only,
@@ -129,7 +148,8 @@ fn new_record(rules: &Rules<'_>, snapshot: &Arc<Snapshot>) -> SnapshotRecord {
         naming,
         created: input.now,
         effective_from: rules.effective_from.filter(|_| takes_effective_date(&snapshot.model.kind)),
-    }
+    };
+    (record, decided)
 }
 
 /// Kinds that can be computed again from a date on.
@@ -168,11 +188,13 @@ fn stable_version(snapshot: &Snapshot) -> Version {
 }
 
 /// What a change means, and whether it keeps the table all the same.
-fn category(rules: &Rules<'_>, new: &Snapshot, old: &SnapshotRecord) -> (Category, bool) {
-    if breaking_kind_change(&old.snapshot, new) {
-        return (Category::Breaking, false);
-    }
+/// (not where that is up to the user).
+fn category(rules: &Rules<'_>, new: &Snapshot, old: &SnapshotRecord) -> (Option<Category>, bool) {
     let change = rules.diff.changes.get(new.name()).copied();
+    if breaking_kind_change(&old.snapshot, new) {
+        let sure = || Some(Category::Breaking).filter(|_| !rules.input.options.no_auto_categorization);
+        return (chosen(rules, new).or_else(sure), false);
+    }
     let modified = matches!(change, Some(Change::DirectlyModified | Change::IndirectlyModified));
     let is_seed = matches!(new.model.source, ModelSource::Seed(_));
     let asked = rules.input.options.forward_only || (modified && is_forward_only(&new.model.kind));
@@ -182,14 +204,15 @@ fn category(rules: &Rules<'_>, new: &Snapshot, old: &SnapshotRecord) -> (Categor
         Some(Change::IndirectlyModified) => {
             let above = rules.upstream.get(new.name());
             let inherited = above.is_some_and(|above| above.any && above.all_forward_only);
-            indirect(rules, new, old, forward_only || inherited)
+            let (category, forward_only) = indirect(rules, new, old, forward_only || inherited);
+            (Some(category), forward_only)
         }
-        _ => (Category::Metadata, forward_only),
+        _ => (Some(Category::Metadata), forward_only),
     }
 }
 
 /// Whether the old table can't serve the new kind.
-fn breaking_kind_change(old: &Snapshot, new: &Snapshot) -> bool {
+pub(super) fn breaking_kind_change(old: &Snapshot, new: &Snapshot) -> bool {
     let (was, is) = (&old.model.kind, &new.model.kind);
     was.name() != is.name()
         && !(was.incremental().is_some()
@@ -197,13 +220,39 @@ fn breaking_kind_change(old: &Snapshot, new: &Snapshot) -> bool {
             && old.model.storage.partitioned_by == new.model.storage.partitioned_by)
 }
 
-fn direct(rules: &Rules<'_>, new: &Snapshot, old: &Snapshot) -> Category {
-    if let Some(choice) = rules.input.options.categorize.get(new.name()) {
-        return match choice {
-            Choice::Breaking => Category::Breaking,
-            Choice::NonBreaking => Category::NonBreaking,
-        };
+/// What the user says of a direct change.
+fn chosen(rules: &Rules<'_>, new: &Snapshot) -> Option<Category> {
+    rules.input.options.categorize.get(new.name()).map(|choice| match choice {
+        Choice::Breaking => Category::Breaking,
+        Choice::NonBreaking => Category::NonBreaking,
+    })
+}
+
+/// What a direct change means: the user's word, else what can be shown as far as the settings let us
+/// decide.
+fn direct(rules: &Rules<'_>, new: &Snapshot, old: &Snapshot) -> Option<Category> {
+    if let Some(choice) = chosen(rules, new) {
+        return Some(choice);
     }
+    let settings = &rules.input.settings.plan;
+    let mode = match new.model.source {
+        ModelSource::Query(_) => settings.categorize_sql,
+        ModelSource::Seed(_) => settings.categorize_seed,
+        ModelSource::External => settings.categorize_external,
+    };
+    match mode {
+        _ if rules.input.options.no_auto_categorization => None,
+        Categorize::Off => None,
+        // Only what is proven harmless is decided.
+        Categorize::Semi => {
+            Some(shown(rules, new, old)).filter(|category| *category == Category::NonBreaking)
+        }
+        Categorize::Full => Some(shown(rules, new, old)),
+    }
+}
+
+/// Harmless where that can be shown, else breaking.
+fn shown(rules: &Rules<'_>, new: &Snapshot, old: &Snapshot) -> Category {
     let unlike =
         old.model.kind.name() != new.model.kind.name() || old.model.lookback() != new.model.lookback();
     if unlike || rules.unknown.contains(new.name()) {

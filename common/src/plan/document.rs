@@ -5,8 +5,8 @@
 
 use serde::Serialize;
 
-use super::{Change, Plan, PlannedModel};
-use crate::interval::{Interval, batches};
+use super::{Blocker, Change, Plan, PlannedModel};
+use crate::interval::{Interval, IntervalSet, batches};
 
 /// The document's schema number.
 const SCHEMA: u32 = 1;
@@ -28,6 +28,7 @@ pub struct PlanDocument {
     requires_backfill: bool,
     models: Vec<ModelDocument>,
     notes: Vec<String>,
+    blockers: Vec<Blocker>,
     #[serde(skip_serializing_if = "Option::is_none")]
     executed: Option<Vec<Executed>>,
 }
@@ -43,6 +44,9 @@ struct ModelDocument {
     missing_intervals: Vec<RangeDocument>,
     batches: Vec<RangeDocument>,
     restatement: Option<RangeDocument>,
+    /// Signals that applying asks first: what they reject isn't computed.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    signals: Vec<String>,
 }
 
 #[derive(Debug, Clone, Serialize)]
@@ -57,6 +61,15 @@ impl From<Interval> for RangeDocument {
     }
 }
 
+impl PlanDocument {
+    /// The document with a further note, as `code:what`.
+    #[must_use]
+    pub fn with_note(mut self, note: String) -> Self {
+        self.notes.push(note);
+        self
+    }
+}
+
 /// Writes a plan down for readers outside; `executed` lists what applying it ran.
 pub fn document(plan: &Plan, executed: Option<Vec<Executed>>) -> PlanDocument {
     PlanDocument {
@@ -68,14 +81,28 @@ pub fn document(plan: &Plan, executed: Option<Vec<Executed>>) -> PlanDocument {
         end: plan.end.to_string(),
         execution_time: plan.execution_time.to_string(),
         has_changes: plan.has_changes,
-        requires_backfill: plan.requires_backfill(),
-        models: plan.models.iter().map(model).collect(),
-        notes: plan.refused.keys().map(|name| format!("restatement_refused:{name}")).collect(),
+        requires_backfill: requires_backfill(plan),
+        models: plan.models.iter().map(|of| model(of, plan.empty_backfill)).collect(),
+        blockers: plan.blockers.clone(),
+        notes: notes(plan),
         executed,
     }
 }
 
-fn model(model: &PlannedModel) -> ModelDocument {
+fn notes(plan: &Plan) -> Vec<String> {
+    let refused = plan.refused.keys().map(|name| format!("restatement_refused:{name}"));
+    plan.column_notes.iter().cloned().chain(refused).collect()
+}
+
+/// Whether models miss something that is to be computed, also where that turns out to be there already.
+fn requires_backfill(plan: &Plan) -> bool {
+    let misses = plan.requires_backfill() || plan.models.iter().any(|model| !model.skipped.is_empty());
+    misses && !plan.empty_backfill && !plan.skip_backfill
+}
+
+fn model(model: &PlannedModel, empty: bool) -> ModelDocument {
+    let missing = model.missing.union(&model.skipped);
+    let run = if empty { IntervalSet::new() } else { model.missing.clone() };
     ModelDocument {
         name: model.name.to_string(),
         kind: model.kind.clone(),
@@ -83,8 +110,9 @@ fn model(model: &PlannedModel) -> ModelDocument {
         category: model.category.map(super::Category::name),
         snapshot_id: model.snapshot.map(|id| id.to_string()),
         version: model.version.map(|version| version.to_string()),
-        missing_intervals: model.missing.ranges().iter().copied().map(Into::into).collect(),
-        batches: batches(&model.missing, model.batches.unit, model.batches.size).map(Into::into).collect(),
+        missing_intervals: missing.ranges().iter().copied().map(Into::into).collect(),
+        batches: batches(&run, model.batches.unit, model.batches.size).map(Into::into).collect(),
         restatement: model.restatement.map(Into::into),
+        signals: if model.missing.is_empty() { Vec::new() } else { model.signals.clone() },
     }
 }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use super::change::Diff;
-use super::{PlanError, PlanInput, Purpose};
+use super::{Hooks, PlanError, PlanInput, Purpose};
 use crate::id::{EnvironmentName, ModelName, PlanId, SnapshotId};
 use crate::interval::Timestamp;
 use crate::project::Settings;
@@ -32,6 +32,9 @@ pub struct Environment {
     pub end: Timestamp,
     /// Its models.
     pub models: BTreeMap<ModelName, EnvironmentModel>,
+    /// Statements around its runs.
+    #[serde(default, skip_serializing_if = "Hooks::is_empty")]
+    pub hooks: Hooks,
     /// In production: snapshots that can't be returned to, as others fill their tables since.
     #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
     pub unrestorable: BTreeSet<SnapshotId>,
@@ -65,19 +68,18 @@ pub(super) fn ttl(name: &EnvironmentName, settings: &Settings) -> Option<String>
     if name.is_prod() || pinned() { None } else { settings.environment_ttl.clone() }
 }
 
-/// What the project is compared with: the environment itself, or where a new one starts from.
-pub(super) fn baseline<'a>(input: &PlanInput<'a>) -> Result<Option<&'a Environment>, PlanError> {
+/// What the project is compared with: the environment itself, or where a new one starts from. A new
+/// environment that starts from one which isn't there starts empty.
+pub(super) fn baseline<'a>(input: &PlanInput<'a>) -> Option<&'a Environment> {
     if input.current.is_some() {
-        return Ok(input.current);
+        return input.current;
     }
     match &input.options.create_from {
-        Some(name) if !name.is_prod() => Err(PlanError::new(
-            "create-from-unsupported",
-            format!("--create-from {name}: only production can be started from yet"),
-            "leave --create-from out",
-        )),
-        _ if input.options.environment.is_prod() => Ok(None),
-        _ => Ok(input.prod),
+        _ if input.options.environment.is_prod() => None,
+        Some(name) if !name.is_prod() => {
+            input.environments.iter().copied().find(|environment| environment.name == *name)
+        }
+        _ => input.prod,
     }
 }
 
@@ -91,9 +93,9 @@ pub(super) fn target(
     let options = input.options;
     let all =
         options.environment.is_prod() || (options.include_unmodified && options.backfill_models.is_none());
-    let promoted_before: BTreeSet<&ModelName> = match input.current {
+    let promoted_before: BTreeSet<SnapshotId> = match input.current {
         Some(current) => {
-            current.models.iter().filter(|(_, m)| m.view.is_some()).map(|(name, _)| name).collect()
+            current.models.values().filter(|model| model.view.is_some()).map(|model| model.snapshot).collect()
         }
         None => BTreeSet::new(),
     };
@@ -106,7 +108,7 @@ pub(super) fn target(
                     None => diff.touches(&record.snapshot),
                     Some(selected) => selected.contains(name),
                 };
-            let promoted = all || differs || promoted_before.contains(name);
+            let promoted = all || differs || promoted_before.contains(&record.id());
             let table = tables.get(name).cloned();
             let relation = table.as_ref().map(|table| record.relation(table.dev));
             let view = (promoted && table.is_some())
@@ -124,6 +126,16 @@ pub(super) fn target(
         .collect()
 }
 
+/// Whether views of the environment get other names, as its settings have changed: they are made
+/// anew, and the old ones dropped.
+pub(super) fn moves(input: &PlanInput<'_>, target: &BTreeMap<ModelName, EnvironmentModel>) -> bool {
+    let Some(current) = input.current.filter(|_| input.purpose == Purpose::Change) else { return false };
+    target.iter().any(|(name, model)| {
+        let shown = current.models.get(name).and_then(|shown| shown.view.as_ref());
+        shown.is_some() && model.view.is_some() && shown != model.view.as_ref()
+    })
+}
+
 /// A new development environment that differs in nothing is a mistake.
 pub(super) fn refuse_empty_new(input: &PlanInput<'_>, differs: bool) -> Result<(), PlanError> {
     let new = input.current.is_none() && !input.options.environment.is_prod();
@@ -132,7 +144,11 @@ pub(super) fn refuse_empty_new(input: &PlanInput<'_>, differs: bool) -> Result<(
     if new && !differs && !asked {
         return Err(PlanError::new(
             "no-changes",
-            format!("nothing differs from production, so `{}` would be empty", input.options.environment),
+            format!(
+                "nothing differs from `{}`, so `{}` would be empty",
+                input.options.create_from.as_ref().unwrap_or(&EnvironmentName::prod()),
+                input.options.environment
+            ),
             "change a model first, or give --include-unmodified",
         ));
     }

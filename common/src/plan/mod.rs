@@ -4,17 +4,22 @@
 //! decides nothing anew, and is refused when that state has moved.
 
 mod backfill;
+mod blocker;
 mod categorize;
 mod change;
 mod deployability;
 mod document;
 mod environment;
+mod hooks;
 mod options;
 mod order;
+mod policy;
 mod propose;
 mod restate;
+mod retention;
 mod revert;
 mod select;
+mod stages;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -22,20 +27,24 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 pub use backfill::{BatchRule, TableRecord};
+pub use blocker::Blocker;
 pub use change::Change;
 pub use document::{Executed, PlanDocument, document};
 pub use environment::{Environment, EnvironmentModel, Tables, bindings, views};
+pub use hooks::{Hooks, PlannedHooks};
 pub use options::{Choice, PlanOptions, Selectors};
 pub use order::topological;
 pub use propose::{Known, Proposal, propose, select_all};
 pub use restate::{Clear, Refusal, clears};
+pub use retention::{Garbage, Needed, Retention, garbage, table_kind, tables_of};
 pub use select::{Candidate, Candidates, Selector, SelectorError};
+pub use stages::{PlanStage, stages};
 
 use crate::id::{EnvironmentName, Hasher, ModelName, PlanId, SnapshotId, Version};
 use crate::interval::{Interval, IntervalSet, Timestamp};
 use crate::project::Settings;
 use crate::snapshot::{ByName, Category, SnapshotRecord};
-use crate::task::TableId;
+use crate::task::{Allowed, TableId};
 
 /// What a plan is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -75,10 +84,17 @@ pub struct Plan {
     /// Record what is missing as complete without computing it.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub empty_backfill: bool,
+    /// Make tables and views only.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub skip_backfill: bool,
     /// Whether models are computed again because somebody asked for it: the environment's snapshots
     /// stay, and [`PlannedModel::restatement`] says which ranges.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub restates: bool,
+    /// Whether a restatement replaces rows where they are, batch by batch: readers see old and new
+    /// ones side by side meanwhile. Otherwise all is computed aside and published at once.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub in_place: bool,
     /// What stops being complete in tables that the environment doesn't show, once this plan's
     /// batches are committed. Only restatements of production have such.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -87,9 +103,23 @@ pub struct Plan {
     /// in another way since: their definitions come back as new snapshots.
     #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
     pub unrestorable: BTreeSet<SnapshotId>,
+    /// What forward-only changes do to tables' columns and models want told: `destructive:MODEL`,
+    /// `additive:MODEL`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub column_notes: Vec<String>,
+    /// Tables that this run restates by itself; once it is through, the next time for that counts from
+    /// its execution time.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub auto_restated: Vec<TableId>,
+    /// What speaks against applying: such a plan is there to be looked at.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub blockers: Vec<Blocker>,
     /// Models below the restated ones that aren't restated, and why.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub refused: BTreeMap<ModelName, Refusal>,
+    /// Statements that the project runs before and after.
+    #[serde(default, skip_serializing_if = "PlannedHooks::is_empty")]
+    pub hooks: PlannedHooks,
     /// How views are named, and what else of the settings applying needs.
     pub layout: Layout,
 }
@@ -133,17 +163,35 @@ pub struct PlannedModel {
     pub version: Option<Version>,
     /// The table that will be filled and read; absent for kinds without one.
     pub table: Option<TableId>,
+    /// The table that is filled, where it isn't the one that is read: a development environment
+    /// may show a table of production's, but never writes it with what production may not take over.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub fills: Option<TableId>,
     /// What it misses.
     #[serde(default, skip_serializing_if = "IntervalSet::is_empty")]
     pub missing: IntervalSet,
+    /// What it misses, too, and the plan doesn't compute: because nothing is to be computed, or because
+    /// another snapshot of the same version filled it.
+    #[serde(default, skip_serializing_if = "IntervalSet::is_empty")]
+    pub skipped: IntervalSet,
     /// How that is cut into batches.
     pub batches: BatchRule,
     /// Whether `missing` holds ranges that are complete but computed again (lookback).
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub redo: bool,
+    /// Whether `missing` is computed whatever of it is complete: a new snapshot trusts only the rows that
+    /// the one before it left in a throwaway table.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub anew: bool,
     /// What is computed again although it was complete.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub restatement: Option<Interval>,
+    /// Whether the table, which other snapshots filled, must first get the columns of this one.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub migrate: bool,
+    /// Which changes of its columns the plan allows, whatever the model says.
+    #[serde(default)]
+    pub allows: Allowed,
     /// From here on, what is complete was filled by other snapshots and is computed again.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub effective_from: Option<Timestamp>,
@@ -160,6 +208,9 @@ pub struct PlannedModel {
     /// How many batches may run at once.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub concurrency: Option<u32>,
+    /// Names of the signals that gate its intervals.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub signals: Vec<String>,
     /// The definition before, for people, where it was changed directly.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub before: Option<SnapshotId>,
@@ -187,6 +238,8 @@ pub struct PlanInput<'a> {
     pub now: Timestamp,
     /// What the plan is for.
     pub purpose: Purpose,
+    /// The project's statements around plans; those of a run are the environment's.
+    pub hooks: &'a Hooks,
 }
 
 /// Why no plan could be made.
@@ -231,7 +284,7 @@ pub fn plan(input: &PlanInput<'_>) -> Result<Planned, PlanError> {
     let restorable = revert::restorable(input, &order);
     let input = &PlanInput { proposed: restorable.as_ref().unwrap_or(input.proposed), ..*input };
     restate::refuse_unknown(input)?;
-    let base = environment::baseline(input)?;
+    let base = environment::baseline(input);
     let diff = change::diff(input.proposed, base, input.records);
     refuse_removed_but_read(input.proposed, &diff)?;
     let differs = diff.changes.values().any(|change| *change == Change::Removed)
@@ -241,11 +294,15 @@ pub fn plan(input: &PlanInput<'_>) -> Result<Planned, PlanError> {
     }
     let backfilled = backfill::backfilled(input, &diff);
     let times = options::resolve_times(input, &diff, backfilled.as_ref())?;
-    let records = &categorize::categorize(input, &order, &diff, times.effective_from);
+    let column_notes = policy::column_changes(input, &diff)?;
+    let categorized = categorize::categorize(input, &order, &diff, times.effective_from);
+    let records = &categorized.records;
     let starts = backfill::starts(input, &order, &times);
-    let tables = deployability::tables(input, &order, records, &starts, &times);
+    let restatements =
+        restate::restatements(input, &order, records, &diff, &times, &starts, backfilled.as_ref());
+    let places = deployability::tables(input, &order, records, &starts, &times, &restatements);
+    let tables = places.read;
     let target = environment::target(input, records, &tables, &diff);
-    let restatements = restate::restatements(input, &order, records, &diff, &times, &starts);
     let backfilled = backfilled.or_else(|| {
         let restated = || restatements.ranges.keys().collect();
         (!input.options.restate_models.is_empty()).then(|| backfill::with_upstream(input, restated()))
@@ -255,43 +312,80 @@ pub fn plan(input: &PlanInput<'_>) -> Result<Planned, PlanError> {
         starts: &starts,
         backfilled: backfilled.as_ref(),
         restatements: &restatements,
+        before: &diff.before,
     };
     let windows = backfill::windows(input, &scope, records, &tables);
+    let blockers = blocker::blockers(input, records, &tables, &windows, categorized.undecided);
     let mut models = Vec::with_capacity(diff.changes.len());
     for (name, change) in &diff.changes {
         let Some(record) = records.get(name) else {
             models.push(removed(name, base));
             continue;
         };
-        let restated = restatements.ranges.get(name).copied();
+        let restated = restatements.ranges.get(name).or_else(|| restatements.automatic.get(name)).copied();
         models.push(PlannedModel {
             restatement: restated,
+            fills: places.filled.get(name).filter(|table| tables.get(name) != Some(table)).cloned(),
             ..planned(input, record, *change, &tables, &windows, &diff)
         });
     }
+    let hooks = match (input.purpose, input.current) {
+        (Purpose::Run, Some(current)) => &current.hooks,
+        _ if !input.options.restate_models.is_empty() => input.current.map_or(input.hooks, |env| &env.hooks),
+        _ => input.hooks,
+    };
+    let (start, end) = (times.start.unwrap_or(windows.earliest), times.end_or_now());
+    let scene = hooks::Scene {
+        environment: &input.options.environment,
+        target: &target,
+        start,
+        end,
+        execution: times.execution,
+    };
+    let planned_hooks = hooks::planned(hooks, &scene)?;
+    let hooks_differ = input.current.is_some_and(|current| current.hooks != *hooks);
     let new_records: Vec<_> =
         records.values().filter(|record| !input.records.contains_key(&record.id())).cloned().collect();
+    let moves = environment::moves(input, &target);
     let mut plan = Plan {
         id: PlanId(crate::id::Hash128(0)),
         purpose: input.purpose,
         environment: input.options.environment.clone(),
         base_seq: input.current.map_or(0, |environment| environment.seq),
-        start: times.start.unwrap_or(windows.earliest),
-        end: times.end_or_now(),
+        start,
+        end,
         execution_time: times.execution,
         models,
         target,
         new_snapshots: new_records.iter().map(|record| record.id()).collect(),
-        has_changes: differs || input.current.is_none(),
+        has_changes: differs || hooks_differ || input.current.is_none() || moves,
+        hooks: planned_hooks,
         empty_backfill: input.options.empty_backfill,
+        skip_backfill: input.options.skip_backfill,
         restates: !input.options.restate_models.is_empty(),
+        in_place: input.options.in_place && !input.options.restate_models.is_empty(),
         clears: restate::clears_of(input, records, &restatements),
+        blockers,
         refused: restatements.refused,
+        column_notes,
+        auto_restated: restatements.due,
         unrestorable: revert::unrestorable(input, records),
         layout: layout(input, records.values()),
     };
     plan.id = identity(&plan);
     Ok(Planned { plan, new_records })
+}
+
+impl PlannedModel {
+    /// The table that the model's batches fill.
+    pub fn filled(&self) -> Option<&TableId> {
+        self.fills.as_ref().filter(|_| !self.missing.is_empty()).or(self.table.as_ref())
+    }
+
+    /// All tables that the model needs while the plan is carried out.
+    pub fn tables(&self) -> impl Iterator<Item = &TableId> {
+        self.table.iter().chain(&self.fills)
+    }
 }
 
 /// Proposed models, parents first.
@@ -311,6 +405,14 @@ impl Plan {
     /// Whether rows must be computed.
     pub fn requires_backfill(&self) -> bool {
         self.models.iter().any(|model| !model.missing.is_empty() || model.restatement.is_some())
+    }
+
+    /// Whether models are computed again although they were complete: because somebody asked for it,
+    /// or, in a run, because they do so by themselves. Previews don't count: nobody sees their
+    /// tables before.
+    pub fn recomputes(&self) -> bool {
+        let by_itself = self.purpose == Purpose::Run && self.models.iter().any(|m| m.restatement.is_some());
+        self.restates || by_itself
     }
 
     /// Whether applying records what is missing without computing it.
@@ -362,14 +464,20 @@ fn removed(name: &ModelName, base: Option<&Environment>) -> PlannedModel {
         version: None,
         table: None,
         missing: IntervalSet::new(),
+        skipped: IntervalSet::new(),
         redo: false,
+        anew: false,
         batches: BatchRule::default(),
         restatement: None,
+        fills: None,
+        migrate: false,
+        allows: Allowed::default(),
         effective_from: None,
         assumed: IntervalSet::new(),
         create: false,
         sequential: false,
         concurrency: None,
+        signals: Vec::new(),
         before: before.map(|model| model.snapshot),
     }
 }
@@ -391,6 +499,8 @@ fn planned(
     let created = table.as_ref().is_some_and(|id| input.tables.get(id).is_some_and(|known| known.created));
     let anew = table.as_ref().is_some_and(|table| backfill::follows_anew(input, record, table));
     let directly = matches!(change, Change::DirectlyModified | Change::MetadataUpdated);
+    let is_new = !input.records.contains_key(&snapshot.id);
+    let aside = table.as_ref().is_some_and(|table| table.dev);
     PlannedModel {
         name: name.clone(),
         kind: snapshot.model.kind.name().to_owned(),
@@ -398,18 +508,37 @@ fn planned(
         category: (change != Change::Unchanged).then(|| record.shown_category()),
         version: table.as_ref().map(|table| if table.dev { record.dev_version } else { record.version }),
         snapshot: Some(snapshot.id),
+        fills: None,
+        migrate: created && migrates(input, record),
+        allows: policy::allowed(input, name),
         effective_from: anew.then_some(record.effective_from).flatten(),
         assumed: backfill::assumed(input, record, table.as_ref(), &missing),
         create: table.is_some() && !created,
         batches: BatchRule { unit: snapshot.interval_unit(), size: snapshot.model.batch_size() },
         sequential: snapshot.depends_on_past(),
         concurrency: backfill::concurrency(snapshot),
+        signals: snapshot.model.signals.iter().map(|call| call.name.clone()).collect(),
         table,
+        anew: redo && is_new && aside,
         missing,
+        skipped: windows.skipped.get(name).cloned().unwrap_or_default(),
         redo,
         restatement: None,
         before: if directly { diff.before.get(name).copied() } else { None },
     }
+}
+
+/// Whether production takes over a snapshot that keeps its table although what the query gives may
+/// differ.
+fn migrates(input: &PlanInput<'_>, record: &SnapshotRecord) -> bool {
+    let shown = input.prod.and_then(|prod| prod.models.get(record.name()));
+    let seed = matches!(record.snapshot.model.source, crate::project::model::ModelSource::Seed(_));
+    input.purpose == Purpose::Change
+        && input.options.environment.is_prod()
+        && record.forward_only
+        && record.category != Category::Metadata
+        && !seed
+        && shown.is_none_or(|shown| shown.snapshot != record.id())
 }
 
 fn refuse_removed_but_read(proposed: &ByName, diff: &change::Diff) -> Result<(), PlanError> {

@@ -81,6 +81,9 @@ pub struct PlanOptions {
     /// proposed must then be what the environment holds.
     #[serde(default)]
     pub restate_models: Vec<ModelName>,
+    /// Restatements replace rows where they are, batch by batch, instead of all at once at the end.
+    #[serde(default)]
+    pub in_place: bool,
     /// With a restatement: plan changes in files as well.
     #[serde(default)]
     pub always_include_local_changes: bool,
@@ -93,6 +96,9 @@ pub struct PlanOptions {
     /// Refuse to promote a table that lacks ranges which the one before it had.
     #[serde(default)]
     pub no_gaps: bool,
+    /// Show how definitions changed with their macros expanded.
+    #[serde(default)]
+    pub diff_rendered: bool,
     /// In a run with selected models: leave out what they read.
     #[serde(default)]
     pub no_auto_upstream: bool,
@@ -154,10 +160,12 @@ impl PlanOptions {
             categorize: BTreeMap::new(),
             backfill_models: None,
             restate_models: Vec::new(),
+            in_place: false,
             always_include_local_changes: false,
             no_auto_categorization: false,
             min_intervals: None,
             no_gaps: false,
+            diff_rendered: false,
             no_auto_upstream: false,
             selectors: Selectors::default(),
         }
@@ -165,7 +173,7 @@ impl PlanOptions {
 }
 
 /// The times of a plan, as points.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub(super) struct Times {
     /// The asked start, or that of previews.
     pub(super) start: Option<Timestamp>,
@@ -179,6 +187,8 @@ pub(super) struct Times {
     pub(super) effective_from: Option<Timestamp>,
     /// Whether production's progress caps each model.
     pub(super) capped_by_prod: bool,
+    /// Starts of single models, so that at least so many intervals are considered as was asked.
+    pub(super) starts: BTreeMap<ModelName, Timestamp>,
 }
 
 impl Times {
@@ -217,11 +227,7 @@ pub(super) fn resolve_times(
     if let (Some(start), Some(end)) = (start, end_point)
         && start.at >= end
     {
-        return Err(PlanError::new(
-            "times-turned-round",
-            format!("the start {} is not before the end {}", start.at, end),
-            "give a --start that is before --end",
-        ));
+        return Err(turned_round(start.at, end));
     }
     if let Some(end) = end.filter(|end| end.at > execution) {
         return Err(PlanError::new(
@@ -237,17 +243,40 @@ pub(super) fn resolve_times(
             "give a --start in the past",
         ));
     }
-    let unbounded = options.run
-        || input.purpose == Purpose::Run
-        || end_point.is_some()
-        || options.execution_time.is_some();
-    let end = end_point
-        .or_else(|| if unbounded { None } else { prod_end(input, backfilled).map(|end| end.min(execution)) });
-    let start = start.map(|point| point.at).or_else(|| preview_start(input, diff, backfilled, execution));
+    let usual_end = prod_end(input, backfilled).map(|end| end.min(execution));
+    // A time that is given is the present, also beyond production's; without a measure (nothing but
+    // seeds is meant) each model stays where production's table ends all the same.
+    let later = options.execution_time.is_some() && usual_end.is_some_and(|end| execution > end);
+    let unbounded = options.run || input.purpose == Purpose::Run || end_point.is_some() || later;
+    let end = end_point.or(if unbounded { None } else { usual_end });
+    let usual = usual_start(input, diff, backfilled);
+    if let (None, Some(usual), Some(last)) = (start, usual, options.end.as_deref()) {
+        refuse_short(input, diff, usual, time("end", last, execution)?.at)?;
+    }
+    let given = start.map(|point| point.at);
+    let starts = match given.or(usual) {
+        Some(start) => min_starts(input, diff, start, end.unwrap_or(execution), execution),
+        None => BTreeMap::new(),
+    };
+    let start = given.or_else(|| preview_start(input, diff, usual, execution));
+    if let (None, Some(start), Some(last)) = (given, start, options.end.as_deref()) {
+        let end = time("end", last, execution)?.at;
+        if start > end {
+            return Err(turned_round(start, end));
+        }
+    }
     let dev_run = input.purpose == Purpose::Run && !options.environment.is_prod();
     let covered_from = start.or_else(|| input.current.filter(|_| dev_run).map(|current| current.start));
     let effective_from = effective_from(input, execution)?;
-    Ok(Times { start, covered_from, end, execution, effective_from, capped_by_prod: !unbounded })
+    Ok(Times { start, covered_from, end, execution, effective_from, capped_by_prod: !unbounded, starts })
+}
+
+fn turned_round(start: Timestamp, end: Timestamp) -> PlanError {
+    PlanError::new(
+        "times-turned-round",
+        format!("the start {start} is not before the end {end}"),
+        "give a --start that is before --end",
+    )
 }
 
 fn effective_from(input: &PlanInput<'_>, execution: Timestamp) -> Result<Option<Timestamp>, PlanError> {
@@ -271,11 +300,12 @@ fn effective_from(input: &PlanInput<'_>, execution: Timestamp) -> Result<Option<
 }
 
 /// Where a development plan with forward-only changes starts unless it is told: such changes are
-/// only previewed, over the last interval that production has.
+/// only previewed, over the last interval that production has (`usual`). So are models that are
+/// restated by themselves: what development computes of them never becomes production's.
 fn preview_start(
     input: &PlanInput<'_>,
     diff: &Diff,
-    backfilled: Option<&BTreeSet<ModelName>>,
+    usual: Option<Timestamp>,
     execution: Timestamp,
 ) -> Option<Timestamp> {
     let options = input.options;
@@ -285,23 +315,125 @@ fn preview_start(
     let touched = || input.proposed.values().filter(|snapshot| diff.touches(snapshot));
     let previews = super::backfill::has_previews(input)
         && touched().any(|snapshot| is_forward_only(&snapshot.model.kind));
-    if !options.forward_only && !previews {
+    let by_itself = || touched().any(|snapshot| snapshot.model.kind.auto_restatement_cron().is_some());
+    if !options.forward_only && !previews && !by_itself() {
         return None;
     }
-    let yesterday = IntervalUnit::Day.prev(IntervalUnit::Day.floor(execution));
-    let end = if options.run { None } else { prod_end(input, backfilled) };
-    let Some(end) = end else { return Some(yesterday) };
-    let selected = |snapshot: &&Arc<Snapshot>| match &options.backfill_models {
-        None => diff.touches(snapshot),
-        Some(models) => models.contains(snapshot.name()),
+    usual.or(Some(IntervalUnit::Day.prev(IntervalUnit::Day.floor(execution))))
+}
+
+/// The start of the last interval that production has, over the models in question: those asked for,
+/// else those that differ, else all. Nothing where production has nothing, or isn't the measure.
+fn usual_start(
+    input: &PlanInput<'_>,
+    diff: &Diff,
+    backfilled: Option<&BTreeSet<ModelName>>,
+) -> Option<Timestamp> {
+    if input.options.run || input.purpose == Purpose::Run {
+        return None;
+    }
+    let end = prod_end(input, backfilled)?;
+    let shown = |name: &ModelName| input.prod.and_then(|prod| prod.models.get(name));
+    let done = |name: &ModelName| shown(name).and_then(|shown| super::backfill::done_end(input, shown));
+    let differing = |snapshot: &Snapshot| diff.touches(snapshot);
+    let any_differs = input.proposed.values().any(|snapshot| differing(snapshot));
+    let meant = |snapshot: &&Arc<Snapshot>| match &input.options.backfill_models {
+        Some(models) if !models.is_empty() => models.contains(snapshot.name()),
+        _ if any_differs => differing(snapshot),
+        _ => done(snapshot.name()).is_some(),
     };
     let last = |snapshot: &Arc<Snapshot>| {
-        let shown = input.prod.and_then(|prod| prod.models.get(snapshot.name()));
-        let own = shown.and_then(|shown| super::backfill::done_end(input, shown));
         let unit = snapshot.interval_unit();
-        unit.prev(unit.floor(own.unwrap_or_else(|| snapshot.cadence().floor(end))))
+        let end = done(snapshot.name()).unwrap_or_else(|| snapshot.cadence().floor(end));
+        unit.prev(unit.floor(end))
     };
-    input.proposed.values().filter(selected).map(last).min().or(Some(yesterday))
+    input.proposed.values().filter(meant).map(last).min()
+}
+
+/// A model without a start of its own, or with a later one, has nothing before the end.
+fn refuse_short(
+    input: &PlanInput<'_>,
+    diff: &Diff,
+    usual: Timestamp,
+    end: Timestamp,
+) -> Result<(), PlanError> {
+    if usual <= end {
+        return Ok(());
+    }
+    let asked = input.options.backfill_models.as_ref();
+    let shown = |name: &ModelName| input.prod.is_some_and(|prod| prod.models.contains_key(name));
+    let meant = |snapshot: &&Arc<Snapshot>| {
+        asked.is_some_and(|asked| asked.contains(snapshot.name()))
+            || diff.touches(snapshot)
+            || shown(snapshot.name())
+    };
+    let late = |snapshot: &&Arc<Snapshot>| {
+        let start = snapshot.model.start.as_deref().and_then(|text| parse_time(text, input.now).ok());
+        start.is_none_or(|start| start.at > end)
+    };
+    match input.proposed.values().filter(meant).find(late) {
+        Some(snapshot) => Err(PlanError::new(
+            "times-turned-round",
+            format!("`{}` would start at {usual}, after the end {end}", snapshot.name()),
+            "give a --start, or a start in the config's model_defaults",
+        )),
+        None => Ok(()),
+    }
+}
+
+/// With `--min-intervals`: for each model to backfill the start so many ticks back, or earlier where
+/// something below it starts earlier.
+fn min_starts(
+    input: &PlanInput<'_>,
+    diff: &Diff,
+    start: Timestamp,
+    end: Timestamp,
+    execution: Timestamp,
+) -> BTreeMap<ModelName, Timestamp> {
+    let options = input.options;
+    let Some(ticks) = options.min_intervals.filter(|ticks| *ticks > 0) else { return BTreeMap::new() };
+    let models: BTreeSet<ModelName> = match &options.backfill_models {
+        Some(models) => models.clone(),
+        None if options.environment.is_prod() || options.include_unmodified => BTreeSet::new(),
+        None => {
+            let touched = input.proposed.values().filter(|snapshot| diff.touches(snapshot));
+            touched.map(|snapshot| snapshot.name().clone()).collect()
+        }
+    };
+    let parents = input.proposed.iter().map(|(name, s)| (name, s.parents.iter().collect())).collect();
+    let order = super::topological(&parents).unwrap_or_default();
+    let mut starts: BTreeMap<ModelName, Timestamp> = BTreeMap::new();
+    // Children first: a parent covers at least what they need.
+    let mut below: BTreeMap<ModelName, Timestamp> = BTreeMap::new();
+    for snapshot in order.iter().rev().filter(|name| models.contains(*name)).map(|name| &input.proposed[name])
+    {
+        let cadence = snapshot.cadence();
+        let mut first = cadence.floor(last_point(input, snapshot, end, execution));
+        for _ in 0..ticks {
+            first = cadence.prev(first);
+        }
+        let own = below.get(snapshot.name()).copied().unwrap_or(start).min(first);
+        for parent in snapshot.upstream() {
+            below.entry(parent.clone()).and_modify(|known| *known = own.min(*known)).or_insert(own);
+        }
+        starts.insert(snapshot.name().clone(), own);
+    }
+    starts
+}
+
+/// From where ticks are counted back: where production's table ends, or the model itself.
+fn last_point(input: &PlanInput<'_>, snapshot: &Snapshot, end: Timestamp, execution: Timestamp) -> Timestamp {
+    let model_end = snapshot.model.end.as_deref().and_then(|text| parse_time(text, execution).ok());
+    if let Some(over) = model_end.map(crate::interval::TimePoint::exclusive).filter(|over| *over < end) {
+        return over;
+    }
+    let shown = input.prod.and_then(|prod| prod.models.get(snapshot.name()));
+    let done = shown.filter(|_| !input.options.run).and_then(|shown| super::backfill::done_end(input, shown));
+    match (done, &input.options.execution_time, &input.options.end) {
+        (Some(done), Some(_), None) => done.max(execution),
+        (Some(done), ..) => done,
+        (None, ..) => end,
+    }
 }
 
 fn time(flag: &str, text: &str, now: Timestamp) -> Result<crate::interval::TimePoint, PlanError> {

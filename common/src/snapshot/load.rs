@@ -17,6 +17,18 @@ pub fn load_query(snapshot: &Snapshot) -> Result<Query, Box<Diagnostic>> {
     query(&snapshot.model, &snapshot.env)
 }
 
+/// A snapshot's query as text, rendered as it is while the project loads; nothing for kinds without
+/// one.
+///
+/// # Errors
+/// What can't be rendered.
+pub fn load_text(snapshot: &Snapshot) -> Result<Option<String>, Box<Diagnostic>> {
+    let model = &snapshot.model;
+    let Some(code) = model.query() else { return Ok(None) };
+    let context = context(model, &snapshot.env, loading(model), Stage::Loading);
+    render::render(code, &context).map(Some).map_err(|error| Box::new(unrenderable(model, error)))
+}
+
 /// The point of use of a model's texts.
 pub(super) fn context<'a>(
     model: &'a Model,

@@ -19,8 +19,8 @@ use serde::{Deserialize, Serialize};
 
 pub use build::{Snapshots, build, build_with};
 pub use fingerprint::Fingerprint;
-pub use load::{load_query, model_name, own_name};
-pub use naming::{Naming, view_relation};
+pub use load::{load_query, load_text, model_name, own_name};
+pub use naming::{Naming, aside_relation, merged_relation, view_relation};
 pub use reads::reads;
 pub use record::{Category, Previous, SnapshotRecord};
 pub(crate) use restamp::restamp;

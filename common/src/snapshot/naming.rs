@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::id::{EnvironmentName, Hasher, ModelName, Version};
+use crate::id::{EnvironmentName, Hasher, ModelName, PlanId, Version};
 use crate::project::Settings;
 use crate::project::settings::{SuffixTarget, TableNaming};
 use crate::task::Relation;
@@ -52,6 +52,20 @@ impl Naming {
     }
 }
 
+/// Where a plan computes a table aside: beside the one that readers see, under a name of its own.
+pub fn aside_relation(published: &Relation, plan: PlanId) -> Relation {
+    beside(published, &format!("__aside_{:012x}", (plan.0.0 >> 80) as u64))
+}
+
+/// The view of a table's published rows together with those that a plan computed aside.
+pub fn merged_relation(published: &Relation, plan: PlanId) -> Relation {
+    beside(published, &format!("__merged_{:012x}", (plan.0.0 >> 80) as u64))
+}
+
+fn beside(relation: &Relation, suffix: &str) -> Relation {
+    Relation { table: shorten(&relation.table, MAX_NAME - suffix.len()) + suffix, ..relation.clone() }
+}
+
 /// The view that shows a model in an environment.
 pub fn view_relation(model: &ModelName, environment: &EnvironmentName, settings: &Settings) -> Relation {
     let mut relation = Relation {
@@ -92,6 +106,18 @@ fn shorten(name: &str, max: usize) -> String {
 mod tests {
     use super::*;
     use crate::id::Hash128;
+
+    #[test]
+    fn tables_aside_have_names_of_their_own() {
+        let published = Relation::new("s", "x".repeat(60));
+        let plans = [1_u128 << 127, 1 << 120].map(|number| PlanId(Hash128(number)));
+        let names: std::collections::BTreeSet<Relation> = plans
+            .iter()
+            .flat_map(|plan| [aside_relation(&published, *plan), merged_relation(&published, *plan)])
+            .collect();
+        assert_eq!(names.len(), 4);
+        assert!(names.iter().all(|name| name.table.len() == 63 && name.schema == "s"));
+    }
 
     #[test]
     fn long_names_are_shortened_and_stay_apart() {

@@ -110,7 +110,7 @@ impl SnapshotRecord {
 
     /// The table that production reads, or the throwaway one.
     pub fn table(&self, dev: bool) -> TableId {
-        TableId { model: self.name().clone(), version: self.generation(dev), dev }
+        TableId { model: self.name().clone(), version: self.generation(dev), dev, aside: None }
     }
 
     /// That table's place in the warehouse.

@@ -15,7 +15,9 @@ use coord_common::task::TableId;
 use serde_json::Value;
 
 /// Options that planning knows, and those that don't touch what is compared.
-const KNOWN: [&str; 17] = [
+const KNOWN: [&str; 19] = [
+    "create_from",
+    "min_intervals",
     "select_models",
     "effective_from",
     "enable_preview",
@@ -115,13 +117,22 @@ impl Scenario {
             return Err("policy of schema changes".to_owned());
         }
         let class = error["class"].as_str().unwrap_or_default().to_owned();
-        if matches!(class.as_str(), "DESTRUCTIVE_CHANGE" | "ADDITIVE_CHANGE" | "UNCATEGORIZED") {
-            return Err(class);
-        }
-        if self.files.values().any(|text| text.contains("auto_restatement_cron")) {
-            return Err("auto_restatement_cron".to_owned());
-        }
         let planned = self.plan(&options, now, run);
+        let blocked = |planned: &(Planned, Settings), code: &str| {
+            planned.0.plan.blockers.iter().any(|blocker| blocker.code == code)
+        };
+        let planned = match planned {
+            Ok(planned) if blocked(&planned, "uncategorized") => Err("uncategorized".to_owned()),
+            other => other,
+        };
+        if let Ok(planned) = &planned
+            && action["apply"] != false
+        {
+            let gaps = class == "NO_GAPS_VIOLATION";
+            self.check("gaps", &class, blocked(planned, "gaps") == gaps, || {
+                (gaps.to_string(), format!("{:?}", planned.0.plan.blockers))
+            });
+        }
         let says = |planned: &Result<(Planned, Settings), String>| match planned {
             Ok(_) => "succeeds".to_owned(),
             Err(why) => format!("fails: {why}"),
@@ -182,6 +193,7 @@ impl Scenario {
             options: &proposal.options,
             now,
             purpose,
+            hooks: &plan::Hooks::of(&project),
         };
         let planned = plan::plan(&input).map_err(|error| format!("{}: {}", error.code, error.message))?;
         Ok((planned, project.settings))
@@ -192,7 +204,7 @@ impl Scenario {
         let plan = &planned.plan;
         self.records.extend(planned.new_records.iter().map(|record| (record.id(), record.clone())));
         for model in &plan.models {
-            let Some(table) = &model.table else { continue };
+            let Some(table) = model.filled() else { continue };
             let record = self.tables.entry(table.clone()).or_default();
             record.created = true;
             record.done = record.done.union(&model.assumed);
@@ -203,6 +215,9 @@ impl Scenario {
                     record.done.insert(whole);
                 }
             }
+        }
+        for table in &plan.auto_restated {
+            self.tables.entry(table.clone()).or_default().restated = Some(plan.execution_time);
         }
         for clear in &plan.clears {
             if let Some(record) = self.tables.get_mut(&clear.table) {
@@ -217,6 +232,7 @@ impl Scenario {
                 start: plan.start,
                 end: plan.end,
                 models: plan.target.clone(),
+                hooks: plan.hooks.source.clone(),
                 unrestorable: plan.unrestorable.clone(),
             };
             self.environments.insert(plan.environment.clone(), environment);
@@ -226,8 +242,15 @@ impl Scenario {
     fn compare_plan(&mut self, planned: &Planned, expected: &Value, options: &PlanOptions) {
         let plan = &planned.plan;
         self.equal("has_changes", "", &expected["has_changes"], &plan.has_changes.into());
-        if !options.skip_backfill && !options.empty_backfill {
-            self.equal("backfill", "", &expected["requires_backfill"], &plan.requires_backfill().into());
+        if options.skip_backfill || options.empty_backfill {
+            self.equal("backfill", "", &expected["requires_backfill"], &false.into());
+        } else {
+            self.equal(
+                "backfill",
+                "",
+                &expected["requires_backfill"],
+                &serde_json::to_value(plan::document(plan, None)).expect("JSON")["requires_backfill"],
+            );
         }
         let ours: BTreeMap<String, &plan::PlannedModel> =
             plan.models.iter().map(|model| (model.name.to_string(), model)).collect();
@@ -264,20 +287,18 @@ impl Scenario {
         } else {
             self.check("category", name, true, || (String::new(), String::new()));
         }
-        if options.skip_backfill {
-            // Ours lists what applying would compute, which is nothing.
-            return;
-        }
         let restated = ranges(&Value::Array(theirs.get("restatement").cloned().into_iter().collect()));
         let ours = model.restatement.map_or(Vec::new(), |range| vec![range]);
         self.check("restatement", name, restated == ours, || (show(&restated), show(&ours)));
         let missing: IntervalSet = ranges(&theirs["missing_intervals"]).into_iter().collect();
-        let same = missing == model.missing;
-        self.check("missing", name, same, || (show(missing.ranges()), show(model.missing.ranges())));
+        let ours = model.missing.union(&model.skipped);
+        let same = missing == ours;
+        self.check("missing", name, same, || (show(missing.ranges()), show(ours.ranges())));
         let expected = ranges(&theirs["batches"]);
         let actual: Vec<Interval> = batches(&model.missing, model.batches.unit, model.batches.size).collect();
         // Nothing is executed with an empty backfill, or when it is skipped.
-        if !expected.is_empty() || missing.is_empty() {
+        let idle = options.skip_backfill || options.empty_backfill;
+        if !idle || !expected.is_empty() {
             self.check("batches", name, expected == actual, || (show(&expected), show(&actual)));
         }
     }
@@ -401,6 +422,10 @@ fn options(action: &Value, clock: &Value) -> Result<PlanOptions, String> {
     options.ignore_cron = flag("ignore_cron");
     options.run = flag("run");
     options.forward_only = flag("forward_only");
+    options.no_gaps = flag("no_gaps");
+    options.min_intervals = asked["min_intervals"].as_u64().and_then(|n| n.try_into().ok());
+    options.create_from =
+        asked["create_from"].as_str().map(|name| name.parse().expect("an environment name"));
     let list = |name: &str| -> Vec<String> {
         let items = asked[name].as_array().into_iter().flatten();
         items.filter_map(|item| item.as_str().map(str::to_owned)).collect()

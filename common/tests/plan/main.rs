@@ -1,6 +1,10 @@
 //! Plans of small projects, from their files: what changes mean, and which time is computed.
 
 mod changes;
+mod choices;
+mod differences;
+mod lifecycle;
+mod properties;
 mod reads;
 mod restate;
 mod selection;

@@ -124,6 +124,7 @@ impl World {
             options,
             now: self.now,
             purpose,
+            hooks: &plan::Hooks::of(project),
         })
     }
 
@@ -166,10 +167,13 @@ impl World {
         let plan = &planned.plan;
         self.records.extend(planned.new_records.iter().map(|record| (record.id(), record.clone())));
         for model in &plan.models {
-            let Some(table) = &model.table else { continue };
+            let Some(table) = model.filled() else { continue };
             let record = self.tables.entry(table.clone()).or_default();
             record.created = true;
             record.done = record.done.union(&model.assumed).union(&model.missing);
+        }
+        for table in &plan.auto_restated {
+            self.tables.entry(table.clone()).or_default().restated = Some(plan.execution_time);
         }
         if plan.purpose == Purpose::Change {
             let environment = Environment {
@@ -179,6 +183,7 @@ impl World {
                 start: plan.start,
                 end: plan.end,
                 models: plan.target.clone(),
+                hooks: plan.hooks.source.clone(),
                 unrestorable: plan.unrestorable.clone(),
             };
             self.environments.insert(plan.environment.clone(), environment);

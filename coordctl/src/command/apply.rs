@@ -56,6 +56,28 @@ pub(super) async fn carry_out(
     follow(session, &mut client, plan).await
 }
 
+/// The same for a plan that must end before what was asked for can begin; prints no document.
+pub(super) async fn bring_to_an_end(
+    session: &mut Session,
+    settings: &Settings,
+    folder: PathBuf,
+    plan: &Plan,
+) -> CliResult {
+    let mut client = session.client().await?;
+    let id = plan.id.to_string();
+    let needed: Vec<String> = plan.gateways().into_iter().collect();
+    session.start_worker(settings, folder, &needed)?;
+    client.apply(&id, who()).await?;
+    let mut progress = Progress::new(session.format());
+    let watch = client.watch(&id, |view| progress.see(view));
+    let view = tokio::select! {
+        view = watch => view?,
+        _ = tokio::signal::ctrl_c() => return Err(interrupted(session, &id)),
+    };
+    progress.done(&view);
+    if view.state == "finished" { Ok(()) } else { Err(failed(plan, &view)) }
+}
+
 /// `coordctl watch`.
 pub(crate) async fn watch(session: &mut Session, plan: &str) -> CliResult<ExitCode> {
     let mut client = session.client().await?;

@@ -37,7 +37,14 @@ fn show(session: &Session, document: &Value, rows: &str, columns: &[(&str, &str)
 
 /// `coordctl environments`.
 pub(crate) async fn environments(session: &mut Session) -> CliResult {
-    let document = session.client().await?.list("environments", "").await?;
+    let mut document = session.client().await?.list("environments", "").await?;
+    if session.format() != Format::Json {
+        for row in document["environments"].as_array_mut().into_iter().flatten() {
+            let plans = row["restating"].as_array().into_iter().flatten();
+            let text = |plan: &Value| plan["plan_id"].as_str().map(|id| output::short(id).to_owned());
+            row["restating"] = plans.filter_map(text).collect::<Vec<_>>().join(" ").into();
+        }
+    }
     let columns = [
         ("environment", "name"),
         ("revision", "revision"),
@@ -46,8 +53,27 @@ pub(crate) async fn environments(session: &mut Session) -> CliResult {
         ("end", "end"),
         ("expires", "expires"),
         ("plan", "plan_id"),
+        ("restating", "restating"),
     ];
     show(session, &document, "environments", &columns)
+}
+
+/// `coordctl promotions`.
+pub(crate) async fn promotions(session: &mut Session, given: Option<&str>) -> CliResult {
+    let name = given.map(|given| environment(Some(given), &coord_common::project::Settings::default()));
+    let name = name.transpose()?.map(|name| name.to_string()).unwrap_or_default();
+    let document = session.client().await?.list("promotions", &name).await?;
+    let columns = [
+        ("environment", "environment"),
+        ("revision", "revision"),
+        ("at", "at"),
+        ("by", "by"),
+        ("plan", "plan_id"),
+        ("from", "from_plan_id"),
+        ("rollback", "rollback"),
+        ("shown", "shown"),
+    ];
+    show(session, &document, "promotions", &columns)
 }
 
 /// `coordctl plans`.
@@ -63,6 +89,16 @@ pub(crate) async fn plans(session: &mut Session) -> CliResult {
     show(session, &document, "plans", &columns)
 }
 
+/// Ranges of a document in one line.
+pub(super) fn ranges(value: &Value) -> String {
+    let range = |range: &Value| {
+        let text =
+            |key: &str| range[key].as_str().unwrap_or_default().trim_end_matches("T00:00:00Z").to_owned();
+        format!("[{} - {})", text("start"), text("end"))
+    };
+    value.as_array().into_iter().flatten().map(range).collect::<Vec<_>>().join(" ")
+}
+
 /// `coordctl intervals`.
 pub(crate) async fn intervals(session: &mut Session, given: Option<String>) -> CliResult {
     let name = match &given {
@@ -73,14 +109,6 @@ pub(crate) async fn intervals(session: &mut Session, given: Option<String>) -> C
     if session.format() == Format::Json {
         return output::json(&document);
     }
-    let ranges = |value: &Value| -> String {
-        let range = |range: &Value| {
-            let text =
-                |key: &str| range[key].as_str().unwrap_or_default().trim_end_matches("T00:00:00Z").to_owned();
-            format!("[{} - {})", text("start"), text("end"))
-        };
-        value.as_array().into_iter().flatten().map(range).collect::<Vec<_>>().join(" ")
-    };
     let rows: Vec<Vec<Option<String>>> = document["models"]
         .as_array()
         .into_iter()
@@ -145,7 +173,10 @@ pub(crate) async fn status(session: &mut Session) -> CliResult {
         .into_iter()
         .flatten()
         .filter(|plan| {
-            matches!(plan["state"].as_str(), Some("applying" | "promoting" | "cancelling" | "failed"))
+            matches!(
+                plan["state"].as_str(),
+                Some("applying" | "publishing" | "promoting" | "cancelling" | "failed")
+            )
         })
         .cloned()
         .collect();

@@ -1,6 +1,7 @@
 //! One file per verb.
 
 mod apply;
+mod check_intervals;
 mod driver;
 mod fetch;
 mod git;
@@ -29,8 +30,12 @@ pub(crate) async fn run(session: &mut Session, command: Command) -> CliResult<Ex
         Command::Environments => inspect::environments(session).await?,
         Command::Invalidate(args) => tend::invalidate(session, args).await?,
         Command::Janitor(args) => tend::janitor(session, args).await?,
+        Command::Rollback(args) => tend::rollback(session, args).await?,
+        Command::Abandon(args) => tend::abandon(session, &args.what).await?,
+        Command::Promotions(args) => inspect::promotions(session, args.environment.as_deref()).await?,
         Command::Plans => inspect::plans(session).await?,
         Command::Intervals(args) => inspect::intervals(session, args.environment).await?,
+        Command::CheckIntervals(args) => check_intervals::check_intervals(session, args).await?,
         Command::Explain(args) => inspect::explain(session, args).await?,
         Command::Status => inspect::status(session).await?,
         Command::Watch(args) => return apply::watch(session, &args.plan).await,

@@ -4,10 +4,10 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use coord_common::id::{EnvironmentName, ModelName};
-use coord_common::plan::{Choice, PlanOptions, Selectors};
+use coord_common::plan::{Blocker, Choice, Plan, PlanDocument, PlanOptions, Selectors};
 use coord_common::project::Settings;
 
-use super::{apply, git};
+use super::{apply, git, tend};
 use crate::args::{Format, PlanArgs, RunArgs};
 use crate::client::{PlanAnswer, PlanUpload};
 use crate::error::{CliError, CliResult};
@@ -17,38 +17,86 @@ use crate::session::Session;
 
 /// `coordctl plan`.
 pub(crate) async fn plan(session: &mut Session, args: PlanArgs) -> CliResult<ExitCode> {
-    refuse_unsupported(&args)?;
     let files = session.files()?;
     let settings = files.settings()?;
-    let options = plan_options(&args, &settings, &files.folder)?;
-    let held = !options.selectors.restate.is_empty() && !options.always_include_local_changes;
-    let mut client = session.client().await?;
-    let answer = client
-        .plan(PlanUpload {
-            options,
-            files: if held { files.config_for_upload()? } else { files.for_upload()? },
-            env: files.named_variables(),
-            gateway: session.global.gateway.clone(),
-            run: false,
-        })
-        .await?;
+    let mut options = plan_options(&args, &settings, &files.folder)?;
+    let mut answer = planned(session, &files, options.clone()).await?;
     let mut findings = files.settings_findings();
     let others = answer.findings.iter().filter(|finding| !ProjectFiles::is_about_settings(finding));
     findings.extend(others.cloned());
     output::findings(&findings, session.format());
+    let text = session.format() == Format::Text;
+    let asks = text && !args.no_prompts && !args.explain && output::is_terminal();
+    let no_diff = args.no_diff || settings.plan.no_diff;
+    if asks && let Some(open) = blocker(&answer.plan, UNCATEGORIZED) {
+        output::plan(&answer, no_diff);
+        for name in &open.models {
+            options.categorize.insert(name.clone(), output::ask_category(name)?);
+        }
+        answer = planned(session, &files, options).await?;
+    }
+    if args.explain {
+        return explain(session, &answer);
+    }
     let apply = decide(session, &args, &answer);
-    if session.format() == Format::Text {
-        output::plan(&answer, args.no_diff || settings.plan.no_diff);
+    if text {
+        output::plan(&answer, no_diff);
     }
     let apply = match apply {
         Decision::Apply => true,
         Decision::Leave => false,
         Decision::Ask => output::ask("Apply - Backfill Tables [y/n]")?,
     };
+    // Without an answer to what changes mean there is nothing to review yet.
+    let open = blocker(&answer.plan, UNCATEGORIZED);
+    if let Some(blocker) = open.or_else(|| answer.plan.blockers.first().filter(|_| apply)) {
+        if session.format() == Format::Json {
+            output::json(&coord_common::plan::document(&answer.plan, None))?;
+        }
+        return Err(CliError::user(&blocker.code, &blocker.message, &blocker.hint));
+    }
     if answer.plan.is_empty() || !apply {
         return finish(session, &answer);
     }
     apply::carry_out(session, &settings, files.folder.clone(), &answer.plan).await
+}
+
+/// The blocker of plans with changes whose meaning nobody said.
+const UNCATEGORIZED: &str = "uncategorized";
+
+fn blocker<'a>(plan: &'a Plan, code: &str) -> Option<&'a Blocker> {
+    plan.blockers.iter().find(|blocker| blocker.code == code)
+}
+
+/// Uploads the project and gets the plan.
+async fn planned(session: &mut Session, files: &ProjectFiles, options: PlanOptions) -> CliResult<PlanAnswer> {
+    let held = !options.selectors.restate.is_empty() && !options.always_include_local_changes;
+    let gateway = session.global.gateway.clone();
+    let files_for = if held { files.config_for_upload()? } else { files.for_upload()? };
+    let mut client = session.client().await?;
+    client
+        .plan(PlanUpload { options, files: files_for, env: files.named_variables(), gateway, run: false })
+        .await
+}
+
+/// The steps of applying, instead of applying.
+fn explain(session: &Session, answer: &PlanAnswer) -> CliResult<ExitCode> {
+    let stages = coord_common::plan::stages(&answer.plan);
+    if session.format() == Format::Json {
+        let plan = coord_common::plan::document(&answer.plan, None);
+        output::json(&serde_json::json!({ "plan": plan, "stages": stages }))?;
+        return Ok(ExitCode::SUCCESS);
+    }
+    if stages.is_empty() {
+        output::line("Applying this plan does nothing.");
+    }
+    for (number, stage) in stages.iter().enumerate() {
+        output::line(&format!("{}. {}:", number + 1, stage.what));
+        for (model, detail) in &stage.models {
+            output::line(&format!("     {model} {detail}"));
+        }
+    }
+    Ok(ExitCode::SUCCESS)
 }
 
 /// `coordctl run`.
@@ -56,6 +104,9 @@ pub(crate) async fn run(session: &mut Session, args: RunArgs) -> CliResult<ExitC
     let files = session.files()?;
     let settings = files.settings()?;
     let mut options = PlanOptions::new(environment(args.environment.as_deref(), &settings)?);
+    if options.environment.is_prod() && !args.skip_janitor {
+        tend::tidy_up(session).await;
+    }
     options.start = args.start;
     options.end = args.end;
     options.execution_time = args.execution_time;
@@ -65,15 +116,18 @@ pub(crate) async fn run(session: &mut Session, args: RunArgs) -> CliResult<ExitC
     options.no_auto_upstream = args.no_auto_upstream;
     options.selectors.changed_files = git::changed_files(&options.selectors, &files.folder)?;
     let mut client = session.client().await?;
-    let answer = client
-        .plan(PlanUpload {
-            options,
-            files: files.config_for_upload()?,
-            env: files.named_variables(),
-            gateway: session.global.gateway.clone(),
-            run: true,
-        })
-        .await?;
+    let upload = PlanUpload {
+        options,
+        files: files.config_for_upload()?,
+        env: files.named_variables(),
+        gateway: session.global.gateway.clone(),
+        run: true,
+    };
+    let mut answer = client.plan(upload.clone()).await?;
+    if !answer.unfinished.is_empty() {
+        complete_restatements(session, &settings, &files, &answer).await?;
+        answer = client.plan(upload).await?;
+    }
     if answer.plan.is_empty() {
         if session.format() == Format::Text {
             output::line("Nothing to do: no interval is due.");
@@ -81,6 +135,24 @@ pub(crate) async fn run(session: &mut Session, args: RunArgs) -> CliResult<ExitC
         return finish(session, &answer);
     }
     apply::carry_out(session, &settings, files.folder.clone(), &answer.plan).await
+}
+
+/// Brings restatements to their end that were begun and interrupted: a run leaves nothing half done.
+async fn complete_restatements(
+    session: &mut Session,
+    settings: &Settings,
+    files: &ProjectFiles,
+    answer: &PlanAnswer,
+) -> CliResult {
+    let environment = &answer.plan.environment;
+    for id in &answer.unfinished {
+        let id = id.to_string();
+        let short = output::short(&id);
+        output::error_line(&format!("Completing the restatement {short} of `{environment}` first."));
+        let plan = session.client().await?.show_plan(&id).await?;
+        apply::bring_to_an_end(session, settings, files.folder.clone(), &plan).await?;
+    }
+    Ok(())
 }
 
 enum Decision {
@@ -103,7 +175,11 @@ fn decide(session: &Session, args: &PlanArgs, answer: &PlanAnswer) -> Decision {
 /// A plan that isn't applied: printed for programs, with the next step for people.
 fn finish(session: &Session, answer: &PlanAnswer) -> CliResult<ExitCode> {
     match session.format() {
-        Format::Json => output::json(&coord_common::plan::document(&answer.plan, None))?,
+        Format::Json => {
+            let unfinished = answer.unfinished.iter().map(|id| format!("unfinished_restatement:{id}"));
+            let document = coord_common::plan::document(&answer.plan, None);
+            output::json(&unfinished.fold(document, PlanDocument::with_note))?;
+        }
         Format::Text | Format::Csv if answer.plan.is_empty() => {}
         Format::Text | Format::Csv => {
             output::line(&format!(
@@ -140,6 +216,11 @@ fn plan_options(args: &PlanArgs, settings: &Settings, folder: &Path) -> CliResul
     options.forward_only = args.forward_only || settings.plan.forward_only;
     options.run = args.run;
     options.ignore_cron = args.ignore_cron;
+    options.in_place = args.in_place;
+    options.min_intervals = args.min_intervals;
+    options.no_gaps = args.no_gaps;
+    options.no_auto_categorization = args.no_auto_categorization;
+    options.diff_rendered = args.diff_rendered;
     options.always_include_local_changes = args.always_include_local_changes;
     options.selectors = Selectors {
         select: args.select_model.clone(),
@@ -176,15 +257,4 @@ fn category(text: &str) -> CliResult<(ModelName, Choice)> {
         _ => return Err(bad()),
     };
     Ok((model(name)?, choice))
-}
-
-/// What SQLMesh can and we can't yet is refused, never dropped in silence.
-fn refuse_unsupported(args: &PlanArgs) -> CliResult {
-    let given = [("--min-intervals", args.min_intervals.is_some()), ("--no-gaps", args.no_gaps)];
-    match given.iter().find(|(_, given)| *given) {
-        Some((flag, _)) => {
-            Err(CliError::user("unsupported", format!("{flag} is not supported yet"), "leave it out"))
-        }
-        None => Ok(()),
-    }
 }

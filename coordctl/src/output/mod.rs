@@ -7,7 +7,9 @@ mod table;
 use std::io::{IsTerminal, Write};
 
 use coord_common::diagnostic::Diagnostic;
+use coord_common::id::ModelName;
 use coord_common::interval::Interval;
+use coord_common::plan::Choice;
 use serde::Serialize;
 
 use crate::args::Format;
@@ -47,6 +49,24 @@ pub(crate) fn ask(question: &str) -> CliResult<bool> {
     let mut answer = String::new();
     std::io::stdin().read_line(&mut answer)?;
     Ok(matches!(answer.trim().to_lowercase().as_str(), "y" | "yes"))
+}
+
+/// Asks what the change of a model means, until that is answered.
+pub(crate) fn ask_category(model: &ModelName) -> CliResult<Choice> {
+    loop {
+        let _ = write!(std::io::stdout(), "`{model}`: breaking [b] or non-breaking [n]? ");
+        std::io::stdout().flush()?;
+        let mut answer = String::new();
+        if std::io::stdin().read_line(&mut answer)? == 0 {
+            let hint = format!("give --categorize {model}=breaking, or =non-breaking");
+            return Err(CliError::user("uncategorized", "the input ended without an answer", hint));
+        }
+        match answer.trim().to_lowercase().as_str() {
+            "b" | "breaking" => return Ok(Choice::Breaking),
+            "n" | "non-breaking" => return Ok(Choice::NonBreaking),
+            _ => {}
+        }
+    }
 }
 
 /// An error for people.
@@ -98,12 +118,16 @@ pub(crate) enum Color {
     Dim,
 }
 
-/// Colours a text where colours are wanted: on a terminal, unless NO_COLOR is set.
-pub(crate) fn paint(text: &str, color: Color) -> String {
-    let wanted = std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())
+/// Whether colours are wanted: on a terminal, unless NO_COLOR is set.
+pub(crate) fn colours_wanted() -> bool {
+    std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())
         && std::io::stdout().is_terminal()
-        && std::io::stderr().is_terminal();
-    if !wanted {
+        && std::io::stderr().is_terminal()
+}
+
+/// Colours a text where colours are wanted.
+pub(crate) fn paint(text: &str, color: Color) -> String {
+    if !colours_wanted() {
         return text.to_owned();
     }
     let code = match color {

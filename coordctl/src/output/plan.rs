@@ -11,6 +11,11 @@ use crate::client::PlanAnswer;
 pub(crate) fn plan(answer: &PlanAnswer, no_diff: bool) {
     let plan = &answer.plan;
     refused(plan);
+    column_notes(plan);
+    unfinished(answer);
+    if plan.is_empty() && !answer.unfinished.is_empty() {
+        return;
+    }
     if plan.is_empty() {
         line(&format!("No changes to plan: `{}` is up to date.", plan.environment));
         return;
@@ -41,6 +46,35 @@ pub(crate) fn plan(answer: &PlanAnswer, no_diff: bool) {
         }
     }
     backfill(plan);
+    for blocker in &plan.blockers {
+        super::error_line(&paint(&format!("this plan can't be applied: {}", blocker.message), Color::Yellow));
+    }
+}
+
+/// What forward-only changes do to columns, where models want it told.
+fn column_notes(plan: &Plan) {
+    for note in &plan.column_notes {
+        let text = match note.split_once(':') {
+            Some(("destructive", name)) => format!("warning: the table of `{name}` loses columns"),
+            Some((_, name)) => format!("warning: the table of `{name}` gets columns"),
+            None => continue,
+        };
+        super::error_line(&paint(&text, Color::Yellow));
+    }
+}
+
+/// Restatements that were begun and aren't at their end.
+fn unfinished(answer: &PlanAnswer) {
+    let environment = &answer.plan.environment;
+    for id in &answer.unfinished {
+        let id = id.to_string();
+        let short = super::short(&id);
+        line(&paint(&format!("The restatement {short} of `{environment}` is unfinished."), Color::Yellow));
+        line(&format!(
+            "  Complete it with `coordctl run {environment}` or `coordctl apply {short}`, or give it up with \
+             `coordctl cancel {short}`."
+        ));
+    }
 }
 
 /// Models that a restatement leaves out.

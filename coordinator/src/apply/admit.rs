@@ -10,6 +10,7 @@ use coord_common::project::model::ModelKind;
 use coord_common::snapshot::{SnapshotRecord, reads};
 use coord_common::task::{ReadRange, TableId, TableTask};
 
+use super::aside::{Asides, filled, gateway};
 use crate::control::book::{Book, Todo};
 use crate::schedule::{Cut, Edge, NodeMode, NodeWork, PlanWork, RetryLimits, TableState, Whole};
 
@@ -21,6 +22,12 @@ pub(crate) struct StalePlan {
     what: String,
 }
 
+impl StalePlan {
+    pub(crate) fn new(plan: &Plan, what: String) -> Self {
+        Self { environment: plan.environment.to_string(), what }
+    }
+}
+
 /// Checks that the environment is as the plan found it.
 ///
 /// # Errors
@@ -29,7 +36,7 @@ pub(crate) fn check_base(plan: &Plan, book: &Book, now: Timestamp) -> Result<(),
     let current = book.live(&plan.environment, now);
     let seq = current.map_or(0, |environment| environment.seq);
     if seq == plan.base_seq {
-        return Ok(());
+        return check_tables(plan, book);
     }
     let what = match current {
         Some(environment) => {
@@ -58,9 +65,22 @@ pub(crate) fn check_base(plan: &Plan, book: &Book, now: Timestamp) -> Result<(),
     Err(StalePlan { environment: plan.environment.to_string(), what })
 }
 
+/// Checks that tables which the plan found are still there: the janitor may have dropped them.
+fn check_tables(plan: &Plan, book: &Book) -> Result<(), StalePlan> {
+    let found = plan.models.iter().filter(|model| !model.create);
+    let gone = found.filter_map(|model| model.table.as_ref()).find(|table| !book.tables.contains_key(table));
+    match gone {
+        None => Ok(()),
+        Some(table) => Err(StalePlan {
+            environment: plan.environment.to_string(),
+            what: format!("a table of `{}` that it relied on was dropped", table.model),
+        }),
+    }
+}
+
 /// Whether workers can run a model's kind yet. What has nothing to run is no hindrance.
 pub(crate) fn is_run(model: &PlannedModel) -> bool {
-    let idle = model.missing.is_empty() && !model.create;
+    let idle = model.missing.is_empty() && !model.create && !model.migrate;
     let kinds = ["MANAGED", "CUSTOM"];
     idle || !kinds.contains(&model.kind.as_str())
 }
@@ -69,14 +89,16 @@ pub(crate) fn is_run(model: &PlannedModel) -> bool {
 pub(crate) fn todos(plan: &Plan, book: &Book) -> BTreeMap<TableId, Todo> {
     let mut todos = BTreeMap::new();
     for model in &plan.models {
-        let Some(table) = &model.table else { continue };
-        let known = book.tables.get(table);
+        let Some(table) = filled(plan, model, book) else { continue };
+        let known = book.tables.get(&table);
         let done = known.map(|known| known.done.clone()).unwrap_or_default();
         // A range that was complete when the plan was made is in the plan only to be done again.
-        let ranges = again(model, &done);
+        let ranges =
+            if table.aside.is_some() { model.missing.difference(&done) } else { again(model, &done) };
         let create = known.is_none_or(|known| !known.created);
-        if create || !ranges.is_empty() {
-            todos.insert(table.clone(), Todo { ranges, create });
+        let migrate = model.migrate && !create;
+        if create || migrate || !ranges.is_empty() {
+            todos.insert(table, Todo { ranges, create, migrate });
         }
     }
     todos
@@ -84,7 +106,7 @@ pub(crate) fn todos(plan: &Plan, book: &Book) -> BTreeMap<TableId, Todo> {
 
 /// The planned ranges that aren't done; where lookback computes done ranges again, those too.
 fn again(model: &PlannedModel, done: &IntervalSet) -> IntervalSet {
-    if model.restatement.is_some() || model.effective_from.is_some() {
+    if model.restatement.is_some() || model.effective_from.is_some() || model.anew || model.fills.is_some() {
         return model.missing.clone();
     }
     if !model.redo {
@@ -99,31 +121,33 @@ fn again(model: &PlannedModel, done: &IntervalSet) -> IntervalSet {
 /// `todo` may hold less than [`todos`] computes now: on resuming, what is on record counts.
 pub(crate) fn work(plan: &Plan, book: &Book, todo: &BTreeMap<TableId, Todo>) -> PlanWork {
     let records = records(plan, book);
-    let tables: Tables =
-        plan.models.iter().filter_map(|model| Some((model.name.clone(), model.table.clone()?))).collect();
+    let tables = tables(plan);
+    let asides = Asides::of(plan, book, todo);
     let mut index: BTreeMap<&ModelName, usize> = BTreeMap::new();
     let mut nodes: Vec<NodeWork> = Vec::new();
     for model in &plan.models {
-        let (Some(table), Some(record)) = (&model.table, records.get(&model.name)) else { continue };
-        let Some(left) = todo.get(table) else { continue };
+        let (Some(table), Some(record)) = (model.filled(), records.get(&model.name)) else { continue };
+        let aside = asides.get(&model.name);
+        let filled = if aside.is_some() { table.beside(plan.id) } else { table.clone() };
+        let Some(left) = todo.get(&filled) else { continue };
         index.insert(&model.name, nodes.len());
+        let mut bindings = bindings(record, &records, &tables);
+        asides.rebind(&mut bindings);
         nodes.push(NodeWork {
             task: Arc::new(TableTask {
                 snapshot: record.id(),
-                table: table.clone(),
-                target: record.relation(table.dev),
-                gateway: record
-                    .snapshot
-                    .model
-                    .gateway
-                    .clone()
-                    .unwrap_or_else(|| plan.layout.default_gateway.clone()),
-                bindings: bindings(record, &records, &tables),
+                table: filled,
+                target: aside.map_or_else(|| record.relation(table.dev), |aside| aside.relation.clone()),
+                gateway: gateway(plan, record),
+                bindings,
                 execution_time: plan.execution_time,
+                allows: model.allows,
+                aside: aside.map(|aside| aside.aside.clone()),
             }),
             todo: left.ranges.clone(),
             assumed: model.assumed.clone(),
             create: left.create,
+            migrate: left.migrate,
             mode: NodeMode::Write,
             cut: cut(model, record, book),
             concurrency: model.concurrency,
@@ -143,13 +167,18 @@ pub(crate) fn work(plan: &Plan, book: &Book, todo: &BTreeMap<TableId, Todo>) -> 
     PlanWork { plan: plan.id, priority, limits: RetryLimits::default(), tables: known, nodes }
 }
 
+/// Which table each model's readers use.
+pub(super) fn tables(plan: &Plan) -> Tables {
+    plan.models.iter().filter_map(|model| Some((model.name.clone(), model.table.clone()?))).collect()
+}
+
 /// The records of all models that the plan leaves in the environment.
-fn records(plan: &Plan, book: &Book) -> BTreeMap<ModelName, Arc<SnapshotRecord>> {
+pub(super) fn records(plan: &Plan, book: &Book) -> BTreeMap<ModelName, Arc<SnapshotRecord>> {
     let of = |model: &PlannedModel| Some((model.name.clone(), book.snapshots.get(&model.snapshot?)?.clone()));
     plan.models.iter().filter_map(of).collect()
 }
 
-fn table_state(table: &TableId, book: &Book) -> TableState {
+pub(super) fn table_state(table: &TableId, book: &Book) -> TableState {
     let known = book.tables.get(table).cloned().unwrap_or_default();
     let lost = book.lost.iter().filter(|batch| batch.table == *table).map(|batch| batch.interval).collect();
     TableState { table: table.clone(), done: known.done, created: known.created, lost }
@@ -191,7 +220,7 @@ fn is_view(record: &SnapshotRecord) -> bool {
 fn cut(model: &PlannedModel, record: &SnapshotRecord, book: &Book) -> Arc<dyn Cut> {
     match record.snapshot.model.kind {
         ModelKind::IncrementalUnmanaged { insert_overwrite: false, .. } => {
-            let lost = book.lost.iter().filter(|batch| Some(&batch.table) == model.table.as_ref());
+            let lost = book.lost.iter().filter(|batch| Some(&batch.table) == model.filled());
             Arc::new(AsLost(lost.map(|batch| batch.interval).collect()))
         }
         ModelKind::Full | ModelKind::View { .. } | ModelKind::Seed(_) => Arc::new(Whole),

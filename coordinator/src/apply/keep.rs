@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 
 use coord_common::id::{EnvironmentName, PlanId, Token, WorkerId};
-use coord_common::task::{Batch, Failure, Lease, Mode, Work};
+use coord_common::task::{Batch, Failure, Lease, Mode, TableId, Work};
 use serde::{Deserialize, Serialize};
 
 use crate::control::book::Todo;
@@ -51,6 +51,19 @@ pub(crate) enum LeasedWork {
         #[serde(default, skip_serializing_if = "Vec::is_empty")]
         supersedes: Vec<Batch>,
     },
+    /// What a plan computed aside.
+    Publish {
+        /// On which gateway.
+        gateway: String,
+        /// Whether it is dropped.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        discard: bool,
+    },
+    /// A table's end.
+    Drop {
+        /// Which.
+        table: TableId,
+    },
     /// The views of an environment.
     Promote {
         /// Which.
@@ -58,6 +71,8 @@ pub(crate) enum LeasedWork {
         /// At which sequence number.
         seq: u64,
     },
+    /// What a takeover asks for again: signals, statements around a plan.
+    Errand,
 }
 
 /// A batch that waits for its next attempt, or has failed.
@@ -124,6 +139,11 @@ fn changes(record: &Record) -> Result<Changes, StoreError> {
             vec![(keys::waiting(*plan, batch), None), (keys::failed(*plan, batch), None)]
         }
         Record::Released { token } | Record::Promoted { token, .. } => vec![(keys::lease(*token), None)],
+        Record::Filled { table, done } => vec![(keys::intervals(table), Some(encode_intervals(done)))],
+        Record::Published { token, superseded, .. } => {
+            let lost = superseded.iter().map(|batch| (keys::lost(batch), None));
+            [(keys::lease(*token), None)].into_iter().chain(lost).collect()
+        }
         // The plan's own record and prefixes are the control loop's: they need conditions.
         Record::Cancelled { .. } => Vec::new(),
     })
@@ -144,6 +164,11 @@ fn granted(
         Work::Promote(promote) => {
             LeasedWork::Promote { environment: promote.environment.clone(), seq: promote.seq }
         }
+        Work::Check(_) | Work::Statements(_) => LeasedWork::Errand,
+        Work::Publish(publish) => {
+            LeasedWork::Publish { gateway: publish.gateway.clone(), discard: publish.discard }
+        }
+        Work::Drop(drop) => LeasedWork::Drop { table: drop.table.clone() },
     };
     let mut changes = Vec::new();
     if let LeasedWork::Batch { batch, .. } = &work
@@ -169,8 +194,13 @@ fn committed(committed: &Committed) -> Result<Changes, StoreError> {
         (keys::intervals(&committed.table), Some(encode_intervals(&committed.done))),
     ];
     for shrunk in &committed.shrunk {
-        let left = Todo { ranges: shrunk.todo.clone(), create: shrunk.create_left };
-        let value = if left.ranges.is_empty() && !left.create { None } else { Some(encode_json(&left)?) };
+        let left =
+            Todo { ranges: shrunk.todo.clone(), create: shrunk.create_left, migrate: shrunk.migrate_left };
+        let value = if left.ranges.is_empty() && !left.create && !left.migrate {
+            None
+        } else {
+            Some(encode_json(&left)?)
+        };
         changes.push((keys::todo(shrunk.plan, &shrunk.table), value));
     }
     for interval in &committed.superseded {

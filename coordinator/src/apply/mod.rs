@@ -4,7 +4,11 @@
 //! environment is as the plan found it, and this leader still leads.
 
 mod admit;
+mod aside;
 mod keep;
+mod signals;
 
-pub(crate) use admit::{check_base, is_run, todos, work};
+pub(crate) use admit::{StalePlan, check_base, is_run, todos, work};
+pub(crate) use aside::{Asides, check_restated, goes_aside, held, whole_tables};
 pub(crate) use keep::{Group, LeaseRecord, LeasedWork, Setback, groups, token_of};
+pub(crate) use signals::{checks, narrowed};

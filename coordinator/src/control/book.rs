@@ -8,8 +8,10 @@ use coord_common::id::{EnvironmentName, Hash128, PlanId, SnapshotId};
 use coord_common::interval::{IntervalSet, Timestamp};
 use coord_common::plan::{Environment, Plan, TableRecord};
 use coord_common::snapshot::SnapshotRecord;
-use coord_common::task::{Batch, Failure, TableId};
+use coord_common::task::{Batch, DropTable, Failure, TableId};
 use serde::{Deserialize, Serialize};
+
+use super::history::{Kept, Promotion};
 
 use crate::store::{Entry, Revision, Store, StoreError, blob, keys, record};
 
@@ -24,6 +26,12 @@ pub(crate) struct Book {
     pub(crate) switches: BTreeMap<EnvironmentName, Switch>,
     /// The last numbers of environments that were removed.
     pub(crate) gone: BTreeMap<EnvironmentName, u64>,
+    /// What environments showed, by number; without those that nothing can go back to.
+    pub(crate) promotions: BTreeMap<EnvironmentName, BTreeMap<u64, Promotion>>,
+    /// Until when snapshots are kept.
+    pub(crate) kept: BTreeMap<SnapshotId, Kept>,
+    /// Tables to drop, which count as gone already.
+    pub(crate) drops: BTreeMap<TableId, DropTable>,
     /// Plans, and the revision of each record.
     pub(crate) plans: BTreeMap<PlanId, (PlanRecord, Revision)>,
     /// Snapshots.
@@ -101,12 +109,16 @@ pub enum PlanState {
     Cancelling,
     /// The pointer moved; views follow.
     Promoting,
+    /// What was computed aside is being put in place.
+    Publishing,
     /// Done.
     Finished,
     /// Some batches failed; applying it again resumes.
     Failed,
-    /// Given up by a user; applying it again resumes.
+    /// Stopped by a user; applying it again resumes.
     Cancelled,
+    /// Given up by a user for good.
+    Abandoned,
 }
 
 impl PlanState {
@@ -117,20 +129,27 @@ impl PlanState {
             Self::Applying => "applying",
             Self::Cancelling => "cancelling",
             Self::Promoting => "promoting",
+            Self::Publishing => "publishing",
             Self::Finished => "finished",
             Self::Failed => "failed",
             Self::Cancelled => "cancelled",
+            Self::Abandoned => "abandoned",
         }
     }
 
     /// Whether it moves, or is about to move, its environment.
     pub(crate) fn is_under_way(self) -> bool {
-        matches!(self, Self::Applying | Self::Cancelling | Self::Promoting)
+        matches!(self, Self::Applying | Self::Cancelling | Self::Publishing | Self::Promoting)
+    }
+
+    /// Whether applying it would start or resume it.
+    pub(crate) fn can_be_applied(self) -> bool {
+        matches!(self, Self::Planned | Self::Failed | Self::Cancelled)
     }
 
     /// Whether nothing of it goes on.
     pub fn is_final(self) -> bool {
-        matches!(self, Self::Finished | Self::Failed | Self::Cancelled)
+        matches!(self, Self::Finished | Self::Failed | Self::Cancelled | Self::Abandoned)
     }
 }
 
@@ -154,6 +173,63 @@ pub(crate) struct PlanRecord {
     /// Batches that failed for good.
     #[serde(default)]
     pub(crate) failures: Vec<FailureRecord>,
+    /// For a restatement: how it goes about.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) restatement: Option<Restatement>,
+}
+
+/// What is kept of a plan that restates.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Restatement {
+    /// Whether it replaces rows where they are, batch by batch.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub(crate) in_place: bool,
+    /// Whether tables aside may exist in the warehouse.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub(crate) aside: bool,
+    /// What tables held that can only be replaced whole, when it began: a hash.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) based_on: Option<Hash128>,
+    /// How often it was carried out before: each time is published anew.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub(crate) round: u32,
+}
+
+#[allow(clippy::trivially_copy_pass_by_ref, reason = "serde passes references")]
+fn is_zero(number: &u32) -> bool {
+    *number == 0
+}
+
+impl Restatement {
+    /// Whether nothing of it is left in a state of its plan, so that it can be carried out once more.
+    pub(crate) fn is_over(&self, state: PlanState) -> bool {
+        let given_up = state == PlanState::Cancelled && !self.in_place;
+        !self.aside && (state == PlanState::Finished || given_up)
+    }
+
+    /// The same once more.
+    pub(crate) fn again(self) -> Self {
+        Self { based_on: None, round: self.round + 1, ..self }
+    }
+}
+
+impl PlanRecord {
+    /// Whether there may be tables aside in the warehouse that only this plan knows of.
+    pub(crate) fn has_asides(&self) -> bool {
+        self.restatement.as_ref().is_some_and(|known| known.aside)
+    }
+
+    /// Whether it is a restatement that was begun and isn't at its end: readers may see a part of
+    /// it, or will see all of it once it is resumed.
+    pub(crate) fn is_unfinished_restatement(&self) -> bool {
+        let Some(restatement) = &self.restatement else { return false };
+        match self.state {
+            PlanState::Applying | PlanState::Publishing | PlanState::Failed => true,
+            // Given up: nothing of it was to be seen, unless it worked in place.
+            PlanState::Cancelling | PlanState::Cancelled => restatement.in_place,
+            PlanState::Planned | PlanState::Promoting | PlanState::Finished | PlanState::Abandoned => false,
+        }
+    }
 }
 
 /// Something that happened to a plan.
@@ -196,9 +272,26 @@ pub(crate) struct Todo {
     /// Whether the table must be made.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub(crate) create: bool,
+    /// Whether it must get the columns of the plan's snapshot.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub(crate) migrate: bool,
 }
 
 impl Book {
+    /// The restatements of an environment that were begun and aren't at their end, oldest first.
+    pub(crate) fn unfinished_restatements(&self, environment: &EnvironmentName) -> Vec<PlanId> {
+        let mut found: Vec<_> = self
+            .plans
+            .iter()
+            .filter(|(_, (record, _))| {
+                record.environment == *environment && record.is_unfinished_restatement()
+            })
+            .map(|(id, (record, _))| (record.created, *id))
+            .collect();
+        found.sort();
+        found.into_iter().map(|(_, id)| id).collect()
+    }
+
     /// Reads everything.
     pub(crate) async fn load(store: &dyn Store) -> Result<Self, StoreError> {
         let mut book = Self::default();
@@ -214,6 +307,17 @@ impl Book {
         for entry in store.range(keys::GONE).await?.entries {
             book.gone.insert(name(&entry, keys::GONE)?, decode(&entry)?);
         }
+        for entry in store.range(keys::PROMOTIONS).await?.entries {
+            let seq = name(&entry, keys::PROMOTIONS)?;
+            let promotion = decode(&entry)?;
+            book.promotions.entry(first_name(&entry, keys::PROMOTIONS)?).or_default().insert(seq, promotion);
+        }
+        for entry in store.range(keys::KEPT).await?.entries {
+            book.kept.insert(name(&entry, keys::KEPT)?, decode(&entry)?);
+        }
+        for entry in store.range(keys::DROPS).await?.entries {
+            book.drops.insert(name(&entry, keys::DROPS)?, decode(&entry)?);
+        }
         for entry in store.range(keys::PLANS).await?.entries {
             let id = name(&entry, keys::PLANS)?;
             book.plans.insert(id, (decode(&entry)?, entry.mod_revision));
@@ -224,7 +328,12 @@ impl Book {
         }
         for entry in store.range(keys::INTERVALS).await?.entries {
             let done = record::decode_intervals(&entry.key, &entry.value)?;
-            book.tables.insert(name(&entry, keys::INTERVALS)?, TableRecord { done, created: true });
+            let known = TableRecord { done, created: true, restated: None };
+            book.tables.insert(name(&entry, keys::INTERVALS)?, known);
+        }
+        for entry in store.range(keys::RESTATED).await?.entries {
+            let table = name(&entry, keys::RESTATED)?;
+            book.tables.entry(table).or_default().restated = Some(decode(&entry)?);
         }
         for entry in store.range(keys::LOST).await?.entries {
             book.lost.push(name(&entry, keys::LOST)?);
@@ -287,7 +396,15 @@ pub(crate) fn decode<T: serde::de::DeserializeOwned>(entry: &Entry) -> Result<T,
     record::decode_json(&entry.key, &entry.value)
 }
 
-/// The one name in a key after its prefix.
+/// The first of the names in a key after its prefix.
+fn first_name<T: std::str::FromStr>(entry: &Entry, prefix: &str) -> Result<T, StoreError> {
+    let bad =
+        || StoreError::Corrupt { key: entry.key.clone(), why: "its key can't be understood".to_owned() };
+    let parts = keys::parts(&entry.key, prefix).ok_or_else(bad)?;
+    parts.first().and_then(|part| part.parse().ok()).ok_or_else(bad)
+}
+
+/// The last of the names in a key after its prefix.
 pub(crate) fn name<T: std::str::FromStr>(entry: &Entry, prefix: &str) -> Result<T, StoreError> {
     let bad =
         || StoreError::Corrupt { key: entry.key.clone(), why: "its key can't be understood".to_owned() };

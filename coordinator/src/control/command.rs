@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use coord_common::id::{PlanId, SnapshotId, Token, WorkerId};
 use coord_common::interval::Interval;
-use coord_common::plan::Planned;
+use coord_common::plan::{Blocker, Plan, Planned};
 use coord_common::snapshot::SnapshotRecord;
 use coord_common::task::{Lease, LeaseState, Report, TableId, Verdict};
 use tokio::sync::{mpsc, oneshot, watch};
@@ -47,6 +47,12 @@ pub(crate) enum ApplyError {
         /// How.
         what: &'static str,
     },
+    /// The plan was given up.
+    #[error("plan `{0}` was abandoned")]
+    Abandoned(PlanId),
+    /// Something speaks against it.
+    #[error("{}", .0.message)]
+    Blocked(Blocker),
     /// A model's kind isn't run yet.
     #[error("`{model}` is of kind {kind}, which is planned but not run yet")]
     Unsupported {
@@ -55,6 +61,9 @@ pub(crate) enum ApplyError {
         /// Its kind.
         kind: String,
     },
+    /// The restatement was cancelled, and what it had computed is dropped.
+    #[error("restatement `{0}` was cancelled, and what it had computed is dropped")]
+    GivenUp(PlanId),
     /// The plan can't be stopped in its state.
     #[error("plan `{plan}` is {state}")]
     NotRunning {
@@ -101,6 +110,8 @@ pub(crate) enum Command {
     Tend { tend: Tend, by: String, reply: Reply<Result<Tended, Refusal>> },
     /// How far that is.
     Tended { waits: Waits, reply: Reply<Left> },
+    /// Ask signals what a run that isn't applied would compute.
+    AskSignals { plan: Box<Plan>, reply: Reply<super::prelude::Asked> },
     /// How far a plan is; with what ran since a place in its log.
     Progress { plan: PlanId, since: usize, reply: Reply<Option<PlanView>> },
     /// Why a batch waits.

@@ -7,10 +7,15 @@
 pub(crate) mod book;
 mod command;
 mod fleet;
+mod history;
+mod janitor;
 mod lead;
 mod plans;
+mod prelude;
 mod recover;
 mod report;
+mod restate;
+mod rollback;
 mod switch;
 mod tend;
 mod turn;
@@ -19,14 +24,16 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use coord_common::id::PlanId;
 use coord_common::interval::Timestamp;
+use coord_common::plan::Retention;
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant as Moment, sleep_until};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 pub use book::PlanState;
-pub(crate) use book::{Book, PlanBody};
+pub(crate) use book::{Book, PlanBody, Todo};
 pub(crate) use command::{ApplyError, Command, Handle, NotReady, Refused};
 pub use report::{ExecutedBatch, FailureView, ModelView, PlanView, WorkerView};
 pub(crate) use tend::{Tend, Tended};
@@ -56,6 +63,8 @@ pub struct ControlConfig {
     /// Whether no worker outlives the coordinator, as when both are one process: leases that are on
     /// record at the start are lost then, and needn't expire.
     pub lone: bool,
+    /// For how long what was is kept.
+    pub retention: Retention,
 }
 
 impl Default for ControlConfig {
@@ -66,6 +75,7 @@ impl Default for ControlConfig {
             election_ttl: Duration::from_secs(10),
             retry_base: Duration::from_secs(2),
             lone: false,
+            retention: Retention::default(),
         }
     }
 }
@@ -100,6 +110,11 @@ pub(crate) struct Control {
     scheduler: Scheduler,
     workers: Workers,
     logs: Logs,
+    preludes: BTreeMap<coord_common::id::PlanId, prelude::Prelude>,
+    /// Restatements that have ended: their tables are anybody's again.
+    ended: Vec<PlanId>,
+    /// How many publications of a plan aren't done yet.
+    publishing: BTreeMap<PlanId, usize>,
     /// What went wrong with switches and drops, by what they were about, since this term began.
     troubles: BTreeMap<String, String>,
     changed: watch::Sender<u64>,
@@ -173,6 +188,9 @@ impl Control {
             scheduler,
             workers: Workers::default(),
             logs: Logs::default(),
+            preludes: BTreeMap::new(),
+            ended: Vec::new(),
+            publishing: BTreeMap::new(),
             troubles: BTreeMap::new(),
             changed,
         };
@@ -236,6 +254,7 @@ impl Control {
     async fn settle(&mut self, mut out: Output, answers: Vec<Answer>) -> Result<(), ControlError> {
         let mut answers = answers;
         loop {
+            self.let_go(&mut out);
             self.record(&out.records).await?;
             self.note(&out.records);
             for answer in answers.drain(..) {
@@ -244,7 +263,7 @@ impl Control {
             let notices = std::mem::take(&mut out.notices);
             self.workers.tell(&mut out);
             self.stop_asking();
-            if notices.is_empty() {
+            if notices.is_empty() && self.ended.is_empty() {
                 break;
             }
             out = Output::default();
@@ -300,6 +319,12 @@ impl Control {
                     self.book.lost.retain(|batch| {
                         batch.table != committed.table || !committed.superseded.contains(&batch.interval)
                     });
+                }
+                Record::Filled { table, done } => {
+                    self.book.tables.entry(table.clone()).or_default().done = done.clone();
+                }
+                Record::Published { superseded, .. } => {
+                    self.book.lost.retain(|batch| !superseded.contains(batch));
                 }
                 Record::Lost { batch, .. } => self.book.lost.push(batch.clone()),
                 Record::Granted { .. }

@@ -6,14 +6,15 @@ use std::sync::Arc;
 
 use coord_common::id::{EnvironmentName, PlanId};
 use coord_common::plan::{Environment, Plan, Planned, Purpose, views};
-use coord_common::snapshot::SnapshotRecord;
 use coord_common::task::{Promote, TableId};
 use tracing::{info, warn};
 
 use super::book::{
-    FailureRecord, HistoryEntry, PlanBody, PlanRecord, PlanState, Pointer, StoredSnapshot, Todo, read_blob,
+    FailureRecord, HistoryEntry, PlanBody, PlanRecord, PlanState, Pointer, Restatement, StoredSnapshot, Todo,
+    read_blob,
 };
 use super::command::{ApplyError, Command};
+use super::history::{Kept, Promotion};
 use super::tend::later;
 use super::{Control, ControlError, nothing_left};
 use crate::apply;
@@ -56,9 +57,18 @@ impl Control {
                 drop(reply.send(answer));
             }
             Command::Tended { waits, reply } => drop(reply.send(self.left(&waits))),
+            Command::AskSignals { plan, reply } => {
+                let mut out = Output::default();
+                self.ask_only(plan, reply, &mut out);
+                Box::pin(self.settle(out, Vec::new())).await?;
+            }
             Command::Progress { plan, since, reply } => drop(reply.send(self.view(plan, since))),
             Command::Why { plan, table, at, reply } => {
-                drop(reply.send(self.scheduler.why_waiting(plan, &table, at.start)));
+                let mut reasons = self.scheduler.why_waiting(plan, &table, at.start);
+                if reasons.is_empty() {
+                    reasons = self.scheduler.why_waiting(plan, &table.beside(plan), at.start);
+                }
+                drop(reply.send(reasons));
             }
             Command::Workers { reply } => drop(reply.send(self.workers.view())),
             Command::Tick
@@ -79,6 +89,9 @@ impl Control {
             return self.plan_again(id, record, &planned.plan).await;
         }
         let environment = planned.plan.environment.clone();
+        let plan = &planned.plan;
+        let restatement =
+            plan.recomputes().then(|| Restatement { in_place: plan.in_place, ..Restatement::default() });
         let body = PlanBody { plan: planned.plan, records: planned.new_records };
         let bytes = serde_json::to_vec(&body).map_err(|error| StoreError::Invalid(error.to_string()))?;
         let hash = blob::put_blob(&*self.store, &bytes).await?;
@@ -90,26 +103,40 @@ impl Control {
             materialised: false,
             history: Vec::new(),
             failures: Vec::new(),
+            restatement,
         };
         self.put_plan(id, record, Txn::new()).await?;
         Ok(PlanState::Planned)
     }
 
-    /// A finished plan whose environment has gone since can be carried out once more.
+    /// A finished plan whose environment has gone since can be carried out once more; so can a
+    /// restatement, which leaves the environment as it was, and what was abandoned.
     async fn plan_again(
         &mut self,
         id: PlanId,
         record: PlanRecord,
         plan: &Plan,
     ) -> Result<PlanState, ControlError> {
-        let again = record.state == PlanState::Finished
-            && plan.purpose == Purpose::Change
-            && apply::check_base(plan, &self.book, (self.clock)()).is_ok();
+        let again = match &record.restatement {
+            _ if record.state == PlanState::Abandoned => true,
+            Some(known) => known.is_over(record.state),
+            None => {
+                record.state == PlanState::Finished
+                    && plan.purpose == Purpose::Change
+                    && apply::check_base(plan, &self.book, (self.clock)()).is_ok()
+            }
+        };
         if !again {
             return Ok(record.state);
         }
-        let mut record =
-            PlanRecord { state: PlanState::Planned, materialised: false, failures: Vec::new(), ..record };
+        let restatement = record.restatement.clone().map(Restatement::again);
+        let mut record = PlanRecord {
+            state: PlanState::Planned,
+            materialised: false,
+            failures: Vec::new(),
+            restatement,
+            ..record
+        };
         record.history.push(HistoryEntry { at: (self.clock)(), what: "planned again".to_owned(), by: None });
         self.put_plan(id, record, Txn::new()).await?;
         Ok(PlanState::Planned)
@@ -144,7 +171,13 @@ impl Control {
         };
         match record.state {
             PlanState::Finished => return Ok(Ok("finished")),
-            PlanState::Applying | PlanState::Promoting | PlanState::Cancelling => return Ok(Ok("running")),
+            PlanState::Applying | PlanState::Promoting | PlanState::Publishing | PlanState::Cancelling => {
+                return Ok(Ok("running"));
+            }
+            PlanState::Cancelled if record.restatement.as_ref().is_some_and(|known| !known.in_place) => {
+                return Ok(Err(ApplyError::GivenUp(id)));
+            }
+            PlanState::Abandoned => return Ok(Err(ApplyError::Abandoned(id))),
             PlanState::Planned | PlanState::Failed | PlanState::Cancelled => {}
         }
         let busy = self.book.plans.iter().find(|(other, (plan, _))| {
@@ -162,6 +195,9 @@ impl Control {
             return Ok(Err(ApplyError::Busy { other: *other, environment }));
         }
         let body: PlanBody = read_blob(&*self.store, record.body).await?;
+        if let Some(blocker) = body.plan.blockers.first() {
+            return Ok(Err(ApplyError::Blocked(blocker.clone())));
+        }
         if let Some(model) = body.plan.models.iter().find(|model| !apply::is_run(model)) {
             return Ok(Err(ApplyError::Unsupported {
                 model: model.name.to_string(),
@@ -171,12 +207,17 @@ impl Control {
         if self.is_flipped(id, &record.environment) {
             return self.promote_again(id, record, by).await.map(Ok);
         }
-        if let Err(stale) = apply::check_base(&body.plan, &self.book, (self.clock)()) {
-            return Ok(Err(ApplyError::Stale(stale.to_string())));
+        let mut record = record;
+        match self.still_fits(&body.plan, &record) {
+            Ok(restatement) => record.restatement = restatement,
+            Err(stale) => {
+                let why = stale.to_string();
+                self.conflict(id, &body.plan, &why).await?;
+                return Ok(Err(ApplyError::Stale(why)));
+            }
         }
         let resumed = record.state != PlanState::Planned;
         let left = if record.materialised { Some(self.todos_on_record(id).await?) } else { None };
-        let mut record = record;
         record.state = PlanState::Applying;
         record.failures.clear();
         let what = if resumed { "resumed" } else { "started" };
@@ -253,32 +294,39 @@ impl Control {
         body: &PlanBody,
         left: Option<BTreeMap<TableId, Todo>>,
     ) -> Result<(), ControlError> {
-        self.keep_snapshots(&body.records).await?;
-        let todo = match left {
-            Some(todo) => todo,
-            None => self.materialise(&body.plan).await?,
-        };
-        let mut work = apply::work(&body.plan, &self.book, &todo);
-        if body.plan.skips_computing() {
+        self.keep_snapshots(body).await?;
+        let mut out = Output::default();
+        self.spare(body, &mut out).await?;
+        self.logs.start(body.plan.id);
+        match left {
+            Some(todo) => self.admit(&body.plan, &todo, &mut out),
+            None => self.begin(&body.plan, &mut out).await?,
+        }
+        Box::pin(self.settle(out, Vec::new())).await
+    }
+
+    /// Lets the scheduler do what is on record.
+    pub(super) fn admit(&mut self, plan: &Plan, todo: &BTreeMap<TableId, Todo>, out: &mut Output) {
+        let mut work = apply::work(plan, &self.book, todo);
+        if plan.skips_computing() {
             for node in &mut work.nodes {
                 node.todo = coord_common::interval::IntervalSet::new();
             }
         }
-        self.logs.start(body.plan.id);
-        let mut out = Output::default();
-        let limits = body.plan.layout.concurrent_tasks.clone();
         let now = self.now();
-        self.scheduler.on(now, Event::Limits(limits), &mut out);
-        self.scheduler.on(now, Event::Admit(work), &mut out);
-        Box::pin(self.settle(out, Vec::new())).await
+        self.scheduler.on(now, Event::Limits(plan.layout.concurrent_tasks.clone()), out);
+        self.hold(plan, out);
+        self.scheduler.on(now, Event::Admit(work), out);
     }
 
     /// Records of snapshots are written once; those that exist stay.
-    pub(super) async fn keep_snapshots(
-        &mut self,
-        records: &[Arc<SnapshotRecord>],
-    ) -> Result<(), ControlError> {
-        let new: Vec<_> = records
+    pub(super) async fn keep_snapshots(&mut self, body: &PlanBody) -> Result<(), ControlError> {
+        let layout = &body.plan.layout;
+        let until = later(&layout.snapshot_ttl, (self.clock)());
+        let kept = Kept { until, ttl: layout.snapshot_ttl.clone(), gateway: layout.default_gateway.clone() };
+        let kept_value = encode_json(&kept)?;
+        let new: Vec<_> = body
+            .records
             .iter()
             .filter(|record| !self.book.snapshots.contains_key(&record.id()))
             .cloned()
@@ -296,18 +344,23 @@ impl Control {
                 if txn.bytes() + value.len() > 1_000_000 {
                     self.commit(std::mem::take(&mut txn)).await?;
                 }
-                txn = txn.put(key, value);
+                txn = txn.put(key, value).put(keys::kept(record.id()), kept_value.clone());
             }
             self.commit(txn).await?;
             for record in chunk {
                 self.book.snapshots.insert(record.id(), record.clone());
+                self.book.kept.insert(record.id(), kept.clone());
             }
         }
         Ok(())
     }
 
-    pub(super) async fn materialise(&mut self, plan: &Plan) -> Result<BTreeMap<TableId, Todo>, ControlError> {
-        let todo = apply::todos(plan, &self.book);
+    /// Puts on record what a plan has to do.
+    pub(super) async fn materialise(
+        &mut self,
+        plan: &Plan,
+        todo: &BTreeMap<TableId, Todo>,
+    ) -> Result<(), ControlError> {
         let entries: Vec<_> = todo.iter().collect();
         for chunk in entries.chunks(CHUNK) {
             let mut txn = Txn::new();
@@ -316,10 +369,10 @@ impl Control {
             }
             self.commit(txn).await?;
         }
-        let Some((record, _)) = self.book.plans.get(&plan.id) else { return Ok(todo) };
+        let Some((record, _)) = self.book.plans.get(&plan.id) else { return Ok(()) };
         let record = PlanRecord { materialised: true, ..record.clone() };
         self.put_plan(plan.id, record, Txn::new()).await?;
-        Ok(todo)
+        Ok(())
     }
 
     async fn cancel(&mut self, id: PlanId) -> Result<Result<&'static str, ApplyError>, ControlError> {
@@ -329,11 +382,16 @@ impl Control {
         match record.state {
             PlanState::Applying => {}
             PlanState::Cancelling => return Ok(Ok("cancelling")),
+            PlanState::Failed if record.restatement.is_some() => {
+                return self.abandon(id, record).await.map(Ok);
+            }
             state @ (PlanState::Planned
             | PlanState::Promoting
+            | PlanState::Publishing
             | PlanState::Finished
             | PlanState::Failed
-            | PlanState::Cancelled) => {
+            | PlanState::Cancelled
+            | PlanState::Abandoned) => {
                 return Ok(Err(ApplyError::NotRunning { plan: id, state: state.name() }));
             }
         }
@@ -350,7 +408,7 @@ impl Control {
         match notice {
             Notice::PlanSettled { plan, outcome: PlanOutcome::Complete } => self.complete(plan, out).await,
             Notice::PlanSettled { plan, outcome: PlanOutcome::Failed { failures, .. } } => {
-                self.fail(plan, failures).await
+                self.fail(plan, failures, out).await
             }
             Notice::Promoted { plan, promote } if self.is_switch(plan, &promote) => {
                 self.switched(&promote.environment).await
@@ -358,11 +416,27 @@ impl Control {
             Notice::PromoteFailed { plan, promote, failure } if self.is_switch(plan, &promote) => {
                 self.switch_failed(&promote.environment, &failure).await
             }
-            Notice::PlanCancelled { plan } => self.finish(plan, PlanState::Cancelled, "cancelled").await,
-            Notice::Promoted { plan, promote } => self.promoted(plan, &promote).await,
+            Notice::Dropped { drop } => self.dropped(&drop).await,
+            Notice::DropFailed { drop, failure } => {
+                self.drop_failed(&drop, &failure);
+                Ok(())
+            }
+            Notice::PlanCancelled { plan } => {
+                self.finish(plan, PlanState::Cancelled, "cancelled").await?;
+                self.discard(plan, out).await
+            }
+            Notice::Published { plan, publish } => self.published(plan, &publish, out).await,
+            Notice::PublishFailed { plan, publish, failure } => {
+                self.publish_failed(plan, &publish, failure).await
+            }
+            Notice::ErrandDone { plan, work, done } => self.errand_done(plan, &work, done, out).await,
+            Notice::ErrandFailed { plan, work, failure } => {
+                self.errand_failed(plan, &work, failure, out).await
+            }
+            Notice::Promoted { plan, promote } => self.promoted(plan, &promote, out).await,
             Notice::PromoteFailed { plan, promote, failure } => {
                 warn!(plan = %plan, environment = %promote.environment, %failure, "views could not be switched");
-                self.logs.promote_failed(plan, failure);
+                self.logs.failed(plan, format!("views of {}", promote.environment), failure);
                 self.finish(plan, PlanState::Failed, "views could not be switched").await
             }
         }
@@ -375,17 +449,35 @@ impl Control {
         if body.plan.skips_computing() {
             self.record_without_computing(&body.plan).await?;
         }
+        if body.plan.recomputes() {
+            return self.complete_restatement(id, record, &body.plan, out).await;
+        }
         if body.plan.purpose == Purpose::Run {
-            return self.finish(id, PlanState::Finished, "finished").await;
+            self.note_restated(&body.plan).await?;
+            return self.end_well(&body.plan, out).await;
         }
         self.flip(id, record, &body.plan).await?;
         self.promote(id, &body.plan.environment, out).await
     }
 
+    /// Keeps when tables were restated by themselves: only once all that follows from it is through,
+    /// so that a run that failed does it again.
+    pub(super) async fn note_restated(&mut self, plan: &Plan) -> Result<(), ControlError> {
+        for tables in plan.auto_restated.chunks(CHUNK) {
+            let mut txn = Txn::new();
+            for table in tables {
+                txn = txn.put(keys::restated(table), encode_json(&plan.execution_time)?);
+                self.book.tables.entry(table.clone()).or_default().restated = Some(plan.execution_time);
+            }
+            self.commit(txn).await?;
+        }
+        Ok(())
+    }
+
     /// Marks what a plan covers as done although nothing was computed, because the user asked.
     async fn record_without_computing(&mut self, plan: &Plan) -> Result<(), ControlError> {
         for model in &plan.models {
-            let Some(table) = &model.table else { continue };
+            let Some(table) = model.filled() else { continue };
             let known = self.book.tables.entry(table.clone()).or_default();
             known.done = known.done.union(&model.missing);
             let value = encode_intervals(&known.done);
@@ -404,6 +496,7 @@ impl Control {
             start: plan.start,
             end: plan.end,
             models: plan.target.clone(),
+            hooks: plan.hooks.source.clone(),
             unrestorable: plan.unrestorable.clone(),
         };
         let bytes = serde_json::to_vec(&environment).map_err(|e| StoreError::Invalid(e.to_string()))?;
@@ -425,11 +518,20 @@ impl Control {
             .require(nothing_left(id))
             .require(self.environment_unchanged(&plan.environment))
             .put(key, encode_json(&pointer)?);
+        let by = record.history.iter().rev().find_map(|entry| entry.by.clone()).unwrap_or_default();
+        let from = self.shown_promotions(&plan.environment).next().map(|(seq, _)| seq);
+        let promotion = Promotion { plan: id, set, at: now, by, from, back_to: None, replaced: None };
+        let txn = self.put_promotion(&plan.environment, pointer.seq, &promotion, txn)?;
         let revision = self.put_plan(id, record, txn).await?;
+        self.note_promotion(&plan.environment, pointer.seq, promotion);
         info!(plan = %id, environment = %plan.environment, seq = environment.seq, "flipped");
-        self.book.environments.insert(plan.environment.clone(), (Arc::new(environment), revision));
+        let environment = Arc::new(environment);
+        let before = self.book.environments.insert(plan.environment.clone(), (environment, revision));
         self.book.pointers.insert(plan.environment.clone(), pointer);
-        Ok(())
+        match before {
+            Some((before, _)) => self.left_behind(&before.models, &plan.target).await,
+            None => Ok(()),
+        }
     }
 
     pub(super) async fn pointer(
@@ -469,14 +571,21 @@ impl Control {
             drop_schemas: Vec::new(),
         };
         if promote.views.is_empty() && promote.drop.is_empty() {
-            return self.promoted(id, &promote).await;
+            return Box::pin(self.promoted(id, &promote, out)).await;
         }
         self.scheduler.on(self.now(), Event::Promote(promote, id), out);
         Ok(())
     }
 
     /// The views show what they should: the plan is done.
-    async fn promoted(&mut self, id: PlanId, promote: &Promote) -> Result<(), ControlError> {
+    async fn promoted(
+        &mut self,
+        id: PlanId,
+        promote: &Promote,
+        out: &mut Output,
+    ) -> Result<(), ControlError> {
+        let Some((record, _)) = self.book.plans.get(&id) else { return Ok(()) };
+        let body: PlanBody = read_blob(&*self.store, record.body).await?;
         let Some(pointer) = self.pointer(&promote.environment).await? else { return Ok(()) };
         let key = keys::environment(&promote.environment);
         let unchanged = self.environment_unchanged(&promote.environment);
@@ -487,10 +596,15 @@ impl Control {
             entry.1 = revision;
         }
         self.book.pointers.insert(promote.environment.clone(), pointer);
-        self.finish(id, PlanState::Finished, "finished").await
+        self.end_well(&body.plan, out).await
     }
 
-    async fn fail(&mut self, id: PlanId, failures: Vec<FailedBatch>) -> Result<(), ControlError> {
+    async fn fail(
+        &mut self,
+        id: PlanId,
+        failures: Vec<FailedBatch>,
+        out: &mut Output,
+    ) -> Result<(), ControlError> {
         warn!(plan = %id, failures = failures.len(), "plan failed");
         let Some((record, _)) = self.book.plans.get_mut(&id) else { return Ok(()) };
         // The record must stay far below the store's limit of a value; all are under `failed/`.
@@ -502,20 +616,42 @@ impl Control {
                 attempts: failed.attempts,
             })
             .collect();
-        self.finish(id, PlanState::Failed, "failed").await
+        let body = record.body;
+        let body: PlanBody = read_blob(&*self.store, body).await?;
+        self.end_badly(&body.plan, out).await
     }
 
     /// Ends a plan: others may move its environment again.
-    async fn finish(&mut self, id: PlanId, state: PlanState, what: &str) -> Result<(), ControlError> {
+    pub(super) async fn finish(
+        &mut self,
+        id: PlanId,
+        state: PlanState,
+        what: &str,
+    ) -> Result<(), ControlError> {
+        self.finish_with(id, state, what, Txn::new()).await
+    }
+
+    /// Ends a plan together with other changes.
+    pub(super) async fn finish_with(
+        &mut self,
+        id: PlanId,
+        state: PlanState,
+        what: &str,
+        txn: Txn,
+    ) -> Result<(), ControlError> {
         let Some((record, _)) = self.book.plans.get(&id).cloned() else { return Ok(()) };
         let mut record = record;
         record.state = state;
         record.history.push(HistoryEntry { at: (self.clock)(), what: what.to_owned(), by: None });
-        let mut txn = Txn::new().delete(keys::applying(&record.environment));
+        let mut txn = txn.delete(keys::applying(&record.environment));
+        if record.restatement.is_some() {
+            self.ended.push(id);
+        }
         if state == PlanState::Finished {
             txn = txn.delete_prefix(keys::todos_of(id)).delete_prefix(keys::setbacks_of(id));
         }
         self.put_plan(id, record, txn).await?;
+        self.preludes.remove(&id);
         self.logs.end(id, self.scheduler.progress(id));
         info!(plan = %id, state = state.name(), "plan ended");
         let mut out = Output::default();

@@ -5,9 +5,9 @@ use std::collections::BTreeMap;
 use coord_common::id::{EnvironmentName, PlanId};
 use tracing::info;
 
-use super::book::{PlanBody, PlanState, decode, name, read_blob};
+use super::book::{PlanBody, PlanRecord, PlanState, decode, name, read_blob};
 use super::{Control, ControlError};
-use crate::apply::{self, LeaseRecord, LeasedWork, Setback, token_of};
+use crate::apply::{LeaseRecord, LeasedWork, Setback, token_of};
 use crate::schedule::{Event, Output, Recovered};
 use crate::store::record::encode_json;
 use crate::store::{Txn, keys};
@@ -31,6 +31,10 @@ impl Control {
         for (id, state, _) in &under_way {
             if matches!(state, PlanState::Applying | PlanState::Cancelling) {
                 self.resume(*id, &mut out).await?;
+            } else if *state == PlanState::Publishing
+                && let Some(body) = self.body(*id).await?
+            {
+                self.hold(&body.plan, &mut out);
             }
         }
         let mut known = Vec::new();
@@ -50,13 +54,21 @@ impl Control {
             match state {
                 PlanState::Cancelling => self.scheduler.on(now, Event::Cancel { plan: *id }, &mut out),
                 PlanState::Promoting => self.promote(*id, environment, &mut out).await?,
+                PlanState::Publishing => {
+                    if let Some(body) = self.body(*id).await? {
+                        self.logs.start(*id);
+                        self.publish(&body.plan, &mut out).await?;
+                    }
+                }
                 PlanState::Planned
                 | PlanState::Applying
                 | PlanState::Finished
                 | PlanState::Failed
-                | PlanState::Cancelled => {}
+                | PlanState::Cancelled
+                | PlanState::Abandoned => {}
             }
         }
+        self.discard_leftovers(&mut out).await?;
         for environment in self.book.switches.keys().cloned().collect::<Vec<_>>() {
             self.issue_switch(&environment, &mut out).await?;
         }
@@ -82,23 +94,39 @@ impl Control {
     /// Admits one plan with what is on record of it.
     async fn resume(&mut self, id: PlanId, out: &mut Output) -> Result<(), ControlError> {
         let Some((record, _)) = self.book.plans.get(&id).cloned() else { return Ok(()) };
-        let body: PlanBody = read_blob(&*self.store, record.body).await?;
-        self.keep_snapshots(&body.records).await?;
-        let todo = if record.materialised {
-            self.todos_on_record(id).await?
-        } else {
-            self.materialise(&body.plan).await?
-        };
-        let mut work = apply::work(&body.plan, &self.book, &todo);
-        if body.plan.skips_computing() {
-            for node in &mut work.nodes {
-                node.todo = coord_common::interval::IntervalSet::new();
-            }
-        }
+        let Some(body) = self.body(id).await? else { return Ok(()) };
+        self.keep_snapshots(&body).await?;
+        self.spare(&body, out).await?;
         self.logs.start(id);
-        let now = self.now();
-        self.scheduler.on(now, Event::Limits(body.plan.layout.concurrent_tasks.clone()), out);
-        self.scheduler.on(now, Event::Admit(work), out);
+        if record.materialised {
+            let todo = self.todos_on_record(id).await?;
+            self.admit(&body.plan, &todo, out);
+            return Ok(());
+        }
+        self.begin(&body.plan, out).await
+    }
+
+    /// A plan that is kept, with its new snapshots.
+    async fn body(&self, id: PlanId) -> Result<Option<PlanBody>, ControlError> {
+        Ok(match self.book.plans.get(&id) {
+            Some((record, _)) => Some(read_blob(&*self.store, record.body).await?),
+            None => None,
+        })
+    }
+
+    /// Drops what restatements that were given up have left.
+    async fn discard_leftovers(&mut self, out: &mut Output) -> Result<(), ControlError> {
+        let left = |record: &PlanRecord| record.restatement.as_ref().is_some_and(|known| known.aside);
+        let plans: Vec<PlanId> = self
+            .book
+            .plans
+            .iter()
+            .filter(|(_, (record, _))| record.state == PlanState::Cancelled && left(record))
+            .map(|(id, _)| *id)
+            .collect();
+        for plan in plans {
+            self.discard(plan, out).await?;
+        }
         Ok(())
     }
 
@@ -144,9 +172,12 @@ impl Control {
                     supersedes,
                 })
             }
-            // A promotion is cheap and idempotent: it is simply granted again, under a newer token
-            // whose fence turns the old one away.
-            LeasedWork::Promote { .. } => None,
+            // Promotions and publications are idempotent: they are simply granted again, under a
+            // newer token whose fence turns the old one away.
+            LeasedWork::Promote { .. }
+            | LeasedWork::Publish { .. }
+            | LeasedWork::Drop { .. }
+            | LeasedWork::Errand => None,
         }
     }
 }

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use coord_common::id::PlanId;
 use coord_common::interval::Interval;
-use coord_common::task::{Failure, TableId};
+use coord_common::task::{Failure, Mode, TableId};
 use serde::{Deserialize, Serialize};
 
 use super::{Control, PlanState};
@@ -119,7 +119,8 @@ struct Log {
     executed: Vec<ExecutedBatch>,
     /// Entries that were dropped from the front.
     dropped: usize,
-    promote_failure: Option<Failure>,
+    /// What failed that is no batch, and why.
+    other_failure: Option<(String, Failure)>,
     last: Option<PlanProgress>,
     over: bool,
 }
@@ -145,8 +146,9 @@ impl Logs {
         }
     }
 
-    pub(super) fn promote_failed(&mut self, plan: PlanId, failure: Failure) {
-        self.logs.entry(plan).or_default().promote_failure = Some(failure);
+    /// Something failed that is no batch.
+    pub(super) fn failed(&mut self, plan: PlanId, what: String, failure: Failure) {
+        self.logs.entry(plan).or_default().other_failure = Some((what, failure));
     }
 
     pub(super) fn note(&mut self, record: &Record) {
@@ -186,9 +188,11 @@ impl Logs {
             | Record::Cleared { .. }
             | Record::Released { .. }
             | Record::Promoted { .. }
+            | Record::Filled { .. }
+            | Record::Published { .. }
             | Record::Cancelled { .. } => return,
         };
-        if matches!(record, Record::Committed(done) if done.mode == coord_common::task::Mode::Create) {
+        if matches!(record, Record::Committed(done) if matches!(done.mode, Mode::Create | Mode::Migrate)) {
             return;
         }
         let log = self.logs.entry(plan).or_default();
@@ -227,9 +231,9 @@ impl Control {
                 attempts: failed.attempts,
             })
             .collect();
-        if let Some(failure) = &log.promote_failure {
+        if let Some((what, failure)) = &log.other_failure {
             failures.push(FailureView {
-                model: format!("views of {}", record.environment),
+                model: what.clone(),
                 interval: Interval::ALL,
                 failure: failure.clone(),
                 attempts: 1,

@@ -15,6 +15,9 @@ use crate::schedule::{Event, Output};
 use crate::store::record::encode_json;
 use crate::store::{Compare, Txn, keys};
 
+/// Blobs that the end of an environment deletes, at most: one transaction has limits.
+const MOST_SETS: usize = 100;
+
 impl SwitchKind {
     /// What is being done to the environment.
     pub(super) fn name(self) -> &'static str {
@@ -186,7 +189,16 @@ impl Control {
         match switch.what {
             SwitchKind::Retire => {
                 let seq = encode_json(&switch.seq)?;
-                self.commit(end.delete(keys::environment(name)).put(keys::gone(name), seq)).await?;
+                let sets = self.book.promotions.get(name).into_iter().flatten().map(|(_, of)| of.set);
+                let sets: BTreeSet<_> =
+                    sets.chain([pointer.set]).chain(pointer.previous).take(MOST_SETS).collect();
+                let end = sets.into_iter().fold(end, |txn, set| txn.delete_prefix(keys::blob(set)));
+                let end = end
+                    .delete(keys::environment(name))
+                    .delete_prefix(keys::promotions_of(name))
+                    .put(keys::gone(name), seq);
+                self.commit(end).await?;
+                self.book.promotions.remove(name);
                 self.book.environments.remove(name);
                 self.book.pointers.remove(name);
                 self.book.gone.insert(name.clone(), switch.seq);

@@ -3,12 +3,13 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use coord_common::id::EnvironmentName;
+use coord_common::id::{EnvironmentName, PlanId};
 use coord_common::interval::{Timestamp, parse_time};
 use coord_common::task::TableId;
 use serde::Serialize;
 
 use super::book::Pointer;
+use super::rollback::GoneBack;
 use super::{Control, ControlError};
 use crate::planning::Refusal;
 use crate::schedule::Output;
@@ -29,6 +30,30 @@ pub(crate) enum Tend {
         /// Which; absent: all that have expired.
         environment: Option<EnvironmentName>,
     },
+    /// Show again what an earlier plan promoted.
+    Rollback {
+        /// Which environment.
+        environment: EnvironmentName,
+        /// The plan; absent: what it showed before.
+        to: Option<PlanId>,
+        /// Only say what it would mean.
+        dry_run: bool,
+    },
+    /// Give a plan up.
+    AbandonPlan {
+        /// Which.
+        plan: PlanId,
+    },
+    /// Give a development environment up.
+    AbandonEnvironment {
+        /// Which.
+        environment: EnvironmentName,
+    },
+    /// Remove what nothing needs any more.
+    Collect {
+        /// However short ago it was needed.
+        ignore_ttl: bool,
+    },
 }
 
 /// What was decided, and what workers have still to do for it.
@@ -42,6 +67,23 @@ pub(crate) struct Tended {
     /// Environments that end.
     #[serde(skip_serializing_if = "BTreeSet::is_empty")]
     pub(crate) environments: BTreeSet<EnvironmentName>,
+    /// Physical tables that are dropped.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub(crate) tables: Vec<String>,
+    /// How many snapshots are forgotten.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub(crate) snapshots: usize,
+    /// Plans that are forgotten, or given up.
+    #[serde(skip_serializing_if = "BTreeSet::is_empty")]
+    pub(crate) plans: BTreeSet<PlanId>,
+    /// What going back means.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) rollback: Option<GoneBack>,
+}
+
+#[allow(clippy::trivially_copy_pass_by_ref, reason = "serde asks for it")]
+fn is_zero(number: &usize) -> bool {
+    *number == 0
 }
 
 /// What workers have still to do.
@@ -72,6 +114,14 @@ impl Control {
         let mut out = Output::default();
         let answer = match tend {
             Tend::Invalidate { environment } => self.invalidate(&environment).await?,
+            Tend::Rollback { environment, to, dry_run } => {
+                self.roll_back(&environment, to, dry_run, by, &mut out).await?
+            }
+            Tend::AbandonPlan { plan } => self.abandon_plan(plan, by, &mut out).await?,
+            Tend::AbandonEnvironment { environment } => {
+                self.abandon_environment(&environment, by, &mut out).await?
+            }
+            Tend::Collect { ignore_ttl } => Ok(self.collect(ignore_ttl, &mut out).await?),
             Tend::Retire { environment } => self.retire_expired(environment, by, &mut out).await?,
         };
         Box::pin(self.settle(out, Vec::new())).await?;
@@ -136,17 +186,23 @@ impl Control {
 
     /// Whether a plan is being applied to an environment.
     pub(super) fn is_being_moved(&self, name: &EnvironmentName) -> bool {
-        self.book.plans.values().any(|(plan, _)| plan.environment == *name && plan.state.is_under_way())
+        let moves = |plan: &super::book::PlanRecord| {
+            plan.state.is_under_way() || plan.is_unfinished_restatement() || plan.has_asides()
+        };
+        self.book.plans.values().any(|(plan, _)| plan.environment == *name && moves(plan))
     }
 
     /// How far workers are with what was decided.
     pub(super) fn left(&self, waits: &Waits) -> Left {
         let switching = waits.environments.iter().filter(|name| self.book.switches.contains_key(*name));
+        let untried = |table: &&TableId| {
+            self.book.drops.contains_key(*table) && !self.troubles.contains_key(&table.to_string())
+        };
         let names = waits.environments.iter().map(ToString::to_string);
         let names = names.chain(waits.tables.iter().map(ToString::to_string));
         let trouble = |name: String| Some((self.troubles.get(&name)?.clone(), name));
         Left {
-            open: switching.count(),
+            open: switching.count() + waits.tables.iter().filter(untried).count(),
             troubles: names.filter_map(trouble).map(|(why, name)| (name, why)).collect(),
         }
     }

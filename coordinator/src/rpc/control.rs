@@ -15,7 +15,7 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status, Streaming};
 
 use super::{Pieces, documents, pieces};
-use crate::control::{ApplyError, Command, Handle};
+use crate::control::{ApplyError, Book, Command, Handle};
 use crate::planning::{self, PlanRequest, Refusal};
 
 /// Shortest pause between two messages of a watch.
@@ -36,6 +36,21 @@ impl ControlService {
     pub(crate) fn new(handle: Handle, state: String) -> Self {
         Self { handle, state }
     }
+}
+
+impl ControlService {
+    /// The clock, cut to the minute, as SQLMesh does: planning again at once gives the same plan.
+    fn now(&self) -> Timestamp {
+        Timestamp((self.handle.clock)().0.div_euclid(60_000) * 60_000)
+    }
+}
+
+/// Plans against what is known.
+async fn planned(request: PlanRequest, book: Book, now: Timestamp) -> Result<planning::Answer, Status> {
+    let planned = tokio::task::spawn_blocking(move || planning::plan(&request, &book, now))
+        .await
+        .map_err(|error| Status::internal(format!("planning ended early: {error}")))?;
+    planned.map_err(refusal)
 }
 
 /// Largest body of a status in bytes: it travels in a header, of which clients take 16 KiB.
@@ -60,13 +75,17 @@ fn apply_refusal(error: &ApplyError) -> Status {
     let (code, hint) = match error {
         ApplyError::Unknown(_) => ("unknown-plan", "`coordctl plans` lists the plans that are kept"),
         ApplyError::Stale(_) => ("stale-plan", "plan again, review, and apply the new plan"),
-        ApplyError::Busy { .. } => {
-            ("environment-busy", "wait for it to end (`coordctl watch`), or cancel it")
-        }
+        ApplyError::Busy { .. } => (
+            "environment-busy",
+            "finish it (`coordctl apply` with its id), or give it up (`coordctl cancel`)",
+        ),
+        ApplyError::Abandoned(_) => ("plan-abandoned", "plan again, and apply the new plan"),
         ApplyError::Switching { .. } => ("environment-busy", "try again in a moment"),
+        ApplyError::Blocked(blocker) => (blocker.code.as_str(), blocker.hint.as_str()),
         ApplyError::Unsupported { .. } => {
             ("unsupported-kind", "leave the model out with `enabled false`, or write it as another kind")
         }
+        ApplyError::GivenUp(_) => ("given-up", "plan the restatement again"),
         ApplyError::NotRunning { .. } => ("not-running", "`coordctl status` shows what runs"),
     };
     refusal(Refusal::new(code, error.to_string(), hint))
@@ -90,18 +109,43 @@ impl Control for ControlService {
     async fn plan(&self, request: Request<Streaming<wire::PlanRequest>>) -> Result<Response<Pieces>, Status> {
         let request = receive(request.into_inner()).await?;
         let book = self.handle.ask(|reply| Command::Book { reply }).await?;
-        // Cut to the minute, as SQLMesh does: planning again at once gives the same plan.
-        let now = Timestamp((self.handle.clock)().0.div_euclid(60_000) * 60_000);
-        let planned = tokio::task::spawn_blocking(move || planning::plan(&request, &book, now))
-            .await
-            .map_err(|error| Status::internal(format!("planning ended early: {error}")))?;
-        let planned = planned.map_err(refusal)?;
-        let document = documents::planned(&planned).map_err(|error| Status::internal(error.to_string()))?;
+        let now = self.now();
+        let unfinished = book.unfinished_restatements(&request.options.environment);
+        let planned = planned(request, book, now).await?;
+        let document =
+            documents::planned(&planned, &unfinished).map_err(|error| Status::internal(error.to_string()))?;
         if !planned.planned.plan.is_empty() {
             let planned = Box::new(planned.planned);
             self.handle.ask(|reply| Command::StorePlan { planned, reply }).await?;
         }
         Ok(Response::new(pieces(document)))
+    }
+
+    type CheckIntervalsStream = Pieces;
+
+    async fn check_intervals(
+        &self,
+        request: Request<Streaming<wire::PlanRequest>>,
+    ) -> Result<Response<Pieces>, Status> {
+        let request = receive(request.into_inner()).await?;
+        let no_signals = request.no_signals;
+        let book = self.handle.ask(|reply| Command::Book { reply }).await?;
+        let planned = planned(request, book, self.now()).await?;
+        let plan = Box::new(planned.planned.plan);
+        let asked = if no_signals {
+            None
+        } else {
+            let asked = plan.clone();
+            let answer = self.handle.ask(|reply| Command::AskSignals { plan: asked, reply }).await?;
+            Some(answer.map_err(|(model, failure)| {
+                let hint = failure.hint.clone().unwrap_or_default();
+                let text = failure.to_string();
+                let text = if text.contains(&model) { text } else { format!("`{model}`: {text}") };
+                refusal(Refusal::new("signal-failed", text, &hint))
+            })?)
+        };
+        let document = documents::checked(&plan, asked.as_ref());
+        Ok(Response::new(pieces(document.to_string().into_bytes())))
     }
 
     type ShowPlanStream = Pieces;
@@ -180,6 +224,7 @@ impl Control for ControlService {
         let now = (self.handle.clock)();
         let document = match what.as_str() {
             "environments" => documents::environments(&book, now),
+            "promotions" => documents::promotions(&book, &environment),
             "plans" => documents::plans(&book),
             "workers" => {
                 let workers = self.handle.ask(|reply| Command::Workers { reply }).await?;
@@ -204,7 +249,7 @@ impl Control for ControlService {
     }
 }
 
-fn unknown_plan(text: &str) -> Status {
+pub(super) fn unknown_plan(text: &str) -> Status {
     refusal(Refusal::new(
         "unknown-plan",
         format!("there is no plan `{text}`"),
@@ -237,12 +282,12 @@ async fn receive(mut stream: Streaming<wire::PlanRequest>) -> Result<PlanRequest
         }
     }
     let options = options.ok_or_else(|| Status::invalid_argument("the options are missing"))?;
-    let wire::PlanOptions { environment, options_json, env, gateway, run } = options;
+    let wire::PlanOptions { environment, options_json, env, gateway, run, no_signals } = options;
     let read: PlanOptions = serde_json::from_slice(&options_json)
         .map_err(|error| Status::invalid_argument(format!("the options can't be read: {error}")))?;
     if read.environment.as_str() != environment {
         return Err(Status::invalid_argument("the options name two environments"));
     }
     let env: BTreeMap<String, String> = env.into_iter().collect();
-    Ok(PlanRequest { options: read, files, env, gateway, run })
+    Ok(PlanRequest { options: read, files, env, gateway, run, no_signals })
 }

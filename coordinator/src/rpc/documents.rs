@@ -7,7 +7,7 @@ use coord_common::id::{EnvironmentName, ModelName, PlanId};
 use coord_common::interval::{Interval, Timestamp};
 use coord_common::plan::{self, Environment, EnvironmentModel, Plan, PlanOptions};
 use coord_common::project::model::ModelSource;
-use coord_common::snapshot::{SnapshotRecord, reads};
+use coord_common::snapshot::{SnapshotRecord, load_text, reads};
 use coord_common::task::TableId;
 use coord_proto::wire;
 use serde::Serialize;
@@ -16,7 +16,7 @@ use tonic::Status;
 
 use super::control::refusal;
 use crate::control::book::Pointer;
-use crate::control::{Book, Command, Handle};
+use crate::control::{Book, Command, Handle, Todo};
 use crate::planning::{Answer, Refusal};
 
 /// What a client gets for a plan: the plan, findings, and definitions before and after of models
@@ -26,18 +26,24 @@ struct PlannedDocument<'a> {
     plan: &'a Plan,
     findings: &'a [Diagnostic],
     definitions: BTreeMap<&'a ModelName, [Option<String>; 2]>,
+    /// Restatements of the environment that were begun and aren't at their end.
+    unfinished: &'a [PlanId],
 }
 
-pub(super) fn planned(answer: &Answer) -> serde_json::Result<Vec<u8>> {
+pub(super) fn planned(answer: &Answer, unfinished: &[PlanId]) -> serde_json::Result<Vec<u8>> {
     let plan = &answer.planned.plan;
     let new: BTreeMap<_, _> = answer.planned.new_records.iter().map(|record| (record.id(), record)).collect();
+    let text = |record: &SnapshotRecord| {
+        let rendered = answer.diff_rendered.then(|| load_text(&record.snapshot).ok().flatten()).flatten();
+        rendered.unwrap_or_else(|| definition(record))
+    };
     let mut definitions = BTreeMap::new();
     for model in &plan.models {
         let Some(before) = model.before.and_then(|id| answer.known.get(&id)) else { continue };
         let after = model.snapshot.and_then(|id| new.get(&id).copied().or_else(|| answer.known.get(&id)));
-        definitions.insert(&model.name, [Some(definition(before)), after.map(|record| definition(record))]);
+        definitions.insert(&model.name, [Some(text(before)), after.map(|record| text(record))]);
     }
-    serde_json::to_vec(&PlannedDocument { plan, findings: &answer.findings, definitions })
+    serde_json::to_vec(&PlannedDocument { plan, findings: &answer.findings, definitions, unfinished })
 }
 
 /// A model's SQL as the user wrote it.
@@ -81,7 +87,7 @@ pub(super) fn environments(book: &Book, now: Timestamp) -> Value {
         .environments
         .values()
         .map(|(environment, _)| {
-            json!({
+            let mut document = json!({
                 "name": environment.name,
                 "revision": environment.seq,
                 "plan_id": environment.plan,
@@ -91,7 +97,9 @@ pub(super) fn environments(book: &Book, now: Timestamp) -> Value {
                 "expires": pointer(book, environment).and_then(|p| p.expires).map(|at| at.to_string()),
                 "expired": pointer(book, environment).is_some_and(|p| p.has_expired(now)),
                 "finalized": is_finalized(book, environment),
-            })
+            });
+            mark_restating(&mut document, book, &environment.name);
+            document
         })
         .collect();
     json!({ "environments": environments })
@@ -104,6 +112,29 @@ fn pointer<'a>(book: &'a Book, environment: &Environment) -> Option<&'a Pointer>
 /// Whether the views show what the pointer says.
 fn is_finalized(book: &Book, environment: &Environment) -> bool {
     pointer(book, environment).is_some_and(|pointer| pointer.views_done)
+}
+
+/// What environments showed, newest first: who moved each, when, from what to what.
+pub(super) fn promotions(book: &Book, environment: &str) -> Value {
+    let wanted =
+        book.promotions.iter().filter(|(name, _)| environment.is_empty() || name.as_str() == environment);
+    let mut all = Vec::new();
+    for (name, promotions) in wanted {
+        for (seq, promotion) in promotions.iter().rev() {
+            let from = promotion.from.and_then(|from| promotions.get(&from)).map(|from| from.plan);
+            all.push(json!({
+                "environment": name,
+                "revision": seq,
+                "at": promotion.at.to_string(),
+                "by": promotion.by,
+                "plan_id": promotion.plan,
+                "from_plan_id": from,
+                "rollback": promotion.back_to.is_some(),
+                "shown": promotion.replaced.is_none(),
+            }));
+        }
+    }
+    json!({ "promotions": all })
 }
 
 pub(super) fn plans(book: &Book) -> Value {
@@ -153,6 +184,27 @@ pub(super) fn intervals(book: &Book, name: &EnvironmentName, now: Timestamp) -> 
     Ok(json!({ "environment": name, "models": models }))
 }
 
+/// What a run would compute, model by model; `asked`: what signals left of it.
+pub(super) fn checked(plan: &Plan, asked: Option<&BTreeMap<TableId, Todo>>) -> Value {
+    let model = |model: &plan::PlannedModel| {
+        let table = model.table.as_ref()?;
+        let left = match asked {
+            Some(left) => left.get(table).map(|todo| todo.ranges.clone()).unwrap_or_default(),
+            None => model.missing.clone(),
+        };
+        (!model.missing.is_empty()).then(|| {
+            json!({
+                "model": model.name,
+                "missing": ranges(left.ranges()),
+                "not_ready": ranges(model.missing.difference(&left).ranges()),
+                "signals": model.signals,
+            })
+        })
+    };
+    let models: Vec<Value> = plan.models.iter().filter_map(model).collect();
+    json!({ "environment": plan.environment, "gateways": plan.layout.gateways, "models": models })
+}
+
 fn unknown_environment(name: &EnvironmentName) -> Refusal {
     Refusal::new(
         "unknown-environment",
@@ -173,6 +225,7 @@ fn missing_now(
         env: BTreeMap::new(),
         gateway: None,
         run: true,
+        no_signals: true,
     };
     let planned = crate::planning::plan(&request, book, now)?;
     let models = planned.planned.plan.models;
@@ -193,13 +246,12 @@ pub(super) fn state(book: &Book) -> Value {
     for (environment, _) in book.environments.values() {
         let models: serde_json::Map<String, Value> =
             environment.models.iter().map(|(name, model)| (name.to_string(), shown(book, model))).collect();
-        environments.insert(
-            environment.name.to_string(),
-            json!({ "finalized": is_finalized(book, environment), "models": models }),
-        );
+        let mut document = json!({ "finalized": is_finalized(book, environment), "models": models });
+        mark_restating(&mut document, book, &environment.name);
+        environments.insert(environment.name.to_string(), document);
     }
     let versions = versions(book);
-    for (table, known) in &book.tables {
+    for (table, known) in book.tables.iter().filter(|(table, _)| table.aside.is_none()) {
         let id = versions.get(table).unwrap_or(table).to_string();
         tables
             .entry(table.model.to_string())
@@ -207,6 +259,18 @@ pub(super) fn state(book: &Book) -> Value {
             .insert(id, Value::Array(ranges(known.done.ranges())));
     }
     json!({ "environments": environments, "tables": tables })
+}
+
+/// Says by which plans an environment is being restated, where it is.
+fn mark_restating(document: &mut Value, book: &Book, environment: &EnvironmentName) {
+    let unfinished = book.unfinished_restatements(environment);
+    if !unfinished.is_empty() {
+        let plan = |id: &PlanId| {
+            let state = book.plans.get(id).map_or("unknown", |(record, _)| record.state.name());
+            json!({ "plan_id": id, "state": state })
+        };
+        document["restating"] = unfinished.iter().map(plan).collect();
+    }
 }
 
 /// Views have generations of their own under one version; documents name the version.
@@ -304,7 +368,7 @@ pub(super) async fn explain(handle: &Handle, request: wire::ExplainRequest) -> R
 }
 
 async fn why(handle: &Handle, plan: PlanId, model: &plan::PlannedModel) -> Result<Vec<String>, Status> {
-    let (Some(table), Some(hull)) = (model.table.clone(), model.missing.hull()) else {
+    let (Some(table), Some(hull)) = (model.filled().cloned(), model.missing.hull()) else {
         return Ok(Vec::new());
     };
     let reasons = handle.ask(|reply| Command::Why { plan, table, at: hull, reply }).await?;

@@ -6,7 +6,9 @@ use std::sync::Arc;
 
 use coord_common::id::{PlanId, Token, WorkerId};
 use coord_common::interval::{Interval, IntervalSet};
-use coord_common::task::{Batch, Failure, Mode, Outcome, Promote, ReadRange, TableId, TableTask};
+use coord_common::task::{
+    Batch, DropTable, Failure, Mode, Outcome, Promote, Publish, ReadRange, TableId, TableTask, Work,
+};
 
 use super::grid::Cut;
 
@@ -16,11 +18,35 @@ pub enum Event {
     /// A plan is to be carried out. Its todo is already durable. Admitting a plan that is already
     /// there changes nothing.
     Admit(PlanWork),
+    /// A table that was to be dropped is needed again.
+    Spare(TableId),
     /// What a former leader had recorded; after all plans were admitted (also those that are being
     /// cancelled: they are cancelled again afterwards), before any worker asks.
     Recovered(Recovered),
     /// An environment's views are to be switched on behalf of a plan, which needn't be admitted.
     Promote(Promote, PlanId),
+    /// Something is to be done on behalf of a plan that is no batch and no promotion. A takeover
+    /// gives it again.
+    Errand(Work, PlanId),
+    /// A plan restates tables: plans that are admitted later don't start on them until it ends.
+    /// Comes before the plan itself.
+    Hold {
+        /// The plan.
+        plan: PlanId,
+        /// What is recorded of the tables.
+        tables: Vec<TableState>,
+    },
+    /// A plan that restates tables has ended.
+    Release {
+        /// The plan.
+        plan: PlanId,
+    },
+    /// What a plan computed aside is to be put in place of tables that it holds, or dropped.
+    Publish(Publish, PlanId),
+    /// Ranges of tables count as empty from now on: what they were computed from was restated.
+    Clear(Vec<(TableId, Interval)>),
+    /// A table that nothing needs is to be dropped; the id names the chore in its lease.
+    Drop(DropTable, PlanId),
     /// A worker wants leases. Replaces what it asked for before.
     Ask {
         /// Who asks.
@@ -128,6 +154,9 @@ pub struct NodeWork {
     /// Whether the table must exist at the end, even if there is nothing to fill. Also assumed
     /// where another node reads the table.
     pub create: bool,
+    /// Whether the table must get the columns of the snapshot before any batch of the plan reads or
+    /// writes it.
+    pub migrate: bool,
     /// What its batches do.
     pub mode: NodeMode,
     /// How todo is cut into batches.

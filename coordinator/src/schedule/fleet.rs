@@ -13,8 +13,10 @@ pub(super) struct GatewayNo(usize);
 /// Something that could be leased; the least goes first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Ready {
-    /// A promotion, by its number.
+    /// A promotion or publication, by its number.
     Promote(u64),
+    /// An errand, by its number.
+    Errand(u64),
     /// A node's next batch: by plan; those that make their table first, since nothing else of it
     /// can run before; then by the longest chain of descendants, then by age.
     Batch {
@@ -25,6 +27,8 @@ pub(super) enum Ready {
         start: Timestamp,
         node: usize,
     },
+    /// A drop of a table, by its number.
+    Drop(u64),
 }
 
 #[derive(Debug, Default)]

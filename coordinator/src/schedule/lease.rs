@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use coord_common::id::{PlanId, Token, WorkerId};
-use coord_common::interval::Interval;
+use coord_common::interval::{Interval, IntervalSet};
 use coord_common::task::{
     Batch, Evaluate, Failure, FailureClass, Lease, LeaseState, Mode, Outcome, Verdict, Work,
 };
@@ -26,7 +26,8 @@ pub(super) enum Setback {
 impl Scheduler {
     pub(super) fn grant(&mut self, worker: WorkerId, ready: Ready, out: &mut Output) {
         match ready {
-            Ready::Promote(number) => self.grant_promotion(worker, number, out),
+            Ready::Promote(number) | Ready::Drop(number) => self.grant_chore(worker, number, out),
+            Ready::Errand(number) => self.grant_errand(worker, number, out),
             Ready::Batch { plan, node, .. } => self.grant_batch(worker, NodeRef { plan, node }, out),
         }
     }
@@ -61,6 +62,7 @@ impl Scheduler {
             losses,
             serves: self.served_by(at, interval, offer.mode),
             supersedes: self.tables.get(table).lost_over(interval),
+            void: IntervalSet::new(),
         };
         let deadline = self.now.after(self.config.accept);
         self.hold_batch(Held { worker: worker.clone(), deadline, gateway, target: Target::Batch(lease) });
@@ -73,7 +75,7 @@ impl Scheduler {
     fn take_fresh(&mut self, at: NodeRef, interval: Interval) {
         let Some(plan) = self.plans.get_mut(&at.plan) else { return };
         let node = &mut plan.nodes[at.node];
-        if node.todo.is_empty() {
+        if node.todo.is_empty() || node.migrate {
             return;
         }
         node.pending.remove(interval);
@@ -158,9 +160,15 @@ impl Scheduler {
     }
 
     fn heartbeat_one(&mut self, worker: &WorkerId, token: Token) -> LeaseState {
-        let Some(held) = self.leases.get_mut(&token).filter(|held| held.worker == *worker) else {
+        let Some(held) = self.leases.get(&token).filter(|held| held.worker == *worker) else {
             return LeaseState::Gone;
         };
+        if let Target::Errand(number) = held.target
+            && !self.errand_holds(number)
+        {
+            return LeaseState::Cancel;
+        }
+        let Some(held) = self.leases.get_mut(&token) else { return LeaseState::Gone };
         if let Target::Batch(lease) = &held.target
             && self.plans.get(&lease.at.plan).is_none_or(|plan| plan.phase == Phase::Cancelling)
         {
@@ -196,7 +204,8 @@ impl Scheduler {
             Outcome::Done(done) => {
                 match held.target {
                     Target::Batch(lease) => self.commit(lease, held.gateway, done, out),
-                    Target::Promote(number) => self.promoted(token, number, out),
+                    Target::Chore(number) => self.chore_done(token, number, out),
+                    Target::Errand(number) => self.errand_done(token, number, done, out),
                 }
                 return verdict;
             }
@@ -216,7 +225,8 @@ impl Scheduler {
     fn set_back(&mut self, held: Held, token: Token, setback: Setback, out: &mut Output) {
         match held.target {
             Target::Batch(lease) => self.batch_set_back(lease, held.gateway, setback, out),
-            Target::Promote(number) => self.promotion_set_back(number, token, setback, out),
+            Target::Chore(number) => self.chore_set_back(number, token, setback, out),
+            Target::Errand(number) => self.errand_set_back(number, token, setback, out),
         }
     }
 }

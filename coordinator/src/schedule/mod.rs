@@ -12,7 +12,9 @@
 //! Invariant: when a worker asks and nothing is granted, nothing is ready. (`tests::simulation`)
 
 mod admit;
+mod chore;
 mod commit;
+mod errand;
 mod event;
 mod explain;
 mod fleet;
@@ -20,7 +22,7 @@ mod grid;
 mod lease;
 mod output;
 mod plan;
-mod promote;
+mod publish;
 mod random;
 mod table;
 #[cfg(test)]
@@ -29,7 +31,7 @@ mod tests;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use coord_common::id::{PlanId, Token, WorkerId};
-use coord_common::interval::Interval;
+use coord_common::interval::{Interval, IntervalSet};
 use coord_common::task::{Batch, Mode};
 
 pub use event::{Edge, Event, NodeMode, NodeWork, PlanWork, Recovered, RetryLimits, TableState};
@@ -38,9 +40,10 @@ pub use grid::{Cut, Whole};
 pub use output::{Committed, FailedBatch, Notice, Output, PlanOutcome, Record, Shrunk};
 pub use random::Random;
 
+use chore::Chore;
+use errand::Errand;
 use fleet::{Fleet, GatewayNo};
 use plan::{Phase, Plan};
-use promote::Promotion;
 use table::{NodeRef, TableNo, Tables};
 
 /// A point on the leader's monotonic clock, in milliseconds; means nothing to anybody else.
@@ -97,7 +100,8 @@ pub struct Scheduler {
     plan_numbers: BTreeMap<PlanId, u64>,
     tables: Tables,
     fleet: Fleet,
-    promotions: BTreeMap<u64, Promotion>,
+    chores: BTreeMap<u64, Chore>,
+    errands: BTreeMap<u64, Errand>,
     leases: BTreeMap<Token, Held>,
     timers: BTreeSet<(Instant, Timer)>,
     /// Leases that a report ended, oldest first.
@@ -119,7 +123,8 @@ struct Held {
 #[derive(Debug)]
 enum Target {
     Batch(BatchLease),
-    Promote(u64),
+    Chore(u64),
+    Errand(u64),
 }
 
 #[derive(Debug)]
@@ -135,13 +140,16 @@ struct BatchLease {
     serves: Vec<NodeRef>,
     /// Lost batches whose fences it raises.
     supersedes: Vec<Interval>,
+    /// What was cleared while it was leased: its commit doesn't count there.
+    void: IntervalSet,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Timer {
     Lease(Token),
     Retry(NodeRef, Interval),
-    Promote(u64),
+    Chore(u64),
+    Errand(u64),
 }
 
 impl Scheduler {
@@ -158,7 +166,8 @@ impl Scheduler {
             plan_numbers: BTreeMap::new(),
             tables: Tables::default(),
             fleet: Fleet::default(),
-            promotions: BTreeMap::new(),
+            chores: BTreeMap::new(),
+            errands: BTreeMap::new(),
             leases: BTreeMap::new(),
             timers: BTreeSet::new(),
             ended: VecDeque::new(),
@@ -175,7 +184,14 @@ impl Scheduler {
         match event {
             Event::Admit(work) => self.admit(work, out),
             Event::Recovered(recovered) => self.recover(recovered),
+            Event::Hold { plan, tables } => self.hold(plan, &tables),
+            Event::Release { plan } => self.release(plan),
+            Event::Publish(publish, plan) => self.publish(publish, plan),
+            Event::Clear(ranges) => self.clear(&ranges),
             Event::Promote(promote, plan) => self.promote(promote, plan),
+            Event::Drop(drop, plan) => self.drop_table(drop, plan),
+            Event::Spare(table) => self.spare(&table),
+            Event::Errand(work, plan) => self.errand(work, plan),
             Event::Ask { worker, gateways, free } => self.fleet.ask(worker, &gateways, free),
             Event::Report { worker, token, outcome } => {
                 let verdict = self.report(&worker, token, outcome, out);
@@ -220,7 +236,8 @@ impl Scheduler {
             match timer {
                 Timer::Lease(token) => self.expire(token, out),
                 Timer::Retry(node, interval) => self.retry_due(node, interval),
-                Timer::Promote(number) => self.promote_due(number),
+                Timer::Chore(number) => self.chore_due(number),
+                Timer::Errand(number) => self.errand_due(number),
             }
         }
     }

@@ -2,7 +2,10 @@
 
 use coord_common::id::{PlanId, Token, WorkerId};
 use coord_common::interval::{Interval, IntervalSet};
-use coord_common::task::{AuditResult, Batch, Failure, Lease, LeaseState, Mode, Promote, TableId, Verdict};
+use coord_common::task::{
+    AuditResult, Batch, Done, DropTable, Failure, Lease, LeaseState, Mode, Promote, Publish, TableId,
+    Verdict, Work,
+};
 
 /// What came of one or more events, in order.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -31,6 +34,8 @@ pub struct Output {
 /// | `Cleared` | | `wait/<plan>/<batch>`, `failed/<plan>/<batch>` |
 /// | `Released` | | `lease/<token>` |
 /// | `Promoted` | the environment's "views done" | `lease/<token>` |
+/// | `Filled` | `iv/<table>` | |
+/// | `Published` | | `lease/<token>`, `lost/<batch>` |
 /// | `Cancelled` | the plan's state | `todo/<plan>/*`, `wait/<plan>/*`, `failed/<plan>/*` |
 ///
 /// A takeover admits every running plan with its todo, and hands back `lease`, `wait` and `failed`
@@ -115,6 +120,22 @@ pub enum Record {
         /// What was promoted.
         promote: Promote,
     },
+    /// A table holds what was computed aside.
+    Filled {
+        /// The table.
+        table: TableId,
+        /// All that is filled now.
+        done: IntervalSet,
+    },
+    /// What a plan computed aside is in place, or dropped, on one gateway.
+    Published {
+        /// The lease's token.
+        token: Token,
+        /// The plan.
+        plan: PlanId,
+        /// Lost batches that can no longer change anything.
+        superseded: Vec<Batch>,
+    },
     /// Nothing of a cancelled plan is in flight any more.
     Cancelled {
         /// The plan.
@@ -162,11 +183,31 @@ pub struct Shrunk {
     pub todo: IntervalSet,
     /// Whether it must still be created.
     pub create_left: bool,
+    /// Whether it must still get its columns.
+    pub migrate_left: bool,
 }
 
 /// What the rest of the coordinator acts on.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Notice {
+    /// An errand is done.
+    ErrandDone {
+        /// The plan.
+        plan: PlanId,
+        /// The errand.
+        work: Work,
+        /// What came of it.
+        done: Done,
+    },
+    /// An errand failed for good.
+    ErrandFailed {
+        /// The plan.
+        plan: PlanId,
+        /// The errand.
+        work: Work,
+        /// Why.
+        failure: Failure,
+    },
     /// Nothing more can run for a plan; comes once.
     PlanSettled {
         /// The plan.
@@ -186,12 +227,40 @@ pub enum Notice {
         /// What was promoted.
         promote: Promote,
     },
+    /// A table is dropped.
+    Dropped {
+        /// Which.
+        drop: DropTable,
+    },
+    /// A table could not be dropped; it is given up.
+    DropFailed {
+        /// Which.
+        drop: DropTable,
+        /// Why.
+        failure: Failure,
+    },
     /// A promotion failed in a way that a retry can't mend; it is given up.
     PromoteFailed {
         /// The plan.
         plan: PlanId,
         /// What should have been promoted.
         promote: Promote,
+        /// Why.
+        failure: Failure,
+    },
+    /// What a plan computed aside is in place, or dropped, on one gateway.
+    Published {
+        /// The plan.
+        plan: PlanId,
+        /// What was published.
+        publish: Publish,
+    },
+    /// A publication failed in a way that a retry can't mend; it is given up.
+    PublishFailed {
+        /// The plan.
+        plan: PlanId,
+        /// What should have been published.
+        publish: Publish,
         /// Why.
         failure: Failure,
     },

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use coord_common::id::Token;
+use coord_common::id::{PlanId, Token};
 use coord_common::interval::{Interval, IntervalSet, Timestamp};
 use coord_common::task::TableId;
 
@@ -30,6 +30,17 @@ pub(super) struct Table {
     pub(super) in_flight: BTreeMap<Interval, Token>,
     /// The nodes of unsettled plans that work on it.
     pub(super) users: BTreeSet<NodeRef>,
+    /// Plans that restate it.
+    pub(super) holds: Vec<Hold>,
+}
+
+/// A plan that restates a table keeps plans that came later from it; everybody, once it publishes.
+#[derive(Debug)]
+pub(super) struct Hold {
+    pub(super) plan: PlanId,
+    /// Plans with a greater number came later.
+    pub(super) since: u64,
+    pub(super) publishing: bool,
 }
 
 impl Table {
@@ -38,6 +49,12 @@ impl Table {
         let bound = Interval { start: interval.end, end: Timestamp(i64::MIN) };
         let (last, _) = self.in_flight.range(..bound).next_back()?;
         last.overlaps(interval).then_some(*last)
+    }
+
+    /// The plan that keeps another one, of a number, from the table.
+    pub(super) fn held_from(&self, plan: PlanId, number: u64) -> Option<PlanId> {
+        let keeps = |hold: &&Hold| hold.plan != plan && (hold.publishing || hold.since < number);
+        self.holds.iter().find(keeps).map(|hold| hold.plan)
     }
 
     /// Lost batches that overlap a range.
@@ -69,6 +86,7 @@ impl Tables {
             lost: state.map(|s| s.lost.iter().copied().collect()).unwrap_or_default(),
             in_flight: BTreeMap::new(),
             users: BTreeSet::new(),
+            holds: Vec::new(),
         };
         self.ids.insert(id.clone(), no);
         self.tables.insert(no, table);
@@ -87,9 +105,16 @@ impl Tables {
         self.tables.get_mut(&no).expect("a table stays while a node or lease refers to it")
     }
 
+    /// The tables that a plan keeps from others.
+    pub(super) fn held_by(&self, plan: PlanId) -> Vec<TableNo> {
+        let held = |(_, table): &(&TableNo, &Table)| table.holds.iter().any(|hold| hold.plan == plan);
+        self.tables.iter().filter(held).map(|(no, _)| *no).collect()
+    }
+
     /// Forgets a table that nobody works on any more.
     pub(super) fn release(&mut self, no: TableNo) {
-        let unused = |table: &Table| table.users.is_empty() && table.in_flight.is_empty();
+        let unused =
+            |table: &Table| table.users.is_empty() && table.in_flight.is_empty() && table.holds.is_empty();
         if self.tables.get(&no).is_some_and(unused)
             && let Some(table) = self.tables.remove(&no)
         {

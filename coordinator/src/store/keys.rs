@@ -9,12 +9,16 @@
 //! r1/gone/<environment>                  the last number of an environment that was removed
 //! r1/blob/<hash>/<n>                     environments' sets, plan bodies, large snapshots, in chunks
 //! r1/plan/<plan>                         how far a plan is, and what happened to it
+//! r1/promotion/<environment>/<number>    what an environment showed, and who moved it there
+//! r1/kept/<snapshot>                     until when a snapshot is kept that nothing needs
+//! r1/drop/<table>                        a table to drop, which counts as gone already
 //! r1/snap/<snapshot>                     a planned snapshot, or the blob that holds it
 //! r1/iv/<table>                          intervals that a table holds; the table exists
 //! r1/todo/<plan>/<table>                 intervals that a plan has still to compute
 //! r1/setback/<plan>/wait/<batch>         a batch that waits for another attempt
 //! r1/setback/<plan>/failed/<batch>       a batch that failed for good
 //! r1/lease/<token>                       a batch or promotion in flight
+//! r1/auto/<table>                        when a table was last restated by itself
 //! r1/lost/<batch>                        a batch whose lease was lost and whose fence is to be raised
 //! ```
 
@@ -37,6 +41,8 @@ pub const BLOBS: &str = "r1/blob/";
 pub const PLANS: &str = "r1/plan/";
 /// All tables' intervals.
 pub const INTERVALS: &str = "r1/iv/";
+/// When tables were last restated by themselves.
+pub const RESTATED: &str = "r1/auto/";
 /// All that plans have still to do.
 pub const TODOS: &str = "r1/todo/";
 /// All batches and promotions in flight.
@@ -65,6 +71,38 @@ pub fn gone(environment: &EnvironmentName) -> String {
     join(GONE, &[environment])
 }
 
+/// All that environments showed.
+pub const PROMOTIONS: &str = "r1/promotion/";
+/// Until when all snapshots are kept.
+pub const KEPT: &str = "r1/kept/";
+/// All tables to drop.
+pub const DROPS: &str = "r1/drop/";
+
+/// What an environment showed. Promotions sort by number.
+pub fn promotion(environment: &EnvironmentName, seq: u64) -> String {
+    join(PROMOTIONS, &[environment, &format_args!("{seq:020}")])
+}
+
+/// All that an environment showed (a prefix).
+pub fn promotions_of(environment: &EnvironmentName) -> String {
+    join(PROMOTIONS, &[environment]) + "/"
+}
+
+/// Until when a snapshot is kept.
+pub fn kept(id: SnapshotId) -> String {
+    join(KEPT, &[&id])
+}
+
+/// A table to drop.
+pub fn drop(table: &TableId) -> String {
+    join(DROPS, &[table])
+}
+
+/// All batches of a table whose leases were lost (a prefix).
+pub fn lost_of(table: &TableId) -> String {
+    join(LOST, &[table]) + ":"
+}
+
 /// An environment's pointer.
 pub fn environment(name: &EnvironmentName) -> String {
     join(ENVIRONMENTS, &[name])
@@ -88,6 +126,11 @@ pub fn plan(plan: PlanId) -> String {
 /// The intervals that a table holds.
 pub fn intervals(table: &TableId) -> String {
     join(INTERVALS, &[table])
+}
+
+/// When a table was last restated by itself.
+pub fn restated(table: &TableId) -> String {
+    join(RESTATED, &[table])
 }
 
 /// What a plan has still to do for a table.
@@ -203,7 +246,8 @@ mod tests {
     use super::*;
 
     fn batch(model: &str, start: i64) -> Batch {
-        let table = TableId { model: model.parse().unwrap(), version: Version(Hash128(1)), dev: false };
+        let table =
+            TableId { model: model.parse().unwrap(), version: Version(Hash128(1)), dev: false, aside: None };
         Batch { table, interval: Interval { start: Timestamp(start), end: Timestamp(start + 1) } }
     }
 

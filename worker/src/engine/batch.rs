@@ -12,12 +12,13 @@ use tokio_util::sync::CancellationToken;
 
 use super::error::{Class, EngineError};
 use super::fence::{Ledger, Raised, end_sessions, raised};
+use super::migrate;
 use super::profile::Profile;
 use super::session::{Answer, Connector, Pool, Session, cancellable};
 use super::statements::{self, Known, Script};
 use super::{
-    AuditResult, BatchReport, BatchWrite, Engine, Outcome, Relation, RelationKind, Rows, Switched,
-    ViewSwitch, Write,
+    AuditResult, BatchReport, BatchWrite, Beside, Discard, Engine, Fence, Migration, Outcome, Publication,
+    Relation, RelationKind, Rows, Switched, ViewSwitch, Write,
 };
 
 /// How often a batch is tried before an error that may pass is the caller's.
@@ -34,12 +35,12 @@ pub(crate) struct TransactionalEngine {
     schema: String,
     /// Catalogs whose ledger is known to exist.
     ready: Mutex<HashSet<Option<String>>>,
-    columns: ColumnCache,
+    pub(crate) columns: ColumnCache,
 }
 
 /// Columns of targets, and of queries by target and shape: a model's batches differ in dates only.
 #[derive(Default)]
-struct ColumnCache {
+pub(crate) struct ColumnCache {
     targets: Mutex<HashMap<Relation, Vec<ColumnDef>>>,
     queries: Mutex<HashMap<(Relation, String), Vec<ColumnDef>>>,
 }
@@ -60,7 +61,7 @@ impl ColumnCache {
             && self.queries.lock().unwrap_or_else(PoisonError::into_inner).contains_key(&key)
     }
 
-    fn forget(&self, target: &Relation) {
+    pub(crate) fn forget(&self, target: &Relation) {
         self.targets.lock().unwrap_or_else(PoisonError::into_inner).remove(target);
         self.queries.lock().unwrap_or_else(PoisonError::into_inner).retain(|(of, _), _| of != target);
     }
@@ -73,6 +74,13 @@ impl ColumnCache {
             if quoted && c.is_ascii_digit() { '0' } else { c }
         };
         query.chars().map(blank).collect()
+    }
+}
+
+impl BatchWrite {
+    /// What the table stands beside, where it is a table that is made before anything is written.
+    fn made_aside(&self) -> Option<&Beside> {
+        self.aside.as_ref().filter(|_| !matches!(self.write, Write::View { .. } | Write::AuditOnly))
     }
 }
 
@@ -185,7 +193,7 @@ impl TransactionalEngine {
             self.columns.forget(&batch.target);
             if error.code.as_deref() == Some("40001") {
                 // A conflict may be the newer attempt's raise: then the work is no longer ours.
-                self.raise(session, &ledger, batch).await?;
+                self.raise(session, &ledger, &batch.fence, batch.once()).await?;
             }
         }
         result
@@ -211,10 +219,10 @@ impl TransactionalEngine {
     ) -> Result<Raised, EngineError> {
         let profile = self.pool.profile();
         if !tried_before(batch) || profile.end_sessions.is_none() {
-            return self.raise(session, ledger, batch).await;
+            return self.raise(session, ledger, &batch.fence, batch.once()).await;
         }
         let overtaken = ledger.overtaken(session, &batch.fence).await?;
-        let raised = self.raise(session, ledger, batch).await?;
+        let raised = self.raise(session, ledger, &batch.fence, batch.once()).await?;
         if let Some(end) = end_sessions(profile, &overtaken) {
             // Best effort: without the right to, their locks last as long as they do.
             let _ = session.run(&[end]).await;
@@ -222,16 +230,17 @@ impl TransactionalEngine {
         Ok(raised)
     }
 
-    async fn raise(
+    pub(crate) async fn raise(
         &self,
         session: &mut dyn Session,
         ledger: &Ledger,
-        batch: &BatchWrite,
+        fence: &Fence,
+        once: bool,
     ) -> Result<Raised, EngineError> {
         let mut tries = 0;
         loop {
             tries += 1;
-            match ledger.raise(session, self.pool.profile(), &batch.fence, batch.once()).await {
+            match ledger.raise(session, self.pool.profile(), fence, once).await {
                 Err(error) if tries < RAISE_TRIES && worth_another_try(&error) && !session.is_broken() => {
                     tokio::time::sleep(PAUSE).await;
                 }
@@ -258,7 +267,7 @@ impl TransactionalEngine {
         Ok(found)
     }
 
-    async fn describe_relation(
+    pub(crate) async fn describe_relation(
         &self,
         session: &mut dyn Session,
         relation: &Relation,
@@ -396,22 +405,58 @@ impl Transaction<'_> {
     async fn work(&mut self, ledger: &Ledger) -> Result<Worked, EngineError> {
         let (engine, batch) = (self.engine, self.batch);
         engine.pool.profile().check_names(&batch.target)?;
+        if matches!(batch.write, Write::Migrate { .. }) {
+            // What others did to the table counts, too.
+            engine.columns.forget(&batch.target);
+        }
         let target = match batch.write {
             Write::AuditOnly => None,
+            // A view whose tables lost columns can't even be described.
+            Write::Migrate { migration: Migration::View { .. }, .. }
+                if engine.pool.profile().dependents.is_none() =>
+            {
+                None
+            }
             _ => engine.target_columns(self.session, &batch.target).await?,
         };
         let mut go = std::mem::take(&mut self.raise);
         let raises = !go.is_empty();
+        let mut target = target;
+        if let (None, Some(beside)) = (&target, batch.made_aside()) {
+            // The query may read it, so it comes before that is described.
+            self.begin(&mut go);
+            let made = super::publish::create_aside(engine, self.session, &batch.target, beside).await?;
+            go.extend(made.statements);
+            self.session.run(&go).await?;
+            go.clear();
+            target = Some(made.columns);
+        }
         if !batch.pre.is_empty() {
             // The query may need what they make, so they come before it is described.
             self.begin(&mut go);
             self.alone(&mut go, &batch.pre).await?;
         }
-        let schema_missing = match (&target, &batch.write) {
+        let mut schema_missing = match (&target, &batch.write) {
             (Some(_), _) | (None, Write::AuditOnly) => false,
             (None, _) => self.schema_missing().await?,
         };
-        let known = Known { target, schema_missing, query: self.query_columns().await? };
+        let mut target = target;
+        if target.is_none() && self.reads_itself() {
+            // The query can't even be described without its table.
+            self.begin(&mut go);
+            let make = statements::declared_table(engine.pool.profile(), batch, schema_missing);
+            self.alone(&mut go, &make).await?;
+            target = batch.columns.clone();
+            schema_missing = false;
+        }
+        let mut known = Known { target, schema_missing, query: self.query_columns().await? };
+        if let Write::Migrate { query, migration } = &batch.write {
+            return self.migrate(go, query, migration, known).await;
+        }
+        if let Some(target) = known.target.as_ref().filter(|_| batch.known_columns_only) {
+            let has = |name: &str| target.iter().any(|column| column.name.eq_ignore_ascii_case(name));
+            known.query.retain(|column| has(&column.name));
+        }
         let mut script = statements::script(engine.pool.profile(), batch, &known)?;
         self.begin(&mut go);
         if self.replace_view {
@@ -432,6 +477,33 @@ impl Transaction<'_> {
             engine.columns.forget(&batch.target);
         }
         self.rows_and_audits(&answers, data_at, &script)
+    }
+
+    async fn migrate(
+        &mut self,
+        mut go: Vec<String>,
+        query: &str,
+        migration: &Migration,
+        mut known: Known,
+    ) -> Result<Worked, EngineError> {
+        let (profile, batch) = (self.engine.pool.profile(), self.batch);
+        if let Some(declared) = &batch.columns {
+            // By the names that the warehouse has for their types.
+            let typed = migrate::typed_nulls(profile, declared);
+            known.query = self.session.describe(&typed).await?;
+        }
+        let steps = migrate::steps(profile, &batch.target, query, migration, &known)?;
+        self.begin(&mut go);
+        self.session.run(&go).await?;
+        let dependents = match profile.dependents.filter(|_| !steps.is_empty()) {
+            Some(question) => migrate::dependents(self.session, profile, question, &batch.target).await?,
+            None => Vec::new(),
+        };
+        self.engine.columns.forget(&batch.target);
+        let statements = migrate::with_dependents(profile, &batch.target, steps, &dependents)?;
+        self.answers(statements).await.map_err(|error| migrate::explain(error, &batch.target))?;
+        self.engine.columns.forget(&batch.target);
+        Ok(Worked::Now(0, Vec::new()))
     }
 
     /// Runs what is gathered, the statements after it, and the audits.
@@ -467,6 +539,12 @@ impl Transaction<'_> {
             Ok(AuditResult { name: audit.name.clone(), blocking: audit.blocking, bad_rows })
         });
         Ok(Worked::Now(rows, audits.collect::<Result<_, EngineError>>()?))
+    }
+
+    /// Whether the query reads the table that it is to fill, and the table could be made beforehand.
+    fn reads_itself(&self) -> bool {
+        let own = self.engine.pool.profile().relation(&self.batch.target);
+        self.batch.columns.is_some() && self.batch.write.described().is_some_and(|query| query.contains(&own))
     }
 
     /// Asked for, since making a schema that exists can need rights that nobody has.
@@ -556,17 +634,19 @@ impl Engine for TransactionalEngine {
         super::views::switch(self, switch, cancel).await
     }
 
+    async fn publish(
+        &self,
+        publication: &Publication,
+        cancel: &CancellationToken,
+    ) -> Result<Outcome, EngineError> {
+        super::publish::publish(self, publication, cancel).await
+    }
+
     async fn drop_relations(&self, relations: &[(Relation, RelationKind)]) -> Vec<(Relation, EngineError)> {
         let mut failed = Vec::new();
         for (relation, kind) in relations {
             let name = self.pool.profile().relation(relation);
-            let what = match kind {
-                RelationKind::MaterializedView if self.pool.profile().materialized_views => {
-                    "MATERIALIZED VIEW"
-                }
-                RelationKind::View | RelationKind::MaterializedView => "VIEW",
-                RelationKind::Table => "TABLE",
-            };
+            let what = self.pool.profile().word(*kind);
             self.columns.forget(relation);
             let result = async {
                 let mut session = self.pool.get().await?;
@@ -580,6 +660,11 @@ impl Engine for TransactionalEngine {
             }
         }
         failed
+    }
+
+    async fn discard(&self, discard: &Discard, cancel: &CancellationToken) -> Result<(), EngineError> {
+        self.columns.forget(&discard.relation);
+        super::discard::discard(self, discard, cancel).await
     }
 
     async fn prune(&self, catalog: Option<&str>, table: &str, upto: Token) -> Result<(), EngineError> {

@@ -223,6 +223,31 @@ impl Ledger {
         format!("WHERE NOT EXISTS (SELECT 1 FROM {floor} WHERE owner = {owner} AND tok >= {token})")
     }
 
+    /// Statements that shut older tokens out of a table and forget its slots, all but the lock
+    /// that some warehouses need first. The rows are raised before they go: that is what conflicts
+    /// with an older attempt's commit.
+    pub(crate) fn close(&self, owner: &str, token: Token) -> [String; 3] {
+        let (fence, floor, owner) = (&self.fence, &self.floor, literal(owner));
+        [
+            format!("UPDATE {fence} SET tok = {token} WHERE owner = {owner} AND tok < {token}"),
+            format!("DELETE FROM {fence} WHERE owner = {owner} AND tok <= {token}"),
+            format!(
+                "INSERT INTO {floor} (owner, tok) VALUES ({owner}, {token}) \
+                 ON CONFLICT (owner) DO UPDATE SET tok = EXCLUDED.tok WHERE {floor}.tok < EXCLUDED.tok"
+            ),
+        ]
+    }
+
+    /// A query for how many slots of a table newer tokens hold.
+    pub(crate) fn newer(&self, owner: &str, token: Token) -> String {
+        format!("SELECT COUNT(*) FROM {} WHERE owner = {} AND tok > {token}", self.fence, literal(owner))
+    }
+
+    /// What keeps new slots from appearing until the transaction ends, where that is needed.
+    pub(crate) fn lock(&self, profile: &Profile) -> Option<String> {
+        profile.before_prune.map(|statement| statement.replace("{table}", &self.fence))
+    }
+
     /// Deletes rows up to a token and raises the floor to it, so that none of them comes back.
     pub(crate) async fn prune(
         &self,
@@ -246,6 +271,32 @@ impl Ledger {
     /// Reads the row.
     fn read(&self, of: &Fence) -> String {
         format!("SELECT tok, done, rows FROM {} WHERE slot = {}", self.fence, literal(&of.slot))
+    }
+
+    /// Commits the open transaction if the tokens still hold all rows.
+    ///
+    /// # Errors
+    /// [`Class::Stale`] where a greater token holds one of them. The caller rolls back.
+    pub(crate) async fn commit_all(
+        &self,
+        session: &mut dyn Session,
+        of: &[Fence],
+        rows: u64,
+    ) -> Result<(), EngineError> {
+        let check = |of: &Fence| {
+            format!(
+                "UPDATE {} SET tok = {token}, done = {token}, rows = {rows} WHERE slot = {} AND tok = {token}",
+                self.fence,
+                literal(&of.slot),
+                token = of.token,
+            )
+        };
+        let checks: Vec<String> = of.iter().map(check).collect();
+        let answers = session.run(&checks).await?;
+        if let Some((lost, _)) = of.iter().zip(&answers).find(|(_, answer)| answer.changed != 1) {
+            return Err(stale(lost));
+        }
+        session.run(&["COMMIT".to_owned()]).await.map(|_| ())
     }
 
     /// Commits the open transaction if the token still holds the row.

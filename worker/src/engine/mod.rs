@@ -11,12 +11,15 @@
 mod adbc;
 mod batch;
 mod config;
+mod discard;
 mod duckdb;
 mod error;
 mod fence;
+mod migrate;
 mod noop;
 mod postgres;
 mod profile;
+mod publish;
 mod scd;
 mod session;
 mod statements;
@@ -38,7 +41,7 @@ use async_trait::async_trait;
 use coord_common::id::Token;
 use coord_common::project::model::ColumnDef;
 use coord_common::sql::Dialect;
-pub use coord_common::task::Relation;
+pub use coord_common::task::{Policies, Relation};
 
 /// Who may write: the row that every attempt at the same piece of work must win.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -92,9 +95,73 @@ pub struct BatchWrite {
     /// Whether an earlier attempt's success for the same plan counts ([`Outcome::AlreadyDone`]);
     /// otherwise the work is done again. The same token's success always counts.
     pub replayed_is_done: bool,
+    /// Whether columns of the query that the table lacks are left out.
+    pub known_columns_only: bool,
     /// Whether nothing of the table is worth keeping (no interval is recorded yet): kinds that
     /// add to a table empty it first.
     pub first: bool,
+    /// For a table that is computed aside: what it stands beside. It is made with the columns of
+    /// that table.
+    pub aside: Option<Beside>,
+}
+
+/// The table beside which another one is computed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Beside {
+    /// The table that readers see meanwhile.
+    pub published: Relation,
+    /// Which of its rows stay.
+    pub kept: Kept,
+}
+
+/// Which rows of a table stay when what was computed aside is published.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Kept {
+    /// None: the table aside is the whole of it.
+    Nothing,
+    /// Those that no batch replaces: the table aside starts as a copy.
+    Copy,
+    /// Those outside of ranges.
+    Outside {
+        /// The time column.
+        column: String,
+        /// Bounds as in [`Write::TimeRange`], lower and upper.
+        ranges: Vec<[String; 2]>,
+        /// A view of both together, made with the table aside.
+        merged: Relation,
+    },
+}
+
+/// What to put in place of what readers see, all of one catalog in one transaction.
+#[derive(Debug, Clone)]
+pub struct Publication {
+    /// The work's fence row.
+    pub slot: String,
+    /// The attempt's token.
+    pub token: Token,
+    /// The plan.
+    pub plan: String,
+    /// The tables, parents first.
+    pub tables: Vec<Published>,
+    /// Only drop what was computed aside.
+    pub discard: bool,
+}
+
+/// One table to publish.
+#[derive(Debug, Clone)]
+pub struct Published {
+    /// The table's id, which its fence rows have.
+    pub table: String,
+    /// The id of the table aside.
+    pub aside: String,
+    /// What was computed aside.
+    pub relation: Relation,
+    /// What it stands beside.
+    pub beside: Beside,
+    /// What both are to readers.
+    pub kind: RelationKind,
+    /// Slots of lost attempts at writing to the table that readers see: they are shut out.
+    pub supersedes: Vec<String>,
 }
 
 impl BatchWrite {
@@ -174,6 +241,31 @@ pub enum Write {
     },
     /// Writes nothing: runs the audits only.
     AuditOnly,
+    /// Gives a table, in place, the columns of a query; a view is made anew. Views of the warehouse
+    /// that show all of it follow.
+    Migrate {
+        /// The query.
+        query: String,
+        /// What is migrated.
+        migration: Migration,
+    },
+}
+
+/// What a [`Write::Migrate`] is about.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Migration {
+    /// A table, whose rows stay.
+    Table {
+        /// What may be done to it.
+        policies: Policies,
+        /// Columns that it has beside those of the query.
+        kept: Vec<String>,
+    },
+    /// A view.
+    View {
+        /// Whether the warehouse keeps it as a table, where it can.
+        materialized: bool,
+    },
 }
 
 impl Write {
@@ -185,7 +277,8 @@ impl Write {
             | Self::UniqueKey { query, .. }
             | Self::Partition { query, .. }
             | Self::Append { query }
-            | Self::Full { query } => Some(query),
+            | Self::Full { query }
+            | Self::Migrate { query, .. } => Some(query),
             Self::Scd(write) => Some(&write.query),
             Self::View { .. } | Self::Seed { .. } | Self::AuditOnly => None,
         }
@@ -258,6 +351,19 @@ pub enum Switched {
     Superseded,
 }
 
+/// A table to drop for good.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Discard {
+    /// What the table's slots belong to: [`Fence::table`].
+    pub table: String,
+    /// The attempt's token. Older ones can write the table no more; newer ones win.
+    pub token: Token,
+    /// The table.
+    pub relation: Relation,
+    /// What it is.
+    pub kind: RelationKind,
+}
+
 /// What kind of thing a relation is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum RelationKind {
@@ -309,9 +415,28 @@ pub trait Engine: Send + Sync {
         cancel: &CancellationToken,
     ) -> Result<Switched, EngineError>;
 
+    /// Puts what was computed aside in place and drops it there, all of one catalog in one
+    /// transaction: readers see all old rows or all new ones. What is in place already stays.
+    ///
+    /// # Errors
+    /// [`Class::Stale`] where a greater token holds the work or one of its tables; otherwise as the
+    /// warehouse refuses. All tables of that catalog are as they were.
+    async fn publish(
+        &self,
+        publication: &Publication,
+        cancel: &CancellationToken,
+    ) -> Result<Outcome, EngineError>;
+
     /// Drops relations that exist, each on its own and never what depends on them; returns those
     /// that couldn't be dropped, and why.
     async fn drop_relations(&self, relations: &[(Relation, RelationKind)]) -> Vec<(Relation, EngineError)>;
+
+    /// Drops a table, if it exists, and shuts older tokens out, in one transaction. Doing it again
+    /// is harmless; what depends on the table keeps it from being dropped.
+    ///
+    /// # Errors
+    /// [`Class::Stale`] where a newer token has written the table, or is about to.
+    async fn discard(&self, discard: &Discard, cancel: &CancellationToken) -> Result<(), EngineError>;
 
     /// Forgets the slots of a [`Fence::table`] up to a token, and refuses that token and older ones
     /// new slots from now on. For tables that no plan in flight writes, such as dropped ones.

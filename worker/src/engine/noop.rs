@@ -7,7 +7,8 @@ use coord_common::sql::Dialect;
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    BatchReport, BatchWrite, Engine, EngineError, Outcome, Relation, RelationKind, Rows, Switched, ViewSwitch,
+    BatchReport, BatchWrite, Discard, Engine, EngineError, Outcome, Publication, Relation, RelationKind,
+    Rows, Switched, ViewSwitch,
 };
 
 /// An engine that does nothing and says that it did: no row is written, no audit runs, no fence
@@ -36,8 +37,16 @@ impl Engine for NoopEngine {
         Ok(Switched::Done)
     }
 
+    async fn publish(&self, _: &Publication, _: &CancellationToken) -> Result<Outcome, EngineError> {
+        Ok(Outcome::Written)
+    }
+
     async fn drop_relations(&self, _: &[(Relation, RelationKind)]) -> Vec<(Relation, EngineError)> {
         Vec::new()
+    }
+
+    async fn discard(&self, _: &Discard, _: &CancellationToken) -> Result<(), EngineError> {
+        Ok(())
     }
 
     async fn prune(&self, _: Option<&str>, _: &str, _: Token) -> Result<(), EngineError> {

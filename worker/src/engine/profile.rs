@@ -2,8 +2,8 @@
 
 use coord_common::sql::Dialect;
 
-use super::Relation;
 use super::error::EngineError;
+use super::{Relation, RelationKind};
 
 /// How a whole table is replaced.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -23,6 +23,18 @@ pub enum Describe {
     /// By the Arrow schema of the prepared statement; types are the closest standard ones.
     ArrowSchema,
 }
+
+const DEPENDENTS: &str = "WITH RECURSIVE shows(view, depth) AS (\
+     SELECT r.ev_class, 1 FROM pg_depend d JOIN pg_rewrite r ON r.oid = d.objid \
+     WHERE d.classid = 'pg_rewrite'::regclass AND d.refclassid = 'pg_class'::regclass \
+     AND d.refobjid = {relation}::regclass AND r.ev_class <> d.refobjid \
+     UNION \
+     SELECT r.ev_class, s.depth + 1 FROM shows s JOIN pg_depend d ON d.refobjid = s.view \
+     AND d.refclassid = 'pg_class'::regclass AND d.classid = 'pg_rewrite'::regclass \
+     JOIN pg_rewrite r ON r.oid = d.objid WHERE r.ev_class <> d.refobjid) \
+     SELECT n.nspname::text, c.relname::text, c.relkind::text, pg_get_viewdef(c.oid), MAX(s.depth)::text \
+     FROM shows s JOIN pg_class c ON c.oid = s.view JOIN pg_namespace n ON n.oid = c.relnamespace \
+     GROUP BY n.nspname, c.relname, c.relkind, c.oid ORDER BY MAX(s.depth), 1, 2";
 
 /// How one warehouse differs from others. All of them have transactions that cover DDL; a
 /// warehouse without them can't be served this way.
@@ -49,10 +61,18 @@ pub struct Profile {
     /// Ends the sessions of attempts that were overtaken, named by `{names}`: what they hold open
     /// would block their successor for as long as their worker hangs.
     pub end_sessions: Option<&'static str>,
+    /// Put before a DROP, whose wait for readers of the table must not hold up everybody else.
+    pub before_drop: Option<&'static str>,
     /// Put before pruning the table `{table}`, so that no new row appears meanwhile.
     pub before_prune: Option<&'static str>,
+    /// Keeps other writers off the table `{table}` until the transaction ends, but no readers: where
+    /// conflicts between writers aren't found by themselves.
+    pub lock_writers: Option<&'static str>,
     /// Whether a statement's failure within a transaction can be undone alone.
     pub savepoints: bool,
+    /// The query for the views that show a relation `{relation}`, also through others, nearest first:
+    /// schema, name, kind (`v`, `m`), definition. Nothing where views follow a table by themselves.
+    pub dependents: Option<&'static str>,
     /// The query that counts schemas named `{schema}` in the connection's own catalog.
     pub schema_query: &'static str,
     /// The query for the server's version.
@@ -75,8 +95,11 @@ impl Profile {
             "SELECT COUNT(pg_terminate_backend(pid)) FROM pg_stat_activity WHERE application_name IN ({names}) \
              AND usename = session_user AND state <> 'idle' AND pid <> pg_backend_pid()",
         ),
+        before_drop: Some("SET LOCAL lock_timeout = '3s'"),
         before_prune: Some("LOCK TABLE {table} IN EXCLUSIVE MODE"),
+        lock_writers: Some("LOCK TABLE {table} IN SHARE ROW EXCLUSIVE MODE"),
         savepoints: true,
+        dependents: Some(DEPENDENTS),
         schema_query: "SELECT COUNT(*) FROM pg_catalog.pg_namespace WHERE nspname = {schema}",
         version_query: "SELECT version()",
     };
@@ -93,12 +116,24 @@ impl Profile {
         describe: Describe::Statement,
         before_raise: None,
         end_sessions: None,
+        before_drop: None,
         before_prune: None,
+        lock_writers: None,
         savepoints: false,
+        dependents: None,
         schema_query: "SELECT COUNT(*) FROM information_schema.schemata \
                        WHERE catalog_name = current_database() AND schema_name = {schema}",
         version_query: "SELECT 'DuckDB ' || version()",
     };
+
+    /// What a kind of relation is called in statements.
+    pub(crate) fn word(&self, kind: RelationKind) -> &'static str {
+        match kind {
+            RelationKind::MaterializedView if self.materialized_views => "MATERIALIZED VIEW",
+            RelationKind::View | RelationKind::MaterializedView => "VIEW",
+            RelationKind::Table => "TABLE",
+        }
+    }
 
     /// An identifier, quoted.
     pub(crate) fn quote(&self, identifier: &str) -> String {

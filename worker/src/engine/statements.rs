@@ -119,7 +119,7 @@ impl Builder<'_> {
             Write::Scd(write) => self.scd(&mut script, write),
             Write::View { query, materialized } => self.view(&mut script, query, *materialized),
             Write::Seed { columns, rows, batch } => self.seed(&mut script, columns, rows, *batch),
-            Write::AuditOnly => {}
+            Write::AuditOnly | Write::Migrate { .. } => {}
         }
         Ok(script)
     }
@@ -345,6 +345,16 @@ fn value_row(row: &[Option<String>]) -> String {
     format!("({})", row.iter().map(value).collect::<Vec<_>>().join(", "))
 }
 
+/// The statements that make a batch's table as its model declares it.
+pub(crate) fn declared_table(profile: &Profile, batch: &BatchWrite, schema_missing: bool) -> Vec<String> {
+    let columns = batch.columns.iter().flatten();
+    let columns = columns.map(|column| format!("{} {}", profile.quote(&column.name), column.data_type));
+    let columns = columns.collect::<Vec<_>>().join(", ");
+    let schema = schema_missing.then(|| create_schema(profile, &batch.target));
+    let table = format!("CREATE TABLE IF NOT EXISTS {} ({columns})", profile.relation(&batch.target));
+    schema.into_iter().chain([table]).collect()
+}
+
 /// The statement that makes a relation's schema.
 pub(crate) fn create_schema(profile: &Profile, relation: &Relation) -> String {
     format!("CREATE SCHEMA IF NOT EXISTS {}", profile.schema(relation.catalog.as_deref(), &relation.schema))
@@ -408,7 +418,9 @@ mod tests {
             },
             columns: None,
             replayed_is_done: true,
+            known_columns_only: false,
             first: false,
+            aside: None,
         };
         let known = Known { target: target.map(columns), schema_missing: false, query: columns(&["i"]) };
         let script = script(profile, &batch, &known).unwrap();

@@ -4,22 +4,28 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use coord_common::id::ModelName;
-use coord_common::interval::{Timestamp, format_time, inclusive_end};
+use coord_common::id::{ModelName, SnapshotId};
+use coord_common::interval::{Interval, Timestamp, format_time, inclusive_end};
 use coord_common::project::audits_builtin::builtin_audit;
-use coord_common::project::model::{Call, Code, Model, ModelKind, ScdType2, TimeRange};
-use coord_common::project::render::{RenderContext, Stage, TimeVars, render, render_audit, render_statement};
+use coord_common::project::model::{Call, Code, ColumnDef, Model, ModelKind, ScdType2, TimeRange};
+use coord_common::project::render::{
+    RenderContext, Stage, TimeVars, render, render_audit, render_signal, render_statement,
+};
 use coord_common::project::seed;
 use coord_common::snapshot::{Snapshot, model_name};
 use coord_common::sql::{Dialect, Query, SqlError, parse_statement};
 use coord_common::task::{
-    Binding, Evaluate, Failure, FailureClass, Lease, Mode, Promote, Relation, TableTask, View,
+    Aside, Binding, Evaluate, Failure, FailureClass, Keeps, Lease, Mode, Policies, Policy, Promote, Publish,
+    PublishTable, Relation, Statements, TableTask, View, added_by_kind,
 };
 
 use super::merge::merge_names;
-use crate::engine::{AUDITED, AuditQuery, BatchWrite, Fence, ScdWrite, Write};
+use crate::engine::{
+    AUDITED, AuditQuery, BatchWrite, Beside, Fence, Kept, Migration, Publication, Published, RelationKind,
+    ScdWrite, Write,
+};
 
-type Embedded = BTreeMap<ModelName, Arc<Snapshot>>;
+pub(super) type Embedded = BTreeMap<ModelName, Arc<Snapshot>>;
 
 /// What the engine must do for a batch.
 ///
@@ -37,11 +43,12 @@ pub(super) fn batch(
     let target = sql_name(&work.task.target, dialect);
     let write = match work.mode {
         Mode::Audit => Write::AuditOnly,
+        Mode::Migrate => scene.migration()?,
         Mode::Create => scene.create()?,
         Mode::First | Mode::Write | Mode::Anew => scene.write()?,
     };
     let audits = match work.mode {
-        Mode::Create => Vec::new(),
+        Mode::Create | Mode::Migrate => Vec::new(),
         Mode::First | Mode::Write | Mode::Anew | Mode::Audit => scene.audits(&target)?,
     };
     Ok(BatchWrite {
@@ -57,16 +64,76 @@ pub(super) fn batch(
             table: work.task.table.to_string(),
             supersedes: work.supersedes.iter().map(ToString::to_string).collect(),
         },
-        columns: declared(model),
+        columns: declared(snapshot),
         replayed_is_done: lease.attempt > 1,
-        first: matches!(work.mode, Mode::First | Mode::Anew),
+        known_columns_only: Policies::of(model, work.task.allows).additive == Policy::Ignore,
+        // A copy of what readers see is worth keeping.
+        first: matches!(work.mode, Mode::First | Mode::Anew)
+            && work.task.aside.as_ref().is_none_or(|aside| aside.keeps != Keeps::Copy),
+        aside: work.task.aside.as_ref().map(|aside| beside(aside, snapshot)).transpose()?,
     })
 }
 
-fn declared(model: &Model) -> Option<Vec<coord_common::project::model::ColumnDef>> {
-    let columns =
-        model.columns.clone().filter(|columns| columns.iter().all(|column| !column.data_type.is_empty()))?;
-    Some(model.kind.table_columns(columns))
+/// The query of a signal for one candidate range: its models' names stand for their tables.
+///
+/// # Errors
+/// What can't be rendered: it fails for good.
+pub(super) fn signal(
+    work: &Evaluate,
+    snapshot: &Snapshot,
+    embedded: &Embedded,
+    call: &Call,
+    dialect: Dialect,
+) -> Result<String, Failure> {
+    let model = &*snapshot.model;
+    let scene = Scene { task: &work.task, snapshot, embedded, dialect, work };
+    let signal = model
+        .signal_definitions
+        .get(&call.name)
+        .ok_or_else(|| refuse("it isn't defined".to_owned(), None))?;
+    let target = sql_name(&work.task.target, dialect);
+    let context =
+        RenderContext { this_model: Some(&target), ..context(snapshot, scene.times(), Stage::Evaluating) };
+    let text = render_signal(signal, &call.args, &context).map_err(|error| {
+        let place = format!("{}:{}:{}", signal.location.path, error.line, error.column);
+        refuse(format!("{place}: {}", error.message), error.hint.clone())
+    })?;
+    scene.rewrite(&text)
+}
+
+/// What the engine must do to run statements around a plan: once, whoever attempts it.
+pub(super) fn statements(lease: &Lease, work: &Statements) -> BatchWrite {
+    let owner = format!("statements/{}", work.environment);
+    BatchWrite {
+        // Nothing is written but what the statements write.
+        target: Relation::new("", ""),
+        write: Write::AuditOnly,
+        pre: work.sql.clone(),
+        post: Vec::new(),
+        audits: Vec::new(),
+        fence: Fence {
+            slot: format!("{owner}/{}", work.point.name()),
+            token: lease.token,
+            plan: lease.plan.to_string(),
+            table: owner,
+            supersedes: Vec::new(),
+        },
+        aside: None,
+        known_columns_only: false,
+        columns: None,
+        replayed_is_done: true,
+        first: false,
+    }
+}
+
+/// The columns that the model declares; of a model that reads itself those that its query tells, since
+/// its table must be there before the warehouse can tell them.
+fn declared(snapshot: &Snapshot) -> Option<Vec<ColumnDef>> {
+    let model = &snapshot.model;
+    let told = snapshot.columns.clone().filter(|_| snapshot.depends_on_self());
+    let columns = model.columns.clone().or(told)?;
+    let typed = columns.iter().all(|column| !column.data_type.is_empty());
+    typed.then(|| model.kind.table_columns(columns))
 }
 
 /// Statements to run after a view was switched.
@@ -116,7 +183,7 @@ impl Scene<'_> {
 
     fn stage(&self) -> Stage {
         match self.work.mode {
-            Mode::Create | Mode::First => Stage::Creating,
+            Mode::Create | Mode::Migrate | Mode::First => Stage::Creating,
             Mode::Write | Mode::Anew => Stage::Evaluating,
             Mode::Audit => Stage::Auditing,
         }
@@ -127,10 +194,22 @@ impl Scene<'_> {
         let interval = self.work.batch.interval;
         // Only making a table happens outside of any interval; its texts show 1970, as while loading.
         let (start, end) = match self.work.mode {
-            Mode::Create => (Timestamp(0), Timestamp(0)),
+            Mode::Create | Mode::Migrate => (Timestamp(0), Timestamp(0)),
             Mode::First | Mode::Write | Mode::Anew | Mode::Audit => (interval.start, interval.end),
         };
         TimeVars::Batch { start, end, execution: self.task.execution_time }
+    }
+
+    fn migration(&self) -> Result<Write, Failure> {
+        let model = self.model();
+        let migration = match model.kind {
+            ModelKind::View { materialized } => Migration::View { materialized },
+            _ => Migration::Table {
+                policies: Policies::of(model, self.task.allows),
+                kept: added_by_kind(&model.kind),
+            },
+        };
+        Ok(Write::Migrate { query: self.query(Stage::Creating)?, migration })
     }
 
     /// Only the table, empty; views and seeds are made as they are.
@@ -172,7 +251,11 @@ impl Scene<'_> {
                 Write::Append { query: query()? }
             }
             ModelKind::Full => Write::Full { query: query()? },
-            ModelKind::View { materialized } => Write::View { query: query()?, materialized: *materialized },
+            ModelKind::View { materialized } => Write::View {
+                query: query()?,
+                // Aside it is only there for the plan's own batches.
+                materialized: *materialized && self.task.aside.is_none(),
+            },
             ModelKind::Seed(kind) => Write::Seed {
                 columns: seed::columns(self.model()),
                 rows: seed::rows(self.model()).map_err(|finding| refuse(finding.message, finding.hint))?,
@@ -202,37 +285,8 @@ impl Scene<'_> {
     /// Bounds are inclusive: the last microsecond inside stands for the end. Text and number
     /// columns hold times in the model's own format; others are cast from a full timestamp.
     fn time_range(&self, kind: &TimeRange, query: String) -> Result<Write, Failure> {
-        let interval = self.work.batch.interval;
-        let format = self.bound_format(kind);
-        let literal = |time| {
-            let text = format_time(&format, time).map_err(|error| refuse(error.to_string(), None))?;
-            Ok::<_, Failure>(format!("'{}'", text.replace('\'', "''")))
-        };
-        Ok(Write::TimeRange {
-            query,
-            column: kind.time_column.clone(),
-            low: literal(interval.start.to_datetime())?,
-            high: literal(inclusive_end(interval.end))?,
-        })
-    }
-
-    fn bound_format(&self, kind: &TimeRange) -> String {
-        let columns = self.snapshot.columns.iter().flatten();
-        let declared = columns.clone().find(|column| column.name.eq_ignore_ascii_case(&kind.time_column));
-        let data_type = declared.map(|column| column.data_type.to_lowercase()).unwrap_or_default();
-        let is_time = data_type.starts_with("timestamp") || data_type.starts_with("datetime");
-        let is_text =
-            ["char", "text", "string", "varchar", "int", "bigint"].iter().any(|t| data_type.contains(t));
-        let full = "%Y-%m-%d %H:%M:%S.%f";
-        if is_text || (!is_time && kind.time_format != "%Y-%m-%d") {
-            kind.time_format.clone()
-        } else if is_time {
-            full.to_owned()
-        } else {
-            // An unknown type or a date: a date's text is cut from the timestamp by the cast, and
-            // a text column in the default format compares as the engine casts it.
-            full.to_owned()
-        }
+        let [low, high] = bounds(self.snapshot, kind, self.work.batch.interval)?;
+        Ok(Write::TimeRange { query, column: kind.time_column.clone(), low, high })
     }
 
     /// The model's query for the batch, with physical names.
@@ -297,7 +351,11 @@ impl Scene<'_> {
             return Err(refuse(format!("`{name}` is embedded in itself"), None));
         }
         if *name == self.snapshot.model.name {
-            return Ok(Some(sql_name(&self.task.target, self.dialect)));
+            let own = match self.task.aside.as_ref().map(|aside| &aside.keeps) {
+                Some(Keeps::Outside { merged, .. }) => merged,
+                Some(Keeps::Nothing | Keeps::Copy) | None => &self.task.target,
+            };
+            return Ok(Some(sql_name(own, self.dialect)));
         }
         match self.task.bindings.get(name) {
             Some(Binding::Table(relation)) => Ok(Some(sql_name(relation, self.dialect))),
@@ -376,6 +434,82 @@ impl Scene<'_> {
             |text: &str| data_type.map_or_else(|| text.to_owned(), |t| format!("CAST({text} AS {t})"));
         let (low, high) = (bound(&low), bound(&high));
         Ok(Some(format!("SELECT * FROM {target} WHERE {column} BETWEEN {low} AND {high}")))
+    }
+}
+
+/// The table that a batch's own stands beside.
+fn beside(aside: &Aside, snapshot: &Snapshot) -> Result<Beside, Failure> {
+    let kept = match (&aside.keeps, &snapshot.model.kind) {
+        (Keeps::Outside { ranges, merged }, ModelKind::IncrementalByTimeRange(kind)) => Kept::Outside {
+            column: kind.time_column.clone(),
+            ranges: ranges
+                .ranges()
+                .iter()
+                .map(|range| bounds(snapshot, kind, *range))
+                .collect::<Result<_, Failure>>()?,
+            merged: merged.clone(),
+        },
+        (Keeps::Nothing, _) => Kept::Nothing,
+        (Keeps::Copy | Keeps::Outside { .. }, _) => Kept::Copy,
+    };
+    Ok(Beside { published: aside.published.clone(), kept })
+}
+
+/// What the engine must do to put what was computed aside in place, or to drop it.
+pub(super) fn publication(
+    lease: &Lease,
+    work: &Publish,
+    snapshots: &BTreeMap<SnapshotId, Arc<Snapshot>>,
+) -> Result<Publication, Failure> {
+    let table = |table: &PublishTable| {
+        let snapshot = &snapshots[&table.snapshot];
+        let lost = work.supersedes.iter().filter(|batch| batch.table == table.table);
+        Ok(Published {
+            table: table.table.to_string(),
+            aside: table.table.beside(lease.plan).to_string(),
+            relation: table.relation.clone(),
+            beside: beside(&table.aside, snapshot)?,
+            kind: match snapshot.model.kind {
+                ModelKind::View { materialized: true } => RelationKind::MaterializedView,
+                ModelKind::View { materialized: false } => RelationKind::View,
+                _ => RelationKind::Table,
+            },
+            supersedes: lost.map(ToString::to_string).collect(),
+        })
+    };
+    Ok(Publication {
+        slot: format!("publish:{}:{}", lease.plan, work.round),
+        token: lease.token,
+        plan: lease.plan.to_string(),
+        tables: work.tables.iter().map(table).collect::<Result<_, Failure>>()?,
+        discard: work.discard,
+    })
+}
+
+/// The bounds of a range in a model's time column, both inclusive, as SQL literals.
+fn bounds(snapshot: &Snapshot, kind: &TimeRange, interval: Interval) -> Result<[String; 2], Failure> {
+    let format = bound_format(snapshot, kind);
+    let literal = |time| {
+        let text = format_time(&format, time).map_err(|error| refuse(error.to_string(), None))?;
+        Ok::<_, Failure>(format!("'{}'", text.replace('\'', "''")))
+    };
+    Ok([literal(interval.start.to_datetime())?, literal(inclusive_end(interval.end))?])
+}
+
+fn bound_format(snapshot: &Snapshot, kind: &TimeRange) -> String {
+    let columns = snapshot.columns.iter().flatten();
+    let declared = columns.clone().find(|column| column.name.eq_ignore_ascii_case(&kind.time_column));
+    let data_type = declared.map(|column| column.data_type.to_lowercase()).unwrap_or_default();
+    let is_time = data_type.starts_with("timestamp") || data_type.starts_with("datetime");
+    let is_text =
+        ["char", "text", "string", "varchar", "int", "bigint"].iter().any(|t| data_type.contains(t));
+    let full = "%Y-%m-%d %H:%M:%S.%f";
+    if is_text || (!is_time && kind.time_format != "%Y-%m-%d") {
+        kind.time_format.clone()
+    } else {
+        // Times. An unknown type or a date: a date's text is cut from the timestamp by the cast, and
+        // a text column in the default format compares as the engine casts it.
+        full.to_owned()
     }
 }
 

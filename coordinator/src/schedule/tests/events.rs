@@ -4,7 +4,9 @@ use std::sync::Arc;
 
 use coord_common::id::Token;
 use coord_common::interval::Timestamp;
-use coord_common::task::{Batch, Done, FailureClass, LeaseState, Mode, Outcome, Promote, Verdict};
+use coord_common::task::{
+    Batch, Done, DropTable, FailureClass, LeaseState, Mode, Outcome, Promote, TableKind, Verdict,
+};
 
 use super::{
     Bench, Event, evaluate, existing, failure, node, plan, plan_id, plan_on_tables, range, set, shown,
@@ -24,11 +26,28 @@ fn promote(seq: u64) -> Promote {
     }
 }
 
+fn drop_of(name: &str) -> DropTable {
+    DropTable {
+        table: super::table_id(7),
+        relation: coord_common::task::Relation::new("s", name),
+        kind: TableKind::Table,
+        gateway: "main".to_owned(),
+    }
+}
+
 /// How a plan ended, if it did.
 fn settled(out: &crate::schedule::Output) -> Option<&PlanOutcome> {
     out.notices.iter().find_map(|notice| match notice {
         Notice::PlanSettled { outcome, .. } => Some(outcome),
-        Notice::PlanCancelled { .. } | Notice::Promoted { .. } | Notice::PromoteFailed { .. } => None,
+        Notice::PlanCancelled { .. }
+        | Notice::Promoted { .. }
+        | Notice::PromoteFailed { .. }
+        | Notice::Published { .. }
+        | Notice::PublishFailed { .. }
+        | Notice::Dropped { .. }
+        | Notice::DropFailed { .. }
+        | Notice::ErrandDone { .. }
+        | Notice::ErrandFailed { .. } => None,
     })
 }
 
@@ -79,6 +98,41 @@ fn a_table_of_which_nothing_outlasts_the_plan_is_filled_anew() {
     assert_eq!(modes(&[(0, 40)], false, &[(0, 20)]), add, "lookback computes all of it again");
     assert_eq!(modes(&[(0, 40)], true, &[(0, 20)]), fill, "it is restated");
     assert_eq!(modes(&[(20, 40)], true, &[(0, 40)]), add, "a part of it is restated");
+}
+
+#[test]
+fn a_table_gets_its_columns_before_any_batch_reads_or_writes_it() {
+    let migrating = |number| crate::schedule::NodeWork { migrate: true, ..node(number, &[(0, 20)], &[]) };
+    let nodes = vec![migrating(0), node(1, &[(0, 20)], &[(0, window(0))])];
+    let work = PlanWork { tables: vec![existing(0, &[(0, 10)]), existing(1, &[])], ..plan(1, nodes) };
+    // Another plan still writes the table as it was.
+    let mut bench = Bench::new(vec![plan_on_tables(2, vec![node(0, &[(20, 30)], &[])])]);
+    let old = bench.leases("a", 1).remove(0);
+    bench.on(Event::Admit(work));
+    assert_eq!(bench.leases("a", 9), [], "it waits for what is in flight");
+    let waiting = bench.scheduler.progress(plan_id(1)).unwrap().nodes.remove(1).waiting;
+    assert!(waiting.contains(&Reason::UpstreamMisses { upstream: table_id(0), missing: set(&[(0, 10)]) }));
+    let out = bench.done("a", old.token);
+    let [(_, migrate)] = &out.grants[..] else { panic!("{out:?}") };
+    assert_eq!((evaluate(migrate).mode, migrate.plan), (Mode::Migrate, plan_id(1)));
+    let out = bench.done("a", migrate.token);
+    let modes: Vec<Mode> = out.grants.iter().map(|(_, lease)| evaluate(lease).mode).collect();
+    assert_eq!(modes, [Mode::Write, Mode::Write]);
+}
+
+#[test]
+fn a_migration_that_is_refused_ends_its_plan() {
+    let work = crate::schedule::NodeWork { migrate: true, ..node(0, &[(0, 20)], &[]) };
+    let reader = node(1, &[(0, 20)], &[(0, window(0))]);
+    let tables = vec![existing(0, &[]), existing(1, &[])];
+    let mut bench = Bench::new(vec![PlanWork { tables, ..plan(1, vec![work, reader]) }]);
+    let migrate = bench.leases("a", 9).remove(0);
+    let out = bench.report("a", migrate.token, failure(FailureClass::Permanent));
+    let [Notice::PlanSettled { outcome: PlanOutcome::Failed { failures, skipped }, .. }] = &out.notices[..]
+    else {
+        panic!("{out:?}")
+    };
+    assert_eq!((failures.len(), &skipped[..]), (1, &[table_id(1)][..]));
 }
 
 #[test]
@@ -362,6 +416,42 @@ fn promotions_go_first_and_are_retried() {
     assert_eq!((shown(&lease).as_str(), lease.attempt), ("promote dev 4", 2));
     let out = bench.done("a", lease.token);
     assert_eq!(out.notices, [Notice::Promoted { plan: plan_id(9), promote: promote(4) }]);
+}
+
+#[test]
+fn tables_are_dropped_after_all_batches_and_given_up_after_a_few_failures() {
+    let drop = drop_of("gone");
+    let mut bench = Bench::new(vec![plan_on_tables(1, vec![node(0, &[(0, 10)], &[])])]);
+    bench.on(Event::Drop(drop.clone(), plan_id(9)));
+    bench.on(Event::Drop(drop.clone(), plan_id(9)));
+    let mut leases = bench.leases("a", 9);
+    assert_eq!(leases.iter().map(shown).collect::<Vec<_>>(), ["m0 0-10", "drop s.gone"]);
+    bench.done("a", leases.remove(0).token);
+    for attempt in 1..=4 {
+        let out = bench.report("a", leases.remove(0).token, failure(FailureClass::Transient));
+        assert_eq!(matches!(&out.notices[..], [Notice::DropFailed { .. }]), attempt == 4, "{attempt}");
+        let out = bench.at(bench.now + 300_000);
+        leases = out.grants.into_iter().map(|(_, lease)| lease).collect();
+    }
+    assert!(leases.is_empty());
+    let lease = bench.on(Event::Drop(drop.clone(), plan_id(9))).grants.remove(0).1;
+    let out = bench.done("a", lease.token);
+    assert_eq!(out.notices, [Notice::Dropped { drop }]);
+}
+
+#[test]
+fn a_table_that_is_spared_is_dropped_under_no_newer_token() {
+    let drop = drop_of("gone");
+    let mut bench = Bench::new(Vec::new());
+    bench.on(Event::Drop(drop.clone(), plan_id(9)));
+    bench.on(Event::Spare(drop.table.clone()));
+    assert!(bench.leases("a", 9).is_empty(), "it wasn't leased yet");
+    let token = bench.on(Event::Drop(drop.clone(), plan_id(9))).grants.remove(0).1.token;
+    bench.on(Event::Spare(drop.table.clone()));
+    let out = bench.report("a", token, Outcome::Fenced);
+    assert_eq!(out.records, [Record::Released { token }]);
+    bench.at(1_000_000);
+    assert!(bench.leases("a", 9).is_empty(), "it is never leased again");
 }
 
 #[test]

@@ -1,6 +1,8 @@
 //! The scheduler under lists of events, and under random ones.
 
+mod errands;
 mod events;
+mod failures;
 mod makespan;
 mod simulation;
 mod store;
@@ -43,7 +45,12 @@ fn plan_id(number: u128) -> PlanId {
 }
 
 fn table_id(number: usize) -> TableId {
-    TableId { model: format!("db.m{number}").parse().unwrap(), version: Version(Hash128(1)), dev: false }
+    TableId {
+        model: format!("db.m{number}").parse().unwrap(),
+        version: Version(Hash128(1)),
+        dev: false,
+        aside: None,
+    }
 }
 
 fn worker(name: &str) -> WorkerId {
@@ -75,10 +82,13 @@ fn node(number: usize, todo: &[(i64, i64)], parents: &[(usize, ReadRange)]) -> N
             gateway: "main".to_owned(),
             bindings: std::collections::BTreeMap::new(),
             execution_time: Timestamp(0),
+            allows: coord_common::task::Allowed::default(),
+            aside: None,
         }),
         todo: set(todo),
         assumed: IntervalSet::new(),
         create: true,
+        migrate: false,
         mode: NodeMode::Write,
         cut: Arc::new(Every(10)),
         concurrency: None,
@@ -115,7 +125,7 @@ fn failure(class: FailureClass) -> Outcome {
 fn evaluate(lease: &Lease) -> &Evaluate {
     match &lease.work {
         Work::Evaluate(evaluate) => evaluate,
-        Work::Promote(_) => panic!("a promotion where a batch was expected"),
+        other => panic!("{other:?} where a batch was expected"),
     }
 }
 
@@ -181,6 +191,10 @@ fn shown(lease: &Lease) -> String {
             format!("{} {}-{}", evaluate.batch.table.model.table(), start.0, end.0)
         }
         Work::Promote(promote) => format!("promote {} {}", promote.environment, promote.seq),
+        Work::Check(check) => format!("check {}", check.task.table.model.table()),
+        Work::Statements(statements) => format!("{} {}", statements.point.name(), statements.environment),
+        Work::Publish(publish) => format!("publish {}", publish.tables.len()),
+        Work::Drop(drop) => format!("drop {}", drop.relation),
     }
 }
 

@@ -1,0 +1,274 @@
+//! Restatements: unfinished ones stay on record until they are at their end; what was computed aside
+//! is published at once, and only then does anything count.
+
+use std::collections::BTreeMap;
+
+use coord_common::id::PlanId;
+use coord_common::interval::IntervalSet;
+use coord_common::plan::Plan;
+use coord_common::task::{Failure, Publish, TableId};
+use tracing::{info, warn};
+
+use super::book::{HistoryEntry, PlanBody, PlanRecord, PlanState, Restatement, read_blob};
+use super::{Control, ControlError, nothing_left};
+use crate::apply::{self, Asides, StalePlan};
+use crate::schedule::{Event, Output};
+use crate::store::record::encode_intervals;
+use crate::store::{Txn, keys};
+
+/// Keys of one transaction, beside those of the plan's own record.
+const CHUNK: usize = 100;
+
+impl Control {
+    /// Checks that a plan can be applied to the environment as it is now; for one that restates, what
+    /// is kept of that. A restatement that was asked for leaves the environment's pointer alone, so it
+    /// needs no more than the tables that it restates.
+    pub(super) fn still_fits(
+        &self,
+        plan: &Plan,
+        record: &PlanRecord,
+    ) -> Result<Option<Restatement>, StalePlan> {
+        if !plan.restates {
+            apply::check_base(plan, &self.book, (self.clock)())?;
+        }
+        plan.recomputes().then(|| self.restatement(plan, record)).transpose()
+    }
+
+    /// What is kept of a plan that restates and is about to start or to go on.
+    ///
+    /// # Errors
+    /// [`StalePlan`] where the environment shows other tables by now, or somebody added to a table
+    /// that is to be replaced whole.
+    fn restatement(&self, plan: &Plan, record: &PlanRecord) -> Result<Restatement, StalePlan> {
+        apply::check_restated(plan, &self.book)?;
+        let based_on = apply::whole_tables(plan, &self.book);
+        let aside = apply::goes_aside(plan);
+        let before = record.restatement.as_ref().and_then(|known| known.based_on);
+        if aside && before.is_some_and(|before| before != based_on) {
+            let what = "tables that it replaces whole were added to since it began";
+            return Err(StalePlan::new(plan, what.to_owned()));
+        }
+        let known = record.restatement.clone().unwrap_or_default();
+        Ok(Restatement { in_place: plan.in_place, aside, based_on: Some(based_on), ..known })
+    }
+
+    /// A restatement can't go on: another version of a model was deployed meanwhile. What it has
+    /// rewritten in place counts for the other environments all the same.
+    pub(super) async fn conflict(&mut self, id: PlanId, plan: &Plan, why: &str) -> Result<(), ControlError> {
+        let Some((record, _)) = self.book.plans.get(&id).cloned() else { return Ok(()) };
+        if !record.is_unfinished_restatement() {
+            return Ok(());
+        }
+        if plan.in_place {
+            let txn = self.clears(plan).await?;
+            self.commit(txn).await?;
+        }
+        let mut record = record;
+        // It has no end that it could be brought to.
+        record.state = PlanState::Cancelled;
+        record.restatement = record.restatement.map(|known| Restatement { in_place: false, ..known });
+        record.history.push(HistoryEntry { at: (self.clock)(), what: why.to_owned(), by: None });
+        self.put_plan(id, record, Txn::new()).await?;
+        let mut out = Output::default();
+        self.discard(id, &mut out).await?;
+        Box::pin(self.settle(out, Vec::new())).await
+    }
+
+    /// Keeps others off the tables that a plan restates.
+    pub(super) fn hold(&mut self, plan: &Plan, out: &mut Output) {
+        if plan.recomputes() {
+            let tables = apply::held(plan, &self.book);
+            self.scheduler.on(self.now(), Event::Hold { plan: plan.id, tables }, out);
+        }
+    }
+
+    /// Lets others at the tables of restatements that have ended.
+    pub(super) fn let_go(&mut self, out: &mut Output) {
+        for plan in std::mem::take(&mut self.ended) {
+            self.scheduler.on(self.now(), Event::Release { plan }, out);
+        }
+    }
+
+    /// All batches of a restatement are acknowledged: publish what was computed aside.
+    pub(super) async fn complete_restatement(
+        &mut self,
+        id: PlanId,
+        record: PlanRecord,
+        plan: &Plan,
+        out: &mut Output,
+    ) -> Result<(), ControlError> {
+        let mut record = record;
+        record.state = PlanState::Publishing;
+        record.history.push(HistoryEntry { at: (self.clock)(), what: "publishing".to_owned(), by: None });
+        let txn = Txn::new().require(nothing_left(id)).require(self.environment_unchanged(&plan.environment));
+        self.put_plan(id, record, txn).await?;
+        self.publish(plan, out).await
+    }
+
+    /// Has what was computed aside published, on every gateway. What is published already is found
+    /// to be.
+    pub(super) async fn publish(&mut self, plan: &Plan, out: &mut Output) -> Result<(), ControlError> {
+        let asides = Asides::of(plan, &self.book, &BTreeMap::new());
+        let publications = asides.publications(plan, &self.book, false, self.round(plan.id));
+        self.publishing.insert(plan.id, publications.len());
+        if publications.is_empty() {
+            return self.conclude(plan, out).await;
+        }
+        for publish in publications {
+            self.scheduler.on(self.now(), Event::Publish(publish, plan.id), out);
+        }
+        Ok(())
+    }
+
+    fn round(&self, id: PlanId) -> u32 {
+        let known = self.book.plans.get(&id).and_then(|(record, _)| record.restatement.as_ref());
+        known.map_or(0, |known| known.round)
+    }
+
+    /// One gateway's tables are published, or dropped.
+    pub(super) async fn published(
+        &mut self,
+        id: PlanId,
+        publish: &Publish,
+        out: &mut Output,
+    ) -> Result<(), ControlError> {
+        let left = self.publishing.entry(id).or_insert(1);
+        *left = left.saturating_sub(1);
+        if *left > 0 {
+            return Ok(());
+        }
+        self.publishing.remove(&id);
+        let Some((record, _)) = self.book.plans.get(&id).cloned() else { return Ok(()) };
+        let body: PlanBody = read_blob(&*self.store, record.body).await?;
+        if publish.discard { self.discarded(&body.plan).await } else { self.conclude(&body.plan, out).await }
+    }
+
+    /// The warehouse shows the restated rows: other environments' tables that were computed from the
+    /// old ones no longer count, and the plan is done.
+    pub(super) async fn conclude(&mut self, plan: &Plan, out: &mut Output) -> Result<(), ControlError> {
+        self.forget_asides(plan).await?;
+        self.note_restated(plan).await?;
+        let txn = self.clears(plan).await?;
+        let Some((record, revision)) = self.book.plans.get(&plan.id).cloned() else { return Ok(()) };
+        let restatement = record.restatement.clone().map(|known| Restatement { aside: false, ..known });
+        self.book.plans.insert(plan.id, (PlanRecord { restatement, ..record }, revision));
+        if !plan.hooks.after_all.is_empty() {
+            self.commit(txn).await?;
+            return self.end_well(plan, out).await;
+        }
+        self.finish_with(plan.id, PlanState::Finished, "finished", txn).await
+    }
+
+    /// Strikes the ranges of other tables that a restatement has made stale. All but the last
+    /// changes are committed; those are returned, to go with the plan's end.
+    async fn clears(&mut self, plan: &Plan) -> Result<Txn, ControlError> {
+        let mut done: BTreeMap<&TableId, IntervalSet> = BTreeMap::new();
+        let mut ranges = Vec::new();
+        for clear in &plan.clears {
+            let Some(known) = self.book.tables.get(&clear.table) else { continue };
+            let left = done.entry(&clear.table).or_insert_with(|| known.done.clone());
+            left.remove(clear.range);
+            ranges.push((clear.table.clone(), clear.range));
+        }
+        done.retain(|table, left| self.book.tables.get(table).is_some_and(|known| known.done != *left));
+        let changes: Vec<_> = done.into_iter().map(|(table, left)| (table.clone(), left)).collect();
+        let mut txn = Txn::new();
+        for (n, (table, left)) in changes.iter().enumerate() {
+            if n > 0 && n % CHUNK == 0 {
+                self.commit(std::mem::take(&mut txn)).await?;
+            }
+            txn = txn.put(keys::intervals(table), encode_intervals(left));
+        }
+        for (table, left) in changes {
+            self.book.tables.entry(table).or_default().done = left;
+        }
+        if !ranges.is_empty() {
+            info!(plan = %plan.id, tables = ranges.len(), "other tables are no longer complete");
+            // Nothing becomes ready because less is done.
+            self.scheduler.on(self.now(), Event::Clear(ranges), &mut Output::default());
+        }
+        Ok(txn)
+    }
+
+    /// Strikes tables aside off the record; they are gone from the warehouse.
+    async fn forget_asides(&mut self, plan: &Plan) -> Result<(), ControlError> {
+        let tables = Asides::of(plan, &self.book, &BTreeMap::new()).tables(plan);
+        for chunk in tables.chunks(CHUNK) {
+            let txn = chunk.iter().fold(Txn::new(), |txn, table| txn.delete(keys::intervals(table)));
+            self.commit(txn).await?;
+            for table in chunk {
+                self.book.tables.remove(table);
+            }
+        }
+        Ok(())
+    }
+
+    /// Gives up a restatement that failed: nothing of it runs, but it counts as unfinished until
+    /// somebody says otherwise.
+    pub(super) async fn abandon(
+        &mut self,
+        id: PlanId,
+        mut record: PlanRecord,
+    ) -> Result<&'static str, ControlError> {
+        record.state = PlanState::Cancelled;
+        record.history.push(HistoryEntry { at: (self.clock)(), what: "cancelled".to_owned(), by: None });
+        self.put_plan(id, record, Txn::new()).await?;
+        let mut out = Output::default();
+        self.discard(id, &mut out).await?;
+        Box::pin(self.settle(out, Vec::new())).await?;
+        Ok("cancelled")
+    }
+
+    /// A restatement was given up: what it computed aside is dropped.
+    pub(super) async fn discard(&mut self, id: PlanId, out: &mut Output) -> Result<(), ControlError> {
+        let Some((record, _)) = self.book.plans.get(&id).cloned() else { return Ok(()) };
+        if !record.restatement.as_ref().is_some_and(|known| known.aside) {
+            return Ok(());
+        }
+        let body: PlanBody = read_blob(&*self.store, record.body).await?;
+        let todo = self.todos_on_record(id).await?;
+        let publications = Asides::of(&body.plan, &self.book, &todo).publications(
+            &body.plan,
+            &self.book,
+            true,
+            self.round(id),
+        );
+        self.publishing.insert(id, publications.len());
+        if publications.is_empty() {
+            return self.discarded(&body.plan).await;
+        }
+        for publish in publications {
+            self.scheduler.on(self.now(), Event::Publish(publish, id), out);
+        }
+        Ok(())
+    }
+
+    async fn discarded(&mut self, plan: &Plan) -> Result<(), ControlError> {
+        self.forget_asides(plan).await?;
+        let Some((record, _)) = self.book.plans.get(&plan.id).cloned() else { return Ok(()) };
+        let restatement = record.restatement.clone().map(|known| Restatement { aside: false, ..known });
+        let record = PlanRecord { restatement, materialised: false, ..record };
+        let txn = Txn::new().delete_prefix(keys::todos_of(plan.id)).delete_prefix(keys::setbacks_of(plan.id));
+        self.put_plan(plan.id, record, txn).await?;
+        info!(plan = %plan.id, "what was computed aside is dropped");
+        Ok(())
+    }
+
+    /// A publication can't be done.
+    pub(super) async fn publish_failed(
+        &mut self,
+        id: PlanId,
+        publish: &Publish,
+        failure: Failure,
+    ) -> Result<(), ControlError> {
+        let gateway = &publish.gateway;
+        warn!(plan = %id, gateway, discard = publish.discard, %failure, "tables aside could not be handled");
+        // What was given up is dropped when a coordinator starts again.
+        if publish.discard {
+            return Ok(());
+        }
+        self.publishing.remove(&id);
+        self.logs.failed(id, format!("publication on gateway {gateway}"), failure);
+        self.finish(id, PlanState::Failed, "restated rows could not be published").await
+    }
+}

@@ -1,0 +1,85 @@
+//! Dropping a table for good: never under a newer attempt's feet, and never what depends on it.
+
+use std::time::Duration;
+
+use tokio_util::sync::CancellationToken;
+
+use super::Discard;
+use super::batch::{TransactionalEngine, worth_another_try};
+use super::error::{Class, EngineError};
+use super::session::{Session, cancellable};
+
+/// How often it is tried against others that change the same things.
+const TRIES: u32 = 5;
+
+pub(crate) async fn discard(
+    engine: &TransactionalEngine,
+    discard: &Discard,
+    cancel: &CancellationToken,
+) -> Result<(), EngineError> {
+    let mut tries = 0;
+    // A schema that is missing makes some warehouses refuse even DROP … IF EXISTS.
+    let mut exists = true;
+    loop {
+        tries += 1;
+        let mut session = tokio::select! {
+            session = engine.pool.get() => session?,
+            () = cancel.cancelled() => return Err(EngineError::cancelled()),
+        };
+        let canceller = session.canceller();
+        let result =
+            cancellable(cancel, &*canceller, transaction(engine, &mut *session, discard, exists)).await;
+        if result.is_ok() {
+            session.give_back();
+        } else {
+            drop(session);
+        }
+        match result {
+            Err(error) if exists && error.missing_relation() => exists = false,
+            Err(error) if tries < TRIES && (worth_another_try(&error) || error.connection_lost()) => {
+                tokio::time::sleep(Duration::from_millis(20) * tries).await;
+            }
+            Err(error) => return Err(explain(error, discard)),
+            Ok(()) => return Ok(()),
+        }
+    }
+}
+
+/// The DROP comes first: it may wait for readers, and nobody else should wait with it.
+async fn transaction(
+    engine: &TransactionalEngine,
+    session: &mut dyn Session,
+    discard: &Discard,
+    exists: bool,
+) -> Result<(), EngineError> {
+    let profile = engine.pool.profile();
+    let ledger = engine.ledger(session, discard.relation.catalog.as_deref()).await?;
+    let mut begin = vec!["BEGIN".to_owned()];
+    begin.extend(profile.before_drop.map(str::to_owned));
+    if exists {
+        let (what, name) = (profile.word(discard.kind), profile.relation(&discard.relation));
+        begin.push(format!("DROP {what} IF EXISTS {name}"));
+    }
+    begin.extend(ledger.lock(profile));
+    begin.push(ledger.newer(&discard.table, discard.token));
+    let answers = session.run(&begin).await?;
+    if answers.last().and_then(|answer| answer.cell()) != Some("0") {
+        session.run(&["ROLLBACK".to_owned()]).await?;
+        let message = format!("`{}` is written by a newer attempt", discard.table);
+        return Err(EngineError::new(Class::Stale, message));
+    }
+    let mut end = ledger.close(&discard.table, discard.token).to_vec();
+    end.push("COMMIT".to_owned());
+    session.run(&end).await.map(|_| ())
+}
+
+fn explain(mut error: EngineError, discard: &Discard) -> EngineError {
+    if error.class != Class::Stale {
+        error.message = format!("failed to drop `{}`: {}", discard.relation, error.message);
+    }
+    if error.code.as_deref() == Some("2BP01") {
+        error.hint =
+            Some("drop what depends on the table, or point it at a view of an environment".to_owned());
+    }
+    error
+}
