@@ -2,8 +2,10 @@
 
 mod changes;
 mod choices;
+mod differences;
 mod forward;
 mod lifecycle;
+mod properties;
 mod reads;
 mod restate;
 mod selection;

@@ -57,6 +57,11 @@ impl Control {
                 drop(reply.send(answer));
             }
             Command::Tended { waits, reply } => drop(reply.send(self.left(&waits))),
+            Command::AskSignals { plan, reply } => {
+                let mut out = Output::default();
+                self.ask_only(plan, reply, &mut out);
+                Box::pin(self.settle(out, Vec::new())).await?;
+            }
             Command::Progress { plan, since, reply } => drop(reply.send(self.view(plan, since))),
             Command::Why { plan, table, at, reply } => {
                 let mut reasons = self.scheduler.why_waiting(plan, &table, at.start);
