@@ -409,7 +409,7 @@ impl Transaction<'_> {
             // What others did to the table counts, too.
             engine.columns.forget(&batch.target);
         }
-        let target = match batch.write {
+        let mut target = match batch.write {
             Write::AuditOnly => None,
             // A view whose tables lost columns can't even be described.
             Write::Migrate { migration: Migration::View { .. }, .. }
@@ -421,7 +421,6 @@ impl Transaction<'_> {
         };
         let mut go = std::mem::take(&mut self.raise);
         let raises = !go.is_empty();
-        let mut target = target;
         if let (None, Some(beside)) = (&target, batch.made_aside()) {
             // The query may read it, so it comes before that is described.
             self.begin(&mut go);
