@@ -164,7 +164,7 @@ impl Control {
                 continue;
             }
             let body: PlanBody = read_blob(&*self.store, record.body).await?;
-            let mut tables = body.plan.models.iter().flat_map(|model| model.tables());
+            let mut tables = body.plan.models.iter().flat_map(coord_common::plan::PlannedModel::tables);
             if tables.any(|table| gone.contains(table)) {
                 found.insert(*id);
             }

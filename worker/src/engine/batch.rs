@@ -439,7 +439,6 @@ impl Transaction<'_> {
             (Some(_), _) | (None, Write::AuditOnly) => false,
             (None, _) => self.schema_missing().await?,
         };
-        let mut target = target;
         if target.is_none() && self.reads_itself() {
             // The query can't even be described without its table.
             self.begin(&mut go);
