@@ -56,7 +56,7 @@ pub struct EnvironmentModel {
     /// The view, where the environment has one of its own.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub view: Option<Relation>,
-    /// Whether the environment shows the model; of kinds without a view, whether it would.
+    /// Whether the model belongs to what the environment shows, as its view, where its kind has one.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub promoted: bool,
     /// Whether the view has statements to run after it was switched.
@@ -120,11 +120,11 @@ pub(super) fn target(
             let view = (promoted && table.is_some())
                 .then(|| view_relation(name, &input.options.environment, input.settings));
             let shown = EnvironmentModel {
-                promoted,
                 kind: model.kind.name().to_owned(),
                 snapshot: record.id(),
                 table,
                 relation,
+                promoted,
                 on_virtual_update: view.is_some() && !model.on_virtual_update.is_empty(),
                 view,
             };
