@@ -83,7 +83,15 @@ pub(crate) enum Command {
     /// List plans and what happened to them.
     Plans,
     /// Show what is complete and what is missing.
+    #[command(visible_alias = "check_intervals")]
     Intervals(EnvironmentArg),
+    /// Print the physical table behind a model.
+    #[command(name = "table_name")]
+    TableName(TableNameArgs),
+    /// Show how the project differs from an environment; exits with 1 if it does.
+    Diff(DiffArgs),
+    /// Remove all environments, production too, with all their tables.
+    Destroy(DestroyArgs),
     /// Say why a model needs a backfill, what it reads, and why it waits.
     Explain(ExplainArgs),
     /// Show what runs.
@@ -314,6 +322,31 @@ pub(crate) struct JanitorArgs {
 pub(crate) struct EnvironmentArg {
     /// The environment.
     pub(crate) environment: Option<String>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct TableNameArgs {
+    /// The model.
+    pub(crate) model: String,
+    /// The environment [default: production].
+    #[arg(long, visible_alias = "env", value_name = "ENV")]
+    pub(crate) environment: Option<String>,
+    /// Production, as without an environment.
+    #[arg(long, conflicts_with = "environment")]
+    pub(crate) prod: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct DiffArgs {
+    /// The environment.
+    pub(crate) environment: String,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct DestroyArgs {
+    /// Don't ask.
+    #[arg(long)]
+    pub(crate) no_prompts: bool,
 }
 
 #[derive(Debug, Args)]
