@@ -163,6 +163,10 @@ pub struct PlannedModel {
     pub version: Option<Version>,
     /// The table that will be filled and read; absent for kinds without one.
     pub table: Option<TableId>,
+    /// The table that is filled, where it isn't the one that is read: a development environment
+    /// may show a table of production's, but never writes it with what production may not take over.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub fills: Option<TableId>,
     /// What it misses.
     #[serde(default, skip_serializing_if = "IntervalSet::is_empty")]
     pub missing: IntervalSet,
@@ -294,10 +298,11 @@ pub fn plan(input: &PlanInput<'_>) -> Result<Planned, PlanError> {
     let categorized = categorize::categorize(input, &order, &diff, times.effective_from);
     let records = &categorized.records;
     let starts = backfill::starts(input, &order, &times);
-    let tables = deployability::tables(input, &order, records, &starts, &times);
-    let target = environment::target(input, records, &tables, &diff);
     let restatements =
         restate::restatements(input, &order, records, &diff, &times, &starts, backfilled.as_ref());
+    let places = deployability::tables(input, &order, records, &starts, &times, &restatements);
+    let tables = places.read;
+    let target = environment::target(input, records, &tables, &diff);
     let backfilled = backfilled.or_else(|| {
         let restated = || restatements.ranges.keys().collect();
         (!input.options.restate_models.is_empty()).then(|| backfill::with_upstream(input, restated()))
@@ -320,6 +325,7 @@ pub fn plan(input: &PlanInput<'_>) -> Result<Planned, PlanError> {
         let restated = restatements.ranges.get(name).or_else(|| restatements.automatic.get(name)).copied();
         models.push(PlannedModel {
             restatement: restated,
+            fills: places.filled.get(name).filter(|table| tables.get(name) != Some(table)).cloned(),
             ..planned(input, record, *change, &tables, &windows, &diff)
         });
     }
@@ -368,6 +374,18 @@ pub fn plan(input: &PlanInput<'_>) -> Result<Planned, PlanError> {
     };
     plan.id = identity(&plan);
     Ok(Planned { plan, new_records })
+}
+
+impl PlannedModel {
+    /// The table that the model's batches fill.
+    pub fn filled(&self) -> Option<&TableId> {
+        self.fills.as_ref().filter(|_| !self.missing.is_empty()).or(self.table.as_ref())
+    }
+
+    /// All tables that the model needs while the plan is carried out.
+    pub fn tables(&self) -> impl Iterator<Item = &TableId> {
+        self.table.iter().chain(&self.fills)
+    }
 }
 
 /// Proposed models, parents first.
@@ -443,6 +461,7 @@ fn removed(name: &ModelName, base: Option<&Environment>) -> PlannedModel {
         anew: false,
         batches: BatchRule::default(),
         restatement: None,
+        fills: None,
         migrate: false,
         allows: Allowed::default(),
         effective_from: None,
@@ -481,6 +500,7 @@ fn planned(
         category: (change != Change::Unchanged).then(|| record.shown_category()),
         version: table.as_ref().map(|table| if table.dev { record.dev_version } else { record.version }),
         snapshot: Some(snapshot.id),
+        fills: None,
         migrate: created && migrates(input, record),
         allows: policy::allowed(input, name),
         effective_from: anew.then_some(record.effective_from).flatten(),

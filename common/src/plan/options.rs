@@ -227,11 +227,7 @@ pub(super) fn resolve_times(
     if let (Some(start), Some(end)) = (start, end_point)
         && start.at >= end
     {
-        return Err(PlanError::new(
-            "times-turned-round",
-            format!("the start {} is not before the end {}", start.at, end),
-            "give a --start that is before --end",
-        ));
+        return Err(turned_round(start.at, end));
     }
     if let Some(end) = end.filter(|end| end.at > execution) {
         return Err(PlanError::new(
@@ -263,10 +259,24 @@ pub(super) fn resolve_times(
         None => BTreeMap::new(),
     };
     let start = given.or_else(|| preview_start(input, diff, usual, execution));
+    if let (None, Some(start), Some(last)) = (given, start, options.end.as_deref()) {
+        let end = time("end", last, execution)?.at;
+        if start > end {
+            return Err(turned_round(start, end));
+        }
+    }
     let dev_run = input.purpose == Purpose::Run && !options.environment.is_prod();
     let covered_from = start.or_else(|| input.current.filter(|_| dev_run).map(|current| current.start));
     let effective_from = effective_from(input, execution)?;
     Ok(Times { start, covered_from, end, execution, effective_from, capped_by_prod: !unbounded, starts })
+}
+
+fn turned_round(start: Timestamp, end: Timestamp) -> PlanError {
+    PlanError::new(
+        "times-turned-round",
+        format!("the start {start} is not before the end {end}"),
+        "give a --start that is before --end",
+    )
 }
 
 fn effective_from(input: &PlanInput<'_>, execution: Timestamp) -> Result<Option<Timestamp>, PlanError> {

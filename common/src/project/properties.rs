@@ -63,7 +63,7 @@ const KNOWN: [&str; 41] = [
 ];
 
 /// Properties that are kept without anything acting on them.
-const WITHOUT_EFFECT: [&str; 15] = [
+const WITHOUT_EFFECT: [&str; 14] = [
     "partitioned_by",
     "clustered_by",
     "table_format",
@@ -72,7 +72,6 @@ const WITHOUT_EFFECT: [&str; 15] = [
     "table_properties",
     "virtual_properties",
     "session_properties",
-    "retention",
     "ignored_rules",
     "formatting",
     "grants",
@@ -314,6 +313,12 @@ impl BlockReader<'_, '_> {
                 property.location(),
                 "`default_catalog` can't be set on a model",
                 "set it in the gateway's connection, or write the catalog in the name",
+            ),
+            "retention" => self.error(
+                "unsupported-property",
+                property.location(),
+                "`retention` can't be set: nothing deletes old rows",
+                "leave it out, as SQLMesh takes no value for it either",
             ),
             key if KNOWN.contains(&key) => {
                 model.other.insert(key.to_owned(), property.value.text().to_owned());

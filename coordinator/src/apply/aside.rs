@@ -25,7 +25,10 @@ pub(crate) struct Asides(BTreeMap<ModelName, PublishTable>);
 /// The table that a plan starts to fill for a model: one aside, where readers see rows that are
 /// replaced.
 pub(super) fn filled(plan: &Plan, model: &PlannedModel, book: &Book) -> Option<TableId> {
-    let table = model.table.as_ref()?;
+    let table = model.filled()?;
+    if model.table.as_ref() != Some(table) {
+        return Some(table.clone());
+    }
     let exists = book.tables.get(table).is_some_and(|known| known.created);
     let aside = goes_aside(plan) && model.restatement.is_some() && !model.missing.is_empty() && exists;
     Some(if aside { table.beside(plan.id) } else { table.clone() })

@@ -476,7 +476,7 @@ impl Control {
     /// Marks what a plan covers as done although nothing was computed, because the user asked.
     async fn record_without_computing(&mut self, plan: &Plan) -> Result<(), ControlError> {
         for model in &plan.models {
-            let Some(table) = &model.table else { continue };
+            let Some(table) = model.filled() else { continue };
             let known = self.book.tables.entry(table.clone()).or_default();
             known.done = known.done.union(&model.missing);
             let value = encode_intervals(&known.done);

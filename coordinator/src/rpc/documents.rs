@@ -347,7 +347,7 @@ pub(super) async fn explain(handle: &Handle, request: wire::ExplainRequest) -> R
 }
 
 async fn why(handle: &Handle, plan: PlanId, model: &plan::PlannedModel) -> Result<Vec<String>, Status> {
-    let (Some(table), Some(hull)) = (model.table.clone(), model.missing.hull()) else {
+    let (Some(table), Some(hull)) = (model.filled().cloned(), model.missing.hull()) else {
         return Ok(Vec::new());
     };
     let reasons = handle.ask(|reply| Command::Why { plan, table, at: hull, reply }).await?;

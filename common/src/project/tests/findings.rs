@@ -35,6 +35,7 @@ fn mistakes_in_models_have_a_place() {
         ("MODEL (name a, dailect x); SELECT 1", "1:16 unknown-property"),
         ("MODEL (name a, default_catalog x); SELECT 1", "1:16 unknown-property"),
         ("MODEL (name a, start 2020-01-01); SELECT 1", "1:22 invalid-value"),
+        ("MODEL (name a, retention 30); SELECT 1", "1:16 unsupported-property"),
         ("MODEL (name a, allow_partials maybe); SELECT 1", "1:31 invalid-value"),
         ("MODEL (name a, allow_partials (true, x)); SELECT 1", "1:31 invalid-value"),
         ("MODEL (name a, cron_tz 'Mars/X'); SELECT 1", "1:24 invalid-value"),

@@ -12,7 +12,7 @@ use super::{
     Random, Scheduler, Timestamp, Token, Verdict, failure, node, plan, plan_id, whole, window, worker,
 };
 use crate::schedule::Whole;
-use crate::schedule::plan::Phase;
+use crate::schedule::plan::{Node, Phase};
 use coord_common::id::WorkerId;
 use coord_common::task::Promote;
 
@@ -100,6 +100,17 @@ impl World {
                 let node = &plan.nodes[n];
                 let gateway = fleet.get(node.gateway);
                 let table = tables.get(node.table);
+                if node.migrate {
+                    let waits = node.retry.contains_key(&Node::CREATE) && !node.due.contains(&Node::CREATE);
+                    let open = gateway.has_asking() && !gateway.is_full() && node.stopped.is_none();
+                    let free = table.in_flight.is_empty() && plan.parents_exist(n, tables);
+                    assert!(
+                        !(open && free && !waits && node.failed.is_empty()),
+                        "{:?} could migrate",
+                        table.id
+                    );
+                    continue;
+                }
                 let open = gateway.has_asking() && !gateway.is_full() && node.stopped.is_none();
                 if !open || table.in_flight.len() as u64 >= u64::from(node.limit(table)) {
                     continue;
@@ -175,6 +186,7 @@ impl World {
             let wanted = super::set(&[(start, start + length)]);
             let done = self.store.table(&work.task.table).done;
             work.todo = if restates { wanted } else { wanted.difference(&done) };
+            work.migrate = self.chance(15);
             work.mode = if self.chance(5) && self.store.table(&work.task.table).created {
                 NodeMode::Audit
             } else {
@@ -396,7 +408,7 @@ fn the_runs_reach_what_they_are_for() {
             *seen.entry(name).or_default() += 1;
         }
     }
-    for name in ["complete", "failed", "cancelled", "lost", "shared", "superseded", "cleared"] {
+    for name in ["complete", "failed", "cancelled", "lost", "shared", "superseded", "cleared", "migrated"] {
         assert!(seen.get(name).is_some_and(|count| *count >= 3), "{name}: {seen:?}");
     }
 }

@@ -31,6 +31,8 @@ pub(super) struct Store {
     plans: Vec<(PlanWork, State)>,
     tables: BTreeMap<TableId, (IntervalSet, bool)>,
     todo: BTreeMap<(PlanId, TableId), IntervalSet>,
+    /// Tables that must still get their columns.
+    migrates: BTreeSet<(PlanId, TableId)>,
     pub(super) leases: BTreeMap<Token, Granted>,
     waits: BTreeMap<(PlanId, Batch), (u32, u32)>,
     failed: BTreeMap<(PlanId, Batch), (Failure, u32)>,
@@ -47,6 +49,7 @@ impl PartialEq for Store {
     fn eq(&self, other: &Self) -> bool {
         self.tables == other.tables
             && self.todo == other.todo
+            && self.migrates == other.migrates
             && self.leases == other.leases
             && self.waits == other.waits
             && self.failed == other.failed
@@ -63,7 +66,11 @@ impl Store {
 
     pub(super) fn admit(&mut self, work: PlanWork) {
         for node in &work.nodes {
-            self.todo.insert((work.plan, node.task.table.clone()), node.todo.clone());
+            let key = (work.plan, node.task.table.clone());
+            self.todo.insert(key.clone(), node.todo.clone());
+            if node.migrate && self.table(&node.task.table).created {
+                self.migrates.insert(key);
+            }
         }
         self.plans.push((work, State::Running));
     }
@@ -150,6 +157,7 @@ impl Store {
             }
             Record::Cancelled { plan } => {
                 self.todo.retain(|(owner, _), _| owner != plan);
+                self.migrates.retain(|(owner, _)| owner != plan);
                 self.waits.retain(|(owner, _), _| owner != plan);
                 self.failed.retain(|(owner, _), _| owner != plan);
             }
@@ -197,7 +205,11 @@ impl Store {
         let node = work.nodes.iter().find(|node| node.task.table == batch.table).unwrap();
         let todo = &self.todo[&(plan, batch.table.clone())];
         let created = self.table(&batch.table).created;
-        if mode == Mode::Create {
+        let migrates = self.migrates.contains(&(plan, batch.table.clone()));
+        assert_eq!(migrates, mode == Mode::Migrate, "columns come before rows");
+        if mode == Mode::Migrate {
+            assert!(created && self.in_flight(&batch.table).is_empty(), "a migration is alone");
+        } else if mode == Mode::Create {
             assert!(todo.is_empty() && !created);
         } else {
             assert!(todo.covers(batch.interval), "what is leased is still to do");
@@ -205,7 +217,9 @@ impl Store {
                 *p != plan || b.table != batch.table || !b.interval.overlaps(batch.interval)
             }));
         }
-        if mode != Mode::Create {
+        if mode == Mode::Migrate {
+            self.check_parents(plan, batch);
+        } else if mode != Mode::Create {
             self.check_reads(plan, batch);
         }
         let others = self.in_flight(&batch.table);
@@ -213,17 +227,29 @@ impl Store {
         assert!(created || others.is_empty(), "one at a time before the table exists");
         assert!(node.concurrency.is_none_or(|limit| others.len() < limit as usize));
         assert!(
-            !node.sequential || mode == Mode::Create || todo.hull().unwrap().start == batch.interval.start
+            !node.sequential
+                || matches!(mode, Mode::Create | Mode::Migrate)
+                || todo.hull().unwrap().start == batch.interval.start
         );
+    }
+
+    /// What the batch reads can be read.
+    fn check_parents(&self, plan: PlanId, batch: &Batch) {
+        let work = self.work(plan);
+        let node = work.nodes.iter().find(|node| node.task.table == batch.table).unwrap();
+        for parent in node.parents.iter().map(|edge| &work.nodes[edge.node].task.table) {
+            assert!(self.table(parent).created, "upstream tables exist");
+            assert!(!self.migrates.contains(&(plan, parent.clone())), "upstream tables have their columns");
+        }
     }
 
     /// All that the batch reads is done, as the plan sees it.
     fn check_reads(&self, plan: PlanId, batch: &Batch) {
+        self.check_parents(plan, batch);
         let work = self.work(plan);
         let node = work.nodes.iter().find(|node| node.task.table == batch.table).unwrap();
         for edge in &node.parents {
             let parent = &work.nodes[edge.node].task.table;
-            assert!(self.table(parent).created, "upstream tables exist");
             let reads = edge.reads.of(batch.interval);
             let left = self.todo[&(plan, parent.clone())].overlaps(reads);
             assert!(!left, "{batch} reads {parent}, which misses some of {reads}");
@@ -242,12 +268,19 @@ impl Store {
         let granted = self.leases.remove(&committed.token).expect("what commits was leased");
         assert!(self.commits.insert(committed.token), "a lease commits once");
         let own = &self.todo[&(committed.plan, committed.table.clone())];
-        assert!(committed.mode == Mode::Create || own.covers(committed.interval), "todo goes to done once");
+        assert!(
+            matches!(committed.mode, Mode::Create | Mode::Migrate) || own.covers(committed.interval),
+            "todo goes to done once"
+        );
         let before = self.table(&committed.table).done;
         assert!(before.difference(&committed.done).is_empty(), "done never loses a range");
         self.tables.insert(committed.table.clone(), (committed.done.clone(), committed.created));
         for left in &committed.shrunk {
             let key = (left.plan, left.table.clone());
+            if !left.migrate_left && self.migrates.remove(&key) {
+                assert_eq!(committed.mode, Mode::Migrate);
+                self.seen.insert("migrated");
+            }
             let old = self.todo.insert(key, left.todo.clone()).expect("only known todos shrink");
             let gone = old.difference(&left.todo);
             assert!(gone.difference(&committed.interval.into()).is_empty(), "only the batch goes");
@@ -263,7 +296,9 @@ impl Store {
         let (plan, expected) = match notice {
             Notice::PlanSettled { plan, outcome } => {
                 let open = self.todo.iter().any(|((owner, _), todo)| owner == plan && !todo.is_empty());
-                assert_eq!(*outcome == PlanOutcome::Complete, !open && self.all_created(*plan));
+                let migrates = self.migrates.iter().any(|(owner, _)| owner == plan);
+                let complete = !open && !migrates && self.all_created(*plan);
+                assert_eq!(*outcome == PlanOutcome::Complete, complete);
                 if let PlanOutcome::Failed { failures, skipped } = outcome {
                     assert!(!failures.is_empty(), "skipped {skipped:?} without a failure");
                 }
@@ -303,7 +338,9 @@ impl Store {
         for work in self.running() {
             let mut work = work.clone();
             for node in &mut work.nodes {
-                node.todo = self.todo[&(work.plan, node.task.table.clone())].clone();
+                let key = (work.plan, node.task.table.clone());
+                node.todo = self.todo[&key].clone();
+                node.migrate = self.migrates.contains(&key);
             }
             work.tables = work.nodes.iter().map(|node| self.table(&node.task.table)).collect();
             events.push(Event::Admit(work));
