@@ -83,7 +83,6 @@ pub(crate) enum Command {
     /// List plans and what happened to them.
     Plans,
     /// Show what is complete and what is missing.
-    #[command(visible_alias = "check_intervals")]
     Intervals(EnvironmentArg),
     /// Print the physical table behind a model.
     #[command(name = "table_name")]
@@ -92,6 +91,9 @@ pub(crate) enum Command {
     Diff(DiffArgs),
     /// Remove all environments, production too, with all their tables.
     Destroy(DestroyArgs),
+    /// Show what is missing, after asking signals what is ready.
+    #[command(name = "check_intervals", alias = "check-intervals")]
+    CheckIntervals(CheckIntervalsArgs),
     /// Say why a model needs a backfill, what it reads, and why it waits.
     Explain(ExplainArgs),
     /// Show what runs.
@@ -257,6 +259,24 @@ pub(crate) struct RunArgs {
     /// With --select-model: leave out what they read.
     #[arg(long)]
     pub(crate) no_auto_upstream: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct CheckIntervalsArgs {
+    /// The environment.
+    pub(crate) environment: Option<String>,
+    /// Ask no signals.
+    #[arg(long)]
+    pub(crate) no_signals: bool,
+    /// Check only these models.
+    #[arg(long, value_name = "SELECTOR")]
+    pub(crate) select_model: Vec<String>,
+    /// The first point to check.
+    #[arg(long, short)]
+    pub(crate) start: Option<String>,
+    /// The last point to check; a date is inclusive.
+    #[arg(long, short)]
+    pub(crate) end: Option<String>,
 }
 
 #[derive(Debug, Args)]

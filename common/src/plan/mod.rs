@@ -407,6 +407,14 @@ impl Plan {
         self.models.iter().any(|model| !model.missing.is_empty() || model.restatement.is_some())
     }
 
+    /// Whether models are computed again although they were complete: because somebody asked for it,
+    /// or, in a run, because they do so by themselves. Previews don't count: nobody sees their
+    /// tables before.
+    pub fn recomputes(&self) -> bool {
+        let by_itself = self.purpose == Purpose::Run && self.models.iter().any(|m| m.restatement.is_some());
+        self.restates || by_itself
+    }
+
     /// Whether applying records what is missing without computing it.
     pub fn skips_computing(&self) -> bool {
         self.empty_backfill

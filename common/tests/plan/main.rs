@@ -2,7 +2,9 @@
 
 mod changes;
 mod choices;
+mod differences;
 mod lifecycle;
+mod properties;
 mod reads;
 mod restate;
 mod selection;

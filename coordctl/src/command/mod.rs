@@ -1,6 +1,7 @@
 //! One file per verb.
 
 mod apply;
+mod check_intervals;
 mod driver;
 mod fetch;
 mod git;
@@ -37,6 +38,7 @@ pub(crate) async fn run(session: &mut Session, command: Command) -> CliResult<Ex
         Command::TableName(args) => inspect::table_name(session, args).await?,
         Command::Diff(args) => return plan::diff(session, &args.environment).await,
         Command::Destroy(args) => tend::destroy(session, args.no_prompts).await?,
+        Command::CheckIntervals(args) => check_intervals::check_intervals(session, args).await?,
         Command::Explain(args) => inspect::explain(session, args).await?,
         Command::Status => inspect::status(session).await?,
         Command::Watch(args) => return apply::watch(session, &args.plan).await,

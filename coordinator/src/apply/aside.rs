@@ -36,7 +36,7 @@ pub(super) fn filled(plan: &Plan, model: &PlannedModel, book: &Book) -> Option<T
 
 /// Whether a plan computes what it restates aside.
 pub(crate) fn goes_aside(plan: &Plan) -> bool {
-    plan.restates && !plan.in_place && !plan.skips_computing()
+    plan.recomputes() && !plan.in_place && !plan.skips_computing()
 }
 
 impl Asides {
@@ -153,7 +153,8 @@ pub(crate) fn held(plan: &Plan, book: &Book) -> Vec<TableState> {
 }
 
 fn restated(plan: &Plan) -> impl Iterator<Item = (&PlannedModel, &TableId)> {
-    let models = plan.models.iter().filter(|model| plan.restates && model.restatement.is_some());
+    let recomputes = plan.recomputes();
+    let models = plan.models.iter().filter(move |model| recomputes && model.restatement.is_some());
     models.filter_map(|model| Some((model, model.table.as_ref()?)))
 }
 

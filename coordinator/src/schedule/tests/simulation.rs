@@ -87,8 +87,12 @@ impl World {
         for notice in &out.notices {
             self.store.settle(notice);
         }
+        let follow: Vec<Event> = out.notices.iter().flat_map(|notice| self.store.follow(notice)).collect();
         self.held.extend(out.grants.iter().cloned());
         self.nothing_ready_is_left();
+        for event in follow {
+            self.on(event);
+        }
         out
     }
 
@@ -100,6 +104,9 @@ impl World {
                 let node = &plan.nodes[n];
                 let gateway = fleet.get(node.gateway);
                 let table = tables.get(node.table);
+                if table.held_from(plan.id, plan.number).is_some() {
+                    continue;
+                }
                 if node.migrate {
                     let waits = node.retry.contains_key(&Node::CREATE) && !node.due.contains(&Node::CREATE);
                     let open = gateway.has_asking() && !gateway.is_full() && node.stopped.is_none();
@@ -156,6 +163,7 @@ impl World {
             }
             97 if self.chance(40) => self.take_over(),
             98 => self.promote(),
+            99 if self.chance(30) => self.clear(),
             _ => {
                 self.now += 1;
                 self.on(Event::Tick);
@@ -167,6 +175,9 @@ impl World {
         self.admitted += 1;
         let work = self.random_plan(self.admitted);
         self.store.admit(work.clone());
+        if let Some(hold) = self.store.hold(work.plan) {
+            self.on(hold);
+        }
         self.on(Event::Admit(work));
     }
 
@@ -174,6 +185,7 @@ impl World {
     fn random_plan(&mut self, number: u128) -> PlanWork {
         let chosen: Vec<usize> = (0..self.tables.len()).filter(|_| self.chance(80)).collect();
         let restates = self.chance(25);
+        let aside = restates && self.chance(70);
         let mut nodes = Vec::new();
         for n in &chosen {
             let mut work = self.tables[*n].clone();
@@ -192,6 +204,11 @@ impl World {
             } else {
                 NodeMode::Write
             };
+            let exists = self.store.table(&work.task.table).created;
+            if aside && exists && !work.todo.is_empty() && work.mode == NodeMode::Write {
+                let task = Arc::make_mut(&mut work.task);
+                task.table = task.table.beside(plan_id(number));
+            }
             match self.random.up_to(4) {
                 0 => work.cut = Arc::new(Whole),
                 size => work.cut = Arc::new(Every(10 * size as i64)),
@@ -307,8 +324,19 @@ impl World {
         self.on(Event::Promote(promote, plan_id(99)));
     }
 
+    /// Somebody has restated what a table was computed from.
+    fn clear(&mut self) {
+        let Some(index) = self.pick(self.tables.len()) else { return };
+        let table = self.tables[index].task.table.clone();
+        let start = 10 * self.random.up_to(9) as i64;
+        let range = super::range(start, start + 10 + 10 * self.random.up_to(5) as i64);
+        self.store.clear(&table, range);
+        self.on(Event::Clear(vec![(table, range)]));
+    }
+
     /// Another leader starts, knowing only what is in the store.
     fn take_over(&mut self) {
+        self.store.forget_publications();
         let base = self.store.last_token + 100;
         self.scheduler = Scheduler::new(config(), base, Random::new(base));
         self.on(Event::Limits(self.store.limit.clone()));
@@ -324,7 +352,9 @@ impl World {
     fn finish(&mut self) {
         for round in 0.. {
             assert!(round < 3000, "a plan never settles: {:?}", self.scheduler);
-            let running = self.store.running().next().is_some() || !self.store.promotions.is_empty();
+            let running = self.store.running().next().is_some()
+                || !self.store.promotions.is_empty()
+                || !self.store.publishing.is_empty();
             if !running {
                 break;
             }
@@ -408,7 +438,18 @@ fn the_runs_reach_what_they_are_for() {
             *seen.entry(name).or_default() += 1;
         }
     }
-    for name in ["complete", "failed", "cancelled", "lost", "shared", "superseded", "cleared", "migrated"] {
+    for name in [
+        "complete",
+        "failed",
+        "cancelled",
+        "lost",
+        "shared",
+        "superseded",
+        "cleared",
+        "migrated",
+        "published",
+        "void",
+    ] {
         assert!(seen.get(name).is_some_and(|count| *count >= 3), "{name}: {seen:?}");
     }
 }
