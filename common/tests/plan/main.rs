@@ -3,6 +3,7 @@
 mod changes;
 mod choices;
 mod differences;
+mod forward;
 mod lifecycle;
 mod properties;
 mod reads;
