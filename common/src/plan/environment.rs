@@ -53,9 +53,19 @@ pub struct EnvironmentModel {
     /// The view, where the environment has one of its own.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub view: Option<Relation>,
+    /// Whether the environment shows it as its own although it needs no view, as EMBEDDED models.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub viewless: bool,
     /// Whether the view has statements to run after it was switched.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub on_virtual_update: bool,
+}
+
+impl EnvironmentModel {
+    /// Whether the environment shows it as its own, rather than reading what production has.
+    pub fn is_promoted(&self) -> bool {
+        self.viewless || self.view.is_some()
+    }
 }
 
 /// For how long an environment lives after a plan was applied to it; nothing where it stays.
@@ -92,7 +102,7 @@ pub(super) fn target(
         options.environment.is_prod() || (options.include_unmodified && options.backfill_models.is_none());
     let promoted_before: BTreeSet<&ModelName> = match input.current {
         Some(current) => {
-            current.models.iter().filter(|(_, m)| m.view.is_some()).map(|(name, _)| name).collect()
+            current.models.iter().filter(|(_, model)| model.is_promoted()).map(|(name, _)| name).collect()
         }
         None => BTreeSet::new(),
     };
@@ -110,12 +120,14 @@ pub(super) fn target(
             let relation = table.as_ref().map(|table| record.relation(table.dev));
             let view = (promoted && table.is_some())
                 .then(|| view_relation(name, &input.options.environment, input.settings));
+            let viewless = promoted && table.is_none();
             let shown = EnvironmentModel {
                 kind: model.kind.name().to_owned(),
                 snapshot: record.id(),
                 table,
                 relation,
                 on_virtual_update: view.is_some() && !model.on_virtual_update.is_empty(),
+                viewless,
                 view,
             };
             (name.clone(), shown)

@@ -3,6 +3,7 @@
 //! A [`Plan`] is a value. It names the state of the environment that it was made against; applying
 //! decides nothing anew, and is refused when that state has moved.
 
+mod audit;
 mod backfill;
 mod blocker;
 mod categorize;
@@ -155,6 +156,9 @@ pub struct PlannedModel {
     /// What it misses, too, and the plan doesn't compute because nothing is to be computed.
     #[serde(default, skip_serializing_if = "IntervalSet::is_empty")]
     pub skipped: IntervalSet,
+    /// What its new or changed audits look at before anything is computed, where only they differ.
+    #[serde(default, skip_serializing_if = "IntervalSet::is_empty")]
+    pub audits: IntervalSet,
     /// How that is cut into batches.
     pub batches: BatchRule,
     /// Whether `missing` holds ranges that are complete but computed again (lookback).
@@ -278,6 +282,7 @@ pub fn plan(input: &PlanInput<'_>) -> Result<Planned, PlanError> {
     };
     let windows = backfill::windows(input, &scope, records, &tables);
     let blockers = blocker::blockers(input, records, &tables, &windows, categorized.undecided);
+    let audited = audit::audited(input, &scope, records, &tables, &windows);
     let mut models = Vec::with_capacity(diff.changes.len());
     for (name, change) in &diff.changes {
         let Some(record) = records.get(name) else {
@@ -287,6 +292,7 @@ pub fn plan(input: &PlanInput<'_>) -> Result<Planned, PlanError> {
         let restated = restatements.ranges.get(name).copied();
         models.push(PlannedModel {
             restatement: restated,
+            audits: audited.get(name).cloned().unwrap_or_default(),
             ..planned(input, record, *change, &tables, &windows, &diff)
         });
     }
@@ -335,6 +341,11 @@ impl Plan {
     /// Whether rows must be computed.
     pub fn requires_backfill(&self) -> bool {
         self.models.iter().any(|model| !model.missing.is_empty() || model.restatement.is_some())
+    }
+
+    /// Whether new or changed audits look at complete ranges before anything is computed.
+    pub fn has_audits(&self) -> bool {
+        self.models.iter().any(|model| !model.audits.is_empty())
     }
 
     /// Whether applying records what is missing without computing it.
@@ -390,6 +401,7 @@ fn removed(name: &ModelName, base: Option<&Environment>) -> PlannedModel {
         redo: false,
         batches: BatchRule::default(),
         restatement: None,
+        audits: IntervalSet::new(),
         effective_from: None,
         assumed: IntervalSet::new(),
         create: false,
@@ -434,6 +446,7 @@ fn planned(
         skipped: windows.skipped.get(name).cloned().unwrap_or_default(),
         redo,
         restatement: None,
+        audits: IntervalSet::new(),
         before: if directly { diff.before.get(name).copied() } else { None },
     }
 }

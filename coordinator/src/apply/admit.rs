@@ -166,7 +166,7 @@ pub(crate) fn work(plan: &Plan, book: &Book, todo: &BTreeMap<TableId, Todo>) -> 
 }
 
 /// The records of all models that the plan leaves in the environment.
-fn records(plan: &Plan, book: &Book) -> BTreeMap<ModelName, Arc<SnapshotRecord>> {
+pub(super) fn records(plan: &Plan, book: &Book) -> BTreeMap<ModelName, Arc<SnapshotRecord>> {
     let of = |model: &PlannedModel| Some((model.name.clone(), book.snapshots.get(&model.snapshot?)?.clone()));
     plan.models.iter().filter_map(of).collect()
 }
@@ -210,7 +210,7 @@ fn is_view(record: &SnapshotRecord) -> bool {
     matches!(record.snapshot.model.kind, ModelKind::View { materialized: false } | ModelKind::Embedded)
 }
 
-fn cut(model: &PlannedModel, record: &SnapshotRecord, book: &Book) -> Arc<dyn Cut> {
+pub(super) fn cut(model: &PlannedModel, record: &SnapshotRecord, book: &Book) -> Arc<dyn Cut> {
     match record.snapshot.model.kind {
         ModelKind::IncrementalUnmanaged { insert_overwrite: false, .. } => {
             let lost = book.lost.iter().filter(|batch| Some(&batch.table) == model.table.as_ref());

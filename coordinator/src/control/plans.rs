@@ -296,6 +296,9 @@ impl Control {
         self.spare(body, &mut out).await?;
         let todo = match left {
             Some(todo) => todo,
+            None if self.audits_first(&body.plan, &mut out) => {
+                return Box::pin(self.settle(out, Vec::new())).await;
+            }
             None => self.materialise(&body.plan).await?,
         };
         let mut work = apply::work(&body.plan, &self.book, &todo);
@@ -311,6 +314,32 @@ impl Control {
         self.hold(&body.plan, &mut out);
         self.scheduler.on(now, Event::Admit(work), &mut out);
         Box::pin(self.settle(out, Vec::new())).await
+    }
+
+    /// Starts with new or changed audits, where the plan has such: what it computes is put on record
+    /// once they have passed.
+    pub(super) fn audits_first(&mut self, plan: &Plan, out: &mut Output) -> bool {
+        let Some(work) = apply::audit_work(plan, &self.book) else { return false };
+        self.logs.start(plan.id);
+        let now = self.now();
+        self.scheduler.on(now, Event::Limits(plan.layout.concurrent_tasks.clone()), out);
+        self.scheduler.on(now, Event::Admit(work), out);
+        true
+    }
+
+    /// The audits have passed: now all the rest.
+    async fn after_audits(&mut self, plan: &Plan, out: &mut Output) -> Result<(), ControlError> {
+        let todo = self.materialise(plan).await?;
+        let mut work = apply::work(plan, &self.book, &todo);
+        if plan.skips_computing() {
+            for node in &mut work.nodes {
+                node.todo = coord_common::interval::IntervalSet::new();
+            }
+        }
+        let now = self.now();
+        self.scheduler.on(now, Event::Forget { plan: plan.id }, out);
+        self.scheduler.on(now, Event::Admit(work), out);
+        Ok(())
     }
 
     /// Records of snapshots are written once; those that exist stay.
@@ -431,6 +460,9 @@ impl Control {
     async fn complete(&mut self, id: PlanId, out: &mut Output) -> Result<(), ControlError> {
         let Some((record, _)) = self.book.plans.get(&id).cloned() else { return Ok(()) };
         let body: PlanBody = read_blob(&*self.store, record.body).await?;
+        if !record.materialised && body.plan.has_audits() {
+            return self.after_audits(&body.plan, out).await;
+        }
         if body.plan.skips_computing() {
             self.record_without_computing(&body.plan).await?;
         }

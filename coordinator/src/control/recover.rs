@@ -98,6 +98,8 @@ impl Control {
         self.spare(&body, out).await?;
         let todo = if record.materialised {
             self.todos_on_record(id).await?
+        } else if self.audits_first(&body.plan, out) {
+            return Ok(());
         } else {
             self.materialise(&body.plan).await?
         };
