@@ -109,6 +109,7 @@ impl State {
             options: &options,
             now: NOW,
             purpose: Purpose::Change,
+            hooks: &plan::Hooks::default(),
         })
         .expect("a plan")
     }
@@ -132,7 +133,7 @@ impl State {
         for model in &plan.models {
             if let Some(table) = &model.table {
                 let done = model.missing.clone();
-                self.tables.insert(table.clone(), TableRecord { done, created: true });
+                self.tables.insert(table.clone(), TableRecord { done, created: true, restated: None });
             }
         }
         self.prod = Some(Environment {
@@ -143,6 +144,7 @@ impl State {
             end: plan.end,
             models: plan.target.clone(),
             unrestorable: plan.unrestorable.clone(),
+            hooks: plan::Hooks::default(),
         });
     }
 }

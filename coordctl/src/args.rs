@@ -74,6 +74,12 @@ pub(crate) enum Command {
     Invalidate(InvalidateArgs),
     /// Remove environments that have expired.
     Janitor(JanitorArgs),
+    /// Show again what an earlier plan promoted, without computing anything.
+    Rollback(RollbackArgs),
+    /// Give up a plan that was not applied, or a development environment with all it has.
+    Abandon(AbandonArgs),
+    /// List what environments showed: who moved each, when, from what to what.
+    Promotions(EnvironmentArg),
     /// List plans and what happened to them.
     Plans,
     /// Show what is complete and what is missing.
@@ -276,6 +282,25 @@ pub(crate) struct InvalidateArgs {
     /// Drop its views at once.
     #[arg(long, short)]
     pub(crate) sync: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct RollbackArgs {
+    /// The environment.
+    pub(crate) environment: String,
+    /// The plan to go back to, or the beginning of its id [default: the one before].
+    #[arg(long, value_name = "PLAN")]
+    pub(crate) to: Option<String>,
+    /// Only show what it would mean.
+    #[arg(long)]
+    pub(crate) dry_run: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct AbandonArgs {
+    /// A plan's id, or the beginning of it; or a development environment.
+    #[arg(value_name = "PLAN|ENV")]
+    pub(crate) what: String,
 }
 
 #[derive(Debug, Args)]

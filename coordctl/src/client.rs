@@ -50,6 +50,8 @@ pub(crate) struct PlanUpload {
 /// What is asked of environments.
 pub(crate) enum Tend {
     Invalidate { environment: EnvironmentName, sync: bool },
+    Rollback { environment: EnvironmentName, to: String, dry_run: bool },
+    Abandon { what: String },
     Janitor { ignore_ttl: bool },
 }
 
@@ -128,6 +130,10 @@ impl Client {
             Tend::Invalidate { environment, sync } => {
                 Action::Invalidate(wire::Invalidate { environment: environment.to_string(), sync })
             }
+            Tend::Rollback { environment, to, dry_run } => {
+                Action::Rollback(wire::Rollback { environment: environment.to_string(), to, dry_run })
+            }
+            Tend::Abandon { what } => Action::Abandon(wire::Abandon { what }),
             Tend::Janitor { ignore_ttl } => Action::Janitor(wire::Janitor { ignore_ttl }),
         };
         let request = wire::TendRequest { by, action: Some(action) };

@@ -7,7 +7,9 @@ use std::sync::Arc;
 use coord_common::diagnostic::Diagnostic;
 use coord_common::id::{EnvironmentName, SnapshotId};
 use coord_common::interval::Timestamp;
-use coord_common::plan::{self, Environment, Known, PlanInput, PlanOptions, Planned, Proposal, Purpose};
+use coord_common::plan::{
+    self, Environment, Hooks, Known, PlanInput, PlanOptions, Planned, Proposal, Purpose,
+};
 use coord_common::project::{self, ProjectInput, SourceFile};
 use coord_common::snapshot::SnapshotRecord;
 use serde::{Deserialize, Serialize};
@@ -97,6 +99,7 @@ pub(crate) fn plan(request: &PlanRequest, book: &Book, now: Timestamp) -> Result
         options: &options,
         now,
         purpose,
+        hooks: &Hooks::of(&project),
     })?;
     let changed = planned.plan.models.iter().filter(|model| model.before.is_some());
     let known = changed

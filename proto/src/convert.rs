@@ -3,10 +3,11 @@
 use std::sync::Arc;
 
 use coord_common::id::Token;
-use coord_common::interval::{Interval, Timestamp};
+use coord_common::interval::{Interval, IntervalSet, Timestamp};
 use coord_common::task::{
-    AuditResult, Batch, Binding, Done, DropTable, Evaluate, Failure, FailureClass, Lease, LeaseState, Mode,
-    Outcome, Promote, Relation, Report, TableKind, TableTask, Verdict, View, Work,
+    Allowed, AuditResult, Batch, Binding, Check, Done, DropTable, Evaluate, Failure, FailureClass, HookPoint,
+    Lease, LeaseState, Mode, Outcome, Promote, Relation, Report, Statements, TableKind, TableTask, Verdict,
+    View, Work,
 };
 
 use crate::wire;
@@ -86,6 +87,8 @@ impl From<&TableTask> for wire::TableTask {
             gateway: task.gateway.clone(),
             bindings: bindings.collect(),
             execution_time: task.execution_time.0,
+            allow_destructive: task.allows.destructive,
+            allow_additive: task.allows.additive,
             aside: task.aside.as_ref().map(Into::into),
         }
     }
@@ -110,6 +113,7 @@ impl TryFrom<wire::TableTask> for TableTask {
             gateway: task.gateway,
             bindings: task.bindings.into_iter().map(binding).collect::<Result<_, Malformed>>()?,
             execution_time: Timestamp(task.execution_time),
+            allows: Allowed { destructive: task.allow_destructive, additive: task.allow_additive },
             aside: task.aside.map(TryInto::try_into).transpose()?,
         })
     }
@@ -122,6 +126,7 @@ impl From<Mode> for wire::Mode {
             Mode::First => Self::First,
             Mode::Write => Self::Write,
             Mode::Audit => Self::Audit,
+            Mode::Migrate => Self::Migrate,
             Mode::Anew => Self::Anew,
         }
     }
@@ -133,6 +138,7 @@ fn mode(value: i32) -> Result<Mode, Malformed> {
         Ok(wire::Mode::First) => Ok(Mode::First),
         Ok(wire::Mode::Write) => Ok(Mode::Write),
         Ok(wire::Mode::Audit) => Ok(Mode::Audit),
+        Ok(wire::Mode::Migrate) => Ok(Mode::Migrate),
         Ok(wire::Mode::Anew) => Ok(Mode::Anew),
         Ok(wire::Mode::Unspecified) | Err(_) => Err(missing("evaluate.mode")),
     }
@@ -258,6 +264,8 @@ impl From<&Lease> for wire::Lease {
             work: Some(match &lease.work {
                 Work::Evaluate(evaluate) => wire::lease::Work::Evaluate(evaluate.into()),
                 Work::Promote(promote) => wire::lease::Work::Promote(promote.into()),
+                Work::Check(check) => wire::lease::Work::Check(check.into()),
+                Work::Statements(statements) => wire::lease::Work::Statements(statements.into()),
                 Work::Publish(publish) => wire::lease::Work::Publish(publish.into()),
                 Work::Drop(drop) => wire::lease::Work::Drop(drop.into()),
             }),
@@ -276,9 +284,66 @@ impl TryFrom<wire::Lease> for Lease {
             work: match lease.work.ok_or_else(|| missing("lease.work"))? {
                 wire::lease::Work::Evaluate(evaluate) => Work::Evaluate(evaluate.try_into()?),
                 wire::lease::Work::Promote(promote) => Work::Promote(promote.try_into()?),
+                wire::lease::Work::Check(check) => Work::Check(check.try_into()?),
+                wire::lease::Work::Statements(statements) => Work::Statements(statements.try_into()?),
                 wire::lease::Work::Publish(publish) => Work::Publish(publish.try_into()?),
                 wire::lease::Work::Drop(drop) => Work::Drop(drop.try_into()?),
             },
+        })
+    }
+}
+
+impl From<&Check> for wire::Check {
+    fn from(check: &Check) -> Self {
+        Self { task: Some((&*check.task).into()), candidates: ranges(&check.candidates) }
+    }
+}
+
+impl TryFrom<wire::Check> for Check {
+    type Error = Malformed;
+    fn try_from(check: wire::Check) -> Result<Self, Malformed> {
+        let task: TableTask = check.task.ok_or_else(|| missing("check.task"))?.try_into()?;
+        Ok(Self { task: Arc::new(task), candidates: set(check.candidates)? })
+    }
+}
+
+fn ranges(set: &IntervalSet) -> Vec<wire::Interval> {
+    set.ranges().iter().copied().map(Into::into).collect()
+}
+
+fn set(ranges: Vec<wire::Interval>) -> Result<IntervalSet, Malformed> {
+    ranges.into_iter().map(Interval::try_from).collect()
+}
+
+impl From<&Statements> for wire::Statements {
+    fn from(statements: &Statements) -> Self {
+        let point = match statements.point {
+            HookPoint::BeforeAll => wire::HookPoint::BeforeAll,
+            HookPoint::AfterAll => wire::HookPoint::AfterAll,
+            HookPoint::AfterFailure => wire::HookPoint::AfterFailure,
+        };
+        Self {
+            environment: statements.environment.to_string(),
+            point: point.into(),
+            gateway: statements.gateway.clone(),
+            sql: statements.sql.clone(),
+        }
+    }
+}
+
+impl TryFrom<wire::Statements> for Statements {
+    type Error = Malformed;
+    fn try_from(statements: wire::Statements) -> Result<Self, Malformed> {
+        Ok(Self {
+            environment: parse("statements.environment", &statements.environment)?,
+            point: match wire::HookPoint::try_from(statements.point) {
+                Ok(wire::HookPoint::BeforeAll) => HookPoint::BeforeAll,
+                Ok(wire::HookPoint::AfterAll) => HookPoint::AfterAll,
+                Ok(wire::HookPoint::AfterFailure) => HookPoint::AfterFailure,
+                Ok(wire::HookPoint::Unspecified) | Err(_) => return Err(missing("statements.point")),
+            },
+            gateway: statements.gateway,
+            sql: statements.sql,
         })
     }
 }
@@ -287,6 +352,7 @@ impl From<Outcome> for wire::report::Outcome {
     fn from(outcome: Outcome) -> Self {
         match outcome {
             Outcome::Done(done) => Self::Done(wire::Done {
+                ready: ranges(&done.ready),
                 rows: done.rows,
                 millis: done.millis,
                 already: done.already,
@@ -322,6 +388,7 @@ impl TryFrom<wire::report::Outcome> for Outcome {
     fn try_from(outcome: wire::report::Outcome) -> Result<Self, Malformed> {
         Ok(match outcome {
             wire::report::Outcome::Done(done) => Self::Done(Done {
+                ready: set(done.ready)?,
                 rows: done.rows,
                 millis: done.millis,
                 already: done.already,

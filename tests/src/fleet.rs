@@ -347,10 +347,18 @@ pub fn wait_until(what: &str, mut holds: impl FnMut() -> bool) {
 /// # Errors
 /// The server's message.
 pub fn query(postgres: &Postgres, sql: &str) -> Result<Vec<Vec<String>>, String> {
+    query_dsn(&postgres.dsn(), sql)
+}
+
+/// The same with a connection string, as for a thread of its own.
+///
+/// # Errors
+/// The server's message.
+pub fn query_dsn(dsn: &str, sql: &str) -> Result<Vec<Vec<String>>, String> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let runtime = runtime.map_err(|error| error.to_string())?;
     runtime.block_on(async {
-        let connected = tokio_postgres::connect(&postgres.dsn(), tokio_postgres::NoTls).await;
+        let connected = tokio_postgres::connect(dsn, tokio_postgres::NoTls).await;
         let (client, connection) = connected.map_err(|error| error.to_string())?;
         tokio::spawn(connection);
         let messages = client.simple_query(sql).await.map_err(|error| match error.as_db_error() {

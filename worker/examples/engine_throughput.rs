@@ -87,6 +87,7 @@ fn batch(run: &str, number: u64) -> BatchWrite {
         },
         columns: None,
         replayed_is_done: true,
+        known_columns_only: false,
         first: false,
         aside: None,
     }

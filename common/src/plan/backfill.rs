@@ -9,7 +9,7 @@ use super::change::Diff;
 use super::options::Times;
 use super::restate::Restatements;
 use super::{EnvironmentModel, PlanInput, Purpose, Tables};
-use crate::id::ModelName;
+use crate::id::{ModelName, SnapshotId};
 use crate::interval::{
     IntervalSet, IntervalUnit, MissingQuery, TimePoint, Timestamp, default_start, missing, parse_time,
 };
@@ -24,6 +24,9 @@ pub struct TableRecord {
     pub done: IntervalSet,
     /// Whether the warehouse has the table.
     pub created: bool,
+    /// The execution time of the last run that restated it by itself (`auto_restatement_cron`).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub restated: Option<Timestamp>,
 }
 
 /// How missing ranges are cut into batches: at gaps, and after `size` units.
@@ -45,7 +48,7 @@ impl Default for BatchRule {
 /// What each model misses.
 pub(super) struct Windows {
     pub(super) missing: BTreeMap<ModelName, IntervalSet>,
-    /// What would be computed, but nothing is to be.
+    /// What would be computed, but nothing is to be, or another snapshot of the version filled it.
     pub(super) skipped: BTreeMap<ModelName, IntervalSet>,
     /// What models miss that the plan isn't about.
     pub(super) unselected: BTreeMap<ModelName, IntervalSet>,
@@ -66,11 +69,21 @@ pub(super) fn windows(
     let (mut found, mut skipped, mut unselected) = (BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
     for (name, record) in records {
         let Some(table) = tables.get(name) else { continue };
-        let set = missing_of(input, scope, record, table, earliest);
+        let known = known_done(input, scope.before, record, table);
+        let set = missing_of(input, scope, record, table, earliest, known);
         if set.is_empty() {
             continue;
         }
         let selected = scope.backfilled.is_none_or(|wanted| wanted.contains(name));
+        let is_new = !input.records.contains_key(&record.id());
+        if is_new && selected && !input.options.skip_backfill && !table.dev {
+            // What another snapshot of this version filled needn't be computed again.
+            let left = missing_of(input, scope, record, table, earliest, recorded_done(input, record, table));
+            let filled = set.difference(&left);
+            found.extend((!left.is_empty()).then(|| (name.clone(), left)));
+            skipped.extend((!filled.is_empty()).then(|| (name.clone(), filled)));
+            continue;
+        }
         let into = match (selected, input.options.skip_backfill) {
             (true, false) => &mut found,
             (true, true) => &mut skipped,
@@ -97,6 +110,40 @@ pub(super) struct Scope<'a> {
     pub(super) backfilled: Option<&'a BTreeSet<ModelName>>,
     /// What is computed although it is complete.
     pub(super) restatements: &'a Restatements,
+    /// The snapshots that the project is compared with.
+    pub(super) before: &'a BTreeMap<ModelName, SnapshotId>,
+}
+
+/// What is recorded of a table, as far as it holds for the snapshot.
+fn recorded_done(input: &PlanInput<'_>, record: &SnapshotRecord, table: &TableId) -> IntervalSet {
+    let known = input.tables.get(table).map_or_else(IntervalSet::new, |known| known.done.clone());
+    if follows_anew(input, record, table) { record.inherits(&known) } else { known }
+}
+
+/// What of a table counts as filled when a plan is shown. A new snapshot knows what the one before it
+/// filled where it keeps that one's table, and nothing else, as in SQLMesh: rows that another snapshot of
+/// the same version left are found when the plan is carried out.
+fn known_done(
+    input: &PlanInput<'_>,
+    before: &BTreeMap<ModelName, SnapshotId>,
+    record: &SnapshotRecord,
+    table: &TableId,
+) -> IntervalSet {
+    let done =
+        |table: &TableId| input.tables.get(table).map_or_else(IntervalSet::new, |known| known.done.clone());
+    if input.records.contains_key(&record.id()) {
+        return recorded_done(input, record, table);
+    }
+    let Some(old) = before.get(record.name()).and_then(|id| input.records.get(id)) else {
+        return IntervalSet::new();
+    };
+    let same = old.version == record.version;
+    match (table.dev, record.forward_only) {
+        (true, false) if same && old.dev_version == record.dev_version => done(table),
+        (true, false) => IntervalSet::new(),
+        _ if same => record.inherits(&done(&record.table(false))),
+        _ => IntervalSet::new(),
+    }
 }
 
 fn missing_of(
@@ -105,6 +152,7 @@ fn missing_of(
     record: &SnapshotRecord,
     table: &TableId,
     earliest: Timestamp,
+    mut done: IntervalSet,
 ) -> IntervalSet {
     let times = scope.times;
     let snapshot = &record.snapshot;
@@ -112,13 +160,9 @@ fn missing_of(
     let start = scope.starts[snapshot.name()];
     let nothing = IntervalSet::new();
     let restated = scope.restatements.ranges.get(snapshot.name()).copied();
-    let mut done = input.tables.get(table).map_or_else(IntervalSet::new, |known| known.done.clone());
-    if follows_anew(input, record, table) {
-        done = record.inherits(&done);
-    }
-    done = done.union(&kept(input, record, table));
     let mut end = restated.map_or(times.end_or_now(), |range| range.end);
-    if let Some(range) = restated {
+    let again = restated.or_else(|| scope.restatements.automatic.get(snapshot.name()).copied());
+    if let Some(range) = again {
         done.remove(range);
     }
     if times.capped_by_prod {

@@ -212,7 +212,7 @@ fn category(rules: &Rules<'_>, new: &Snapshot, old: &SnapshotRecord) -> (Option<
 }
 
 /// Whether the old table can't serve the new kind.
-fn breaking_kind_change(old: &Snapshot, new: &Snapshot) -> bool {
+pub(super) fn breaking_kind_change(old: &Snapshot, new: &Snapshot) -> bool {
     let (was, is) = (&old.model.kind, &new.model.kind);
     was.name() != is.name()
         && !(was.incremental().is_some()

@@ -51,12 +51,13 @@ fn throwaways(
         let snapshot = &record.snapshot;
         let kind = &snapshot.model.kind;
         let tainted = snapshot.upstream().any(|parent| taints.contains(parent));
-        let keeps_table = (record.forward_only && record.category != Category::Metadata)
+        let keeps_table = record.forward_only
             || record.category == Category::IndirectNonBreaking
             || (is_forward_only(kind) && record.category != Category::Metadata);
-        let from = times.starts.get(name).copied().or(times.covered_from);
-        let valid = valid_start(input, record, starts[name], from);
-        let deployable = !tainted && !keeps_table && valid;
+        let valid = valid_start(input, record, starts[name], times.covered_from);
+        // What is restated by itself holds another time's rows than those around it.
+        let by_itself = kind.auto_restatement_cron().is_some();
+        let deployable = !tainted && !keeps_table && !by_itself && valid;
         let done = input.tables.get(&record.table(false)).is_some_and(|known| !known.done.is_empty());
         let view = matches!(kind, ModelKind::View { .. } | ModelKind::Embedded);
         let representative = deployable
@@ -65,7 +66,7 @@ fn throwaways(
         if !representative {
             throwaway.insert(name.clone());
         }
-        if tainted || !representative || !valid {
+        if tainted || !representative || !valid || by_itself {
             taints.insert(name);
         }
     }

@@ -44,6 +44,9 @@ struct ModelDocument {
     missing_intervals: Vec<RangeDocument>,
     batches: Vec<RangeDocument>,
     restatement: Option<RangeDocument>,
+    /// Signals that applying asks first: what they reject isn't computed.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    signals: Vec<String>,
 }
 
 #[derive(Debug, Clone, Serialize)]
@@ -78,12 +81,23 @@ pub fn document(plan: &Plan, executed: Option<Vec<Executed>>) -> PlanDocument {
         end: plan.end.to_string(),
         execution_time: plan.execution_time.to_string(),
         has_changes: plan.has_changes,
-        requires_backfill: plan.requires_backfill() && !plan.empty_backfill && !plan.skip_backfill,
+        requires_backfill: requires_backfill(plan),
         models: plan.models.iter().map(|of| model(of, plan.empty_backfill)).collect(),
         blockers: plan.blockers.clone(),
-        notes: plan.refused.keys().map(|name| format!("restatement_refused:{name}")).collect(),
+        notes: notes(plan),
         executed,
     }
+}
+
+fn notes(plan: &Plan) -> Vec<String> {
+    let refused = plan.refused.keys().map(|name| format!("restatement_refused:{name}"));
+    plan.column_notes.iter().cloned().chain(refused).collect()
+}
+
+/// Whether models miss something that is to be computed, also where that turns out to be there already.
+fn requires_backfill(plan: &Plan) -> bool {
+    let misses = plan.requires_backfill() || plan.models.iter().any(|model| !model.skipped.is_empty());
+    misses && !plan.empty_backfill && !plan.skip_backfill
 }
 
 fn model(model: &PlannedModel, empty: bool) -> ModelDocument {
@@ -99,5 +113,6 @@ fn model(model: &PlannedModel, empty: bool) -> ModelDocument {
         missing_intervals: missing.ranges().iter().copied().map(Into::into).collect(),
         batches: batches(&run, model.batches.unit, model.batches.size).map(Into::into).collect(),
         restatement: model.restatement.map(Into::into),
+        signals: if model.missing.is_empty() { Vec::new() } else { model.signals.clone() },
     }
 }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use super::change::Diff;
-use super::{PlanError, PlanInput, Purpose};
+use super::{Hooks, PlanError, PlanInput, Purpose};
 use crate::id::{EnvironmentName, ModelName, PlanId, SnapshotId};
 use crate::interval::Timestamp;
 use crate::project::Settings;
@@ -32,6 +32,9 @@ pub struct Environment {
     pub end: Timestamp,
     /// Its models.
     pub models: BTreeMap<ModelName, EnvironmentModel>,
+    /// Statements around its runs.
+    #[serde(default, skip_serializing_if = "Hooks::is_empty")]
+    pub hooks: Hooks,
     /// In production: snapshots that can't be returned to, as others fill their tables since.
     #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
     pub unrestorable: BTreeSet<SnapshotId>,
@@ -100,9 +103,9 @@ pub(super) fn target(
     let options = input.options;
     let all =
         options.environment.is_prod() || (options.include_unmodified && options.backfill_models.is_none());
-    let promoted_before: BTreeSet<&ModelName> = match input.current {
+    let promoted_before: BTreeSet<SnapshotId> = match input.current {
         Some(current) => {
-            current.models.iter().filter(|(_, model)| model.is_promoted()).map(|(name, _)| name).collect()
+            current.models.values().filter(|model| model.is_promoted()).map(|model| model.snapshot).collect()
         }
         None => BTreeSet::new(),
     };
@@ -115,7 +118,7 @@ pub(super) fn target(
                     None => diff.touches(&record.snapshot),
                     Some(selected) => selected.contains(name),
                 };
-            let promoted = all || differs || promoted_before.contains(name);
+            let promoted = all || differs || promoted_before.contains(&record.id());
             let table = tables.get(name).cloned();
             let relation = table.as_ref().map(|table| record.relation(table.dev));
             let view = (promoted && table.is_some())
@@ -133,6 +136,16 @@ pub(super) fn target(
             (name.clone(), shown)
         })
         .collect()
+}
+
+/// Whether views of the environment get other names, as its settings have changed: they are made
+/// anew, and the old ones dropped.
+pub(super) fn moves(input: &PlanInput<'_>, target: &BTreeMap<ModelName, EnvironmentModel>) -> bool {
+    let Some(current) = input.current.filter(|_| input.purpose == Purpose::Change) else { return false };
+    target.iter().any(|(name, model)| {
+        let shown = current.models.get(name).and_then(|shown| shown.view.as_ref());
+        shown.is_some() && model.view.is_some() && shown != model.view.as_ref()
+    })
 }
 
 /// A new development environment that differs in nothing is a mistake.

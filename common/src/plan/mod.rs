@@ -11,8 +11,10 @@ mod change;
 mod deployability;
 mod document;
 mod environment;
+mod hooks;
 mod options;
 mod order;
+mod policy;
 mod propose;
 mod restate;
 mod retention;
@@ -30,6 +32,7 @@ pub use blocker::Blocker;
 pub use change::Change;
 pub use document::{Executed, PlanDocument, document};
 pub use environment::{Environment, EnvironmentModel, Tables, bindings, views};
+pub use hooks::{Hooks, PlannedHooks};
 pub use options::{Choice, PlanOptions, Selectors};
 pub use order::topological;
 pub use propose::{Known, Proposal, propose, select_all};
@@ -42,7 +45,7 @@ use crate::id::{EnvironmentName, Hasher, ModelName, PlanId, SnapshotId, Version}
 use crate::interval::{Interval, IntervalSet, Timestamp};
 use crate::project::Settings;
 use crate::snapshot::{ByName, Category, SnapshotRecord};
-use crate::task::TableId;
+use crate::task::{Allowed, TableId};
 
 /// What a plan is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -101,12 +104,23 @@ pub struct Plan {
     /// in another way since: their definitions come back as new snapshots.
     #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
     pub unrestorable: BTreeSet<SnapshotId>,
+    /// What forward-only changes do to tables' columns and models want told: `destructive:MODEL`,
+    /// `additive:MODEL`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub column_notes: Vec<String>,
+    /// Tables that this run restates by itself; once it is through, the next time for that counts from
+    /// its execution time.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub auto_restated: Vec<TableId>,
     /// What speaks against applying: such a plan is there to be looked at.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub blockers: Vec<Blocker>,
     /// Models below the restated ones that aren't restated, and why.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub refused: BTreeMap<ModelName, Refusal>,
+    /// Statements that the project runs before and after.
+    #[serde(default, skip_serializing_if = "PlannedHooks::is_empty")]
+    pub hooks: PlannedHooks,
     /// How views are named, and what else of the settings applying needs.
     pub layout: Layout,
 }
@@ -153,7 +167,8 @@ pub struct PlannedModel {
     /// What it misses.
     #[serde(default, skip_serializing_if = "IntervalSet::is_empty")]
     pub missing: IntervalSet,
-    /// What it misses, too, and the plan doesn't compute because nothing is to be computed.
+    /// What it misses, too, and the plan doesn't compute: because nothing is to be computed, or because
+    /// another snapshot of the same version filled it.
     #[serde(default, skip_serializing_if = "IntervalSet::is_empty")]
     pub skipped: IntervalSet,
     /// What its new or changed audits look at before anything is computed, where only they differ.
@@ -164,9 +179,19 @@ pub struct PlannedModel {
     /// Whether `missing` holds ranges that are complete but computed again (lookback).
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub redo: bool,
+    /// Whether `missing` is computed whatever of it is complete: a new snapshot trusts only the rows that
+    /// the one before it left in a throwaway table.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub anew: bool,
     /// What is computed again although it was complete.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub restatement: Option<Interval>,
+    /// Whether the table, which other snapshots filled, must first get the columns of this one.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub migrate: bool,
+    /// Which changes of its columns the plan allows, whatever the model says.
+    #[serde(default)]
+    pub allows: Allowed,
     /// From here on, what is complete was filled by other snapshots and is computed again.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub effective_from: Option<Timestamp>,
@@ -183,6 +208,9 @@ pub struct PlannedModel {
     /// How many batches may run at once.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub concurrency: Option<u32>,
+    /// Names of the signals that gate its intervals.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub signals: Vec<String>,
     /// The definition before, for people, where it was changed directly.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub before: Option<SnapshotId>,
@@ -210,6 +238,8 @@ pub struct PlanInput<'a> {
     pub now: Timestamp,
     /// What the plan is for.
     pub purpose: Purpose,
+    /// The project's statements around plans; those of a run are the environment's.
+    pub hooks: &'a Hooks,
 }
 
 /// Why no plan could be made.
@@ -264,12 +294,14 @@ pub fn plan(input: &PlanInput<'_>) -> Result<Planned, PlanError> {
     }
     let backfilled = backfill::backfilled(input, &diff);
     let times = options::resolve_times(input, &diff, backfilled.as_ref())?;
+    let column_notes = policy::column_changes(input, &diff)?;
     let categorized = categorize::categorize(input, &order, &diff, times.effective_from);
     let records = &categorized.records;
     let starts = backfill::starts(input, &order, &times);
     let tables = deployability::tables(input, &order, records, &starts, &times);
     let target = environment::target(input, records, &tables, &diff);
-    let restatements = restate::restatements(input, &order, records, &diff, &times, &starts);
+    let restatements =
+        restate::restatements(input, &order, records, &diff, &times, &starts, backfilled.as_ref());
     let backfilled = backfilled.or_else(|| {
         let restated = || restatements.ranges.keys().collect();
         (!input.options.restate_models.is_empty()).then(|| backfill::with_upstream(input, restated()))
@@ -279,6 +311,7 @@ pub fn plan(input: &PlanInput<'_>) -> Result<Planned, PlanError> {
         starts: &starts,
         backfilled: backfilled.as_ref(),
         restatements: &restatements,
+        before: &diff.before,
     };
     let windows = backfill::windows(input, &scope, records, &tables);
     let blockers = blocker::blockers(input, records, &tables, &windows, categorized.undecided);
@@ -289,27 +322,44 @@ pub fn plan(input: &PlanInput<'_>) -> Result<Planned, PlanError> {
             models.push(removed(name, base));
             continue;
         };
-        let restated = restatements.ranges.get(name).copied();
+        let restated = restatements.ranges.get(name).or_else(|| restatements.automatic.get(name)).copied();
         models.push(PlannedModel {
             restatement: restated,
             audits: audited.get(name).cloned().unwrap_or_default(),
             ..planned(input, record, *change, &tables, &windows, &diff)
         });
     }
+    let hooks = match (input.purpose, input.current) {
+        (Purpose::Run, Some(current)) => &current.hooks,
+        _ if !input.options.restate_models.is_empty() => input.current.map_or(input.hooks, |env| &env.hooks),
+        _ => input.hooks,
+    };
+    let (start, end) = (times.start.unwrap_or(windows.earliest), times.end_or_now());
+    let scene = hooks::Scene {
+        environment: &input.options.environment,
+        target: &target,
+        start,
+        end,
+        execution: times.execution,
+    };
+    let planned_hooks = hooks::planned(hooks, &scene)?;
+    let hooks_differ = input.current.is_some_and(|current| current.hooks != *hooks);
     let new_records: Vec<_> =
         records.values().filter(|record| !input.records.contains_key(&record.id())).cloned().collect();
+    let moves = environment::moves(input, &target);
     let mut plan = Plan {
         id: PlanId(crate::id::Hash128(0)),
         purpose: input.purpose,
         environment: input.options.environment.clone(),
         base_seq: input.current.map_or(0, |environment| environment.seq),
-        start: times.start.unwrap_or(windows.earliest),
-        end: times.end_or_now(),
+        start,
+        end,
         execution_time: times.execution,
         models,
         target,
         new_snapshots: new_records.iter().map(|record| record.id()).collect(),
-        has_changes: differs || input.current.is_none(),
+        has_changes: differs || hooks_differ || input.current.is_none() || moves,
+        hooks: planned_hooks,
         empty_backfill: input.options.empty_backfill,
         skip_backfill: input.options.skip_backfill,
         restates: !input.options.restate_models.is_empty(),
@@ -317,6 +367,8 @@ pub fn plan(input: &PlanInput<'_>) -> Result<Planned, PlanError> {
         clears: restate::clears_of(input, records, &restatements),
         blockers,
         refused: restatements.refused,
+        column_notes,
+        auto_restated: restatements.due,
         unrestorable: revert::unrestorable(input, records),
         layout: layout(input, records.values()),
     };
@@ -399,14 +451,18 @@ fn removed(name: &ModelName, base: Option<&Environment>) -> PlannedModel {
         missing: IntervalSet::new(),
         skipped: IntervalSet::new(),
         redo: false,
+        anew: false,
         batches: BatchRule::default(),
         restatement: None,
         audits: IntervalSet::new(),
+        migrate: false,
+        allows: Allowed::default(),
         effective_from: None,
         assumed: IntervalSet::new(),
         create: false,
         sequential: false,
         concurrency: None,
+        signals: Vec::new(),
         before: before.map(|model| model.snapshot),
     }
 }
@@ -428,6 +484,8 @@ fn planned(
     let created = table.as_ref().is_some_and(|id| input.tables.get(id).is_some_and(|known| known.created));
     let anew = table.as_ref().is_some_and(|table| backfill::follows_anew(input, record, table));
     let directly = matches!(change, Change::DirectlyModified | Change::MetadataUpdated);
+    let is_new = !input.records.contains_key(&snapshot.id);
+    let aside = table.as_ref().is_some_and(|table| table.dev);
     PlannedModel {
         name: name.clone(),
         kind: snapshot.model.kind.name().to_owned(),
@@ -435,13 +493,17 @@ fn planned(
         category: (change != Change::Unchanged).then(|| record.shown_category()),
         version: table.as_ref().map(|table| if table.dev { record.dev_version } else { record.version }),
         snapshot: Some(snapshot.id),
+        migrate: created && migrates(input, record),
+        allows: policy::allowed(input, name),
         effective_from: anew.then_some(record.effective_from).flatten(),
         assumed: backfill::assumed(input, record, table.as_ref(), &missing),
         create: table.is_some() && !created,
         batches: BatchRule { unit: snapshot.interval_unit(), size: snapshot.model.batch_size() },
         sequential: snapshot.depends_on_past(),
         concurrency: backfill::concurrency(snapshot),
+        signals: snapshot.model.signals.iter().map(|call| call.name.clone()).collect(),
         table,
+        anew: redo && is_new && aside,
         missing,
         skipped: windows.skipped.get(name).cloned().unwrap_or_default(),
         redo,
@@ -449,6 +511,19 @@ fn planned(
         audits: IntervalSet::new(),
         before: if directly { diff.before.get(name).copied() } else { None },
     }
+}
+
+/// Whether production takes over a snapshot that keeps its table although what the query gives may
+/// differ.
+fn migrates(input: &PlanInput<'_>, record: &SnapshotRecord) -> bool {
+    let shown = input.prod.and_then(|prod| prod.models.get(record.name()));
+    let seed = matches!(record.snapshot.model.source, crate::project::model::ModelSource::Seed(_));
+    input.purpose == Purpose::Change
+        && input.options.environment.is_prod()
+        && record.forward_only
+        && record.category != Category::Metadata
+        && !seed
+        && shown.is_none_or(|shown| shown.snapshot != record.id())
 }
 
 fn refuse_removed_but_read(proposed: &ByName, diff: &change::Diff) -> Result<(), PlanError> {

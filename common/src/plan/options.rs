@@ -227,11 +227,7 @@ pub(super) fn resolve_times(
     if let (Some(start), Some(end)) = (start, end_point)
         && start.at >= end
     {
-        return Err(PlanError::new(
-            "times-turned-round",
-            format!("the start {} is not before the end {}", start.at, end),
-            "give a --start that is before --end",
-        ));
+        return Err(turned_round(start.at, end));
     }
     if let Some(end) = end.filter(|end| end.at > execution) {
         return Err(PlanError::new(
@@ -247,12 +243,12 @@ pub(super) fn resolve_times(
             "give a --start in the past",
         ));
     }
-    let unbounded = options.run
-        || input.purpose == Purpose::Run
-        || end_point.is_some()
-        || options.execution_time.is_some();
-    let end = end_point
-        .or_else(|| if unbounded { None } else { prod_end(input, backfilled).map(|end| end.min(execution)) });
+    let usual_end = prod_end(input, backfilled).map(|end| end.min(execution));
+    // A time that is given is the present, also beyond production's; without a measure (nothing but
+    // seeds is meant) each model stays where production's table ends all the same.
+    let later = options.execution_time.is_some() && usual_end.is_some_and(|end| execution > end);
+    let unbounded = options.run || input.purpose == Purpose::Run || end_point.is_some() || later;
+    let end = end_point.or(if unbounded { None } else { usual_end });
     let usual = usual_start(input, diff, backfilled);
     if let (None, Some(usual), Some(last)) = (start, usual, options.end.as_deref()) {
         refuse_short(input, diff, usual, time("end", last, execution)?.at)?;
@@ -263,10 +259,24 @@ pub(super) fn resolve_times(
         None => BTreeMap::new(),
     };
     let start = given.or_else(|| preview_start(input, diff, usual, execution));
+    if let (None, Some(start), Some(last)) = (given, start, options.end.as_deref()) {
+        let end = time("end", last, execution)?.at;
+        if start > end {
+            return Err(turned_round(start, end));
+        }
+    }
     let dev_run = input.purpose == Purpose::Run && !options.environment.is_prod();
     let covered_from = start.or_else(|| input.current.filter(|_| dev_run).map(|current| current.start));
     let effective_from = effective_from(input, execution)?;
     Ok(Times { start, covered_from, end, execution, effective_from, capped_by_prod: !unbounded, starts })
+}
+
+fn turned_round(start: Timestamp, end: Timestamp) -> PlanError {
+    PlanError::new(
+        "times-turned-round",
+        format!("the start {start} is not before the end {end}"),
+        "give a --start that is before --end",
+    )
 }
 
 fn effective_from(input: &PlanInput<'_>, execution: Timestamp) -> Result<Option<Timestamp>, PlanError> {

@@ -14,7 +14,7 @@ use super::change::Diff;
 use super::options::Times;
 use super::{Change, Environment, PlanError, PlanInput, Purpose};
 use crate::id::{ModelName, SnapshotId};
-use crate::interval::{Interval, IntervalSet, Rounding, TimePoint, Timestamp, inclusive_exclusive};
+use crate::interval::{Cadence, Interval, IntervalSet, Rounding, TimePoint, Timestamp, inclusive_exclusive};
 use crate::project::model::ModelKind;
 use crate::snapshot::{Category, Snapshot, SnapshotRecord};
 use crate::task::TableId;
@@ -24,6 +24,10 @@ use crate::task::TableId;
 pub(super) struct Restatements {
     /// The range of each restated model.
     pub(super) ranges: BTreeMap<ModelName, Interval>,
+    /// What a run of production computes again by itself, beside what is due.
+    pub(super) automatic: BTreeMap<ModelName, Interval>,
+    /// The tables whose time for that has come.
+    pub(super) due: Vec<TableId>,
     /// Models that would have been restated, and why they aren't.
     pub(super) refused: BTreeMap<ModelName, Refusal>,
 }
@@ -68,10 +72,11 @@ pub(super) fn restatements(
     diff: &Diff,
     times: &Times,
     starts: &BTreeMap<ModelName, Timestamp>,
+    backfilled: Option<&BTreeSet<ModelName>>,
 ) -> Restatements {
     let mut found = Restatements::default();
     if input.purpose == Purpose::Run {
-        return found;
+        return automatic(input, order, records, times, backfilled);
     }
     let asked: BTreeSet<&ModelName> = input.options.restate_models.iter().collect();
     let preview = asked.is_empty() && previews_needed(input, diff);
@@ -92,12 +97,83 @@ pub(super) fn restatements(
         }
         let above = parents().filter(|parent| records[*parent].snapshot.model.kind.incremental().is_some());
         let above = above.filter_map(|parent| found.ranges.get(parent).copied());
-        let own = removal(input, record, start, times, preview);
+        let own = removal(input, record, start, times.end_or_now(), times.execution, preview);
         if let Some(range) = above.chain(own).reduce(hull) {
             found.ranges.insert(name.clone(), whole_units(snapshot, range));
         }
     }
     found
+}
+
+/// What a run of production computes again by itself: models whose `auto_restatement_cron` has ticked
+/// since they last were, and everything below those. A run that is bounded, or whose selection leaves
+/// out something below, leaves the model for a later one.
+fn automatic(
+    input: &PlanInput<'_>,
+    order: &[ModelName],
+    records: &Records,
+    times: &Times,
+    backfilled: Option<&BTreeSet<ModelName>>,
+) -> Restatements {
+    let mut found = Restatements::default();
+    let options = input.options;
+    if !options.environment.is_prod() || options.start.is_some() || options.end.is_some() {
+        return found;
+    }
+    let left_out = backfilled.map(|selected| above_unselected(input, order, selected)).unwrap_or_default();
+    for name in order {
+        let record = &records[name];
+        let snapshot = &record.snapshot;
+        if is_disabled(&snapshot.model.kind) {
+            continue;
+        }
+        let above = snapshot.upstream().filter_map(|parent| found.automatic.get(parent).copied());
+        let due = if left_out.contains(name) { None } else { due_range(input, record, times.execution) };
+        let Some(range) = above.chain(due).reduce(hull) else { continue };
+        let unit = snapshot.interval_unit();
+        let (start, end) = (unit.floor(range.start), unit.ceil(range.end));
+        let Some(range) = removal(input, record, start, end, times.execution, false) else { continue };
+        found.automatic.insert(name.clone(), range);
+        found.due.extend(due.map(|_| record.table(false)));
+    }
+    found
+}
+
+/// Models that something reads, at any distance, which a selection leaves out; and those left out.
+fn above_unselected(
+    input: &PlanInput<'_>,
+    order: &[ModelName],
+    selected: &BTreeSet<ModelName>,
+) -> BTreeSet<ModelName> {
+    let mut found = BTreeSet::new();
+    for name in order.iter().rev() {
+        if !selected.contains(name) {
+            found.insert(name.clone());
+        }
+        if found.contains(name) {
+            found.extend(input.proposed[name].upstream().cloned());
+        }
+    }
+    found
+}
+
+/// What of a table is computed again by itself now, if anything is.
+fn due_range(input: &PlanInput<'_>, record: &SnapshotRecord, execution: Timestamp) -> Option<Interval> {
+    let snapshot = &record.snapshot;
+    let cron = snapshot.model.kind.auto_restatement_cron()?;
+    let known = input.tables.get(&record.table(false))?;
+    let done = known.done.hull()?;
+    let ticks = Cadence::parse(cron, None).ok()?;
+    if execution < ticks.next(known.restated.unwrap_or(record.created)) {
+        return None;
+    }
+    let common = snapshot.model.kind.incremental()?;
+    let unit = snapshot.interval_unit();
+    let end = unit.floor(execution);
+    match common.auto_restatement_intervals {
+        None => Some(done),
+        Some(count) => Interval::new(unit.add_units(end, -i64::from(count)), end),
+    }
 }
 
 /// Whether a development plan previews forward-only changes.
@@ -147,11 +223,12 @@ fn removal(
     input: &PlanInput<'_>,
     record: &SnapshotRecord,
     start: Timestamp,
-    times: &Times,
+    end: Timestamp,
+    execution: Timestamp,
     preview: bool,
 ) -> Option<Interval> {
     let snapshot = &record.snapshot;
-    let end = if snapshot.depends_on_past() { times.execution } else { times.end_or_now() };
+    let end = if snapshot.depends_on_past() { execution } else { end };
     let units = |start: Timestamp| {
         let rounding = if snapshot.model.allow_partials { Rounding::Partial } else { Rounding::Outward };
         inclusive_exclusive(start, TimePoint::time(end), snapshot.interval_unit(), rounding)

@@ -9,7 +9,7 @@ use crate::interval::batches;
 /// One step of applying a plan.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct PlanStage {
-    /// A stable word for programs: `record`, `create`, `audit`, `assume`, `backfill`, `clear`, `promote`.
+    /// A stable word for programs: `record`, `create`, `audit`, `migrate`, `assume`, `backfill`, `clear`, `promote`.
     pub stage: &'static str,
     /// What happens, for people.
     pub what: String,
@@ -34,6 +34,12 @@ pub fn stages(plan: &Plan) -> Vec<PlanStage> {
             table.version,
             if table.dev { ", for this environment only" } else { "" }
         ))
+    };
+    let migrated = |model: &PlannedModel| {
+        model
+            .migrate
+            .then(|| model.table.as_ref().map(|table| format!("version {}", table.version)))
+            .flatten()
     };
     let filled = |model: &PlannedModel| {
         let count = batches(&model.missing, model.batches.unit, model.batches.size).count();
@@ -61,6 +67,7 @@ pub fn stages(plan: &Plan) -> Vec<PlanStage> {
         ("record", "Keep the new snapshots".to_owned(), pick(&new)),
         ("create", "Create tables".to_owned(), pick(&created)),
         ("audit", "Look at complete ranges with new or changed audits".to_owned(), pick(&audited)),
+        ("migrate", "Give kept tables the columns of the change".to_owned(), pick(&migrated)),
         if assumed {
             ("assume", "Record as complete without computing".to_owned(), pick(&filled))
         } else {

@@ -13,12 +13,14 @@ use super::fields::Fields;
 use super::model::{Audit, Call, Code, Language};
 use super::settings::Settings;
 use super::settings::yaml::to_sql;
+use super::signal_file::Signals;
 
 /// What every model file is read with.
 pub(crate) struct Context<'a> {
     pub(crate) settings: &'a Settings,
     pub(crate) files: BTreeMap<&'a str, &'a SourceFile>,
     pub(crate) audits: &'a BTreeMap<String, Audit>,
+    pub(crate) signals: &'a Signals,
     pub(crate) default_audits: Vec<Call>,
     pub(crate) pre_statements: Vec<Code>,
     pub(crate) post_statements: Vec<Code>,
@@ -43,6 +45,7 @@ impl<'a> Context<'a> {
         settings: &'a Settings,
         files: &[&'a SourceFile],
         audits: &'a BTreeMap<String, Audit>,
+        signals: &'a Signals,
         findings: &mut Vec<Diagnostic>,
     ) -> Self {
         let info = |name: &str, explicit: bool| GatewayInfo {
@@ -70,6 +73,7 @@ impl<'a> Context<'a> {
             settings,
             files: files.iter().map(|file| (&*file.path, *file)).collect(),
             audits,
+            signals,
             default_audits: calls(&defaults.audits, defaults.dialect, findings),
             pre_statements: codes(&defaults.pre_statements),
             post_statements: codes(&defaults.post_statements),

@@ -192,6 +192,7 @@ impl Entry<'_, '_> {
             post_statements: Vec::new(),
             on_virtual_update: Vec::new(),
             audit_definitions: std::collections::BTreeMap::new(),
+            signal_definitions: std::collections::BTreeMap::new(),
             location: Location::file(self.at.path.clone()),
         })
     }

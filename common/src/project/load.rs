@@ -10,6 +10,7 @@ use crate::id::ModelName;
 use super::context::Context;
 use super::model::{Audit, Model};
 use super::settings::{self, Settings};
+use super::signal_file::{self, Signals};
 use super::{Project, ProjectInput, SourceFile, UnsupportedPython, audit_file, external, glob, model_file};
 
 /// Loads a project. It loads what it can: a project with findings is still a project.
@@ -21,7 +22,8 @@ pub fn load(input: &ProjectInput<'_>) -> (Project, Vec<Diagnostic>) {
     files.sort_by(|a, b| a.path.cmp(&b.path));
     let unsupported_python = python(&files, &mut findings);
     let audits = audits(&settings, &files, &mut findings);
-    let models = models(&settings, &files, &audits, &mut findings);
+    let signals = signal_file::load(&settings, &files, &mut findings);
+    let models = models(&settings, &files, &audits, &signals, &mut findings);
     let jinja_macros = files
         .iter()
         .filter(|file| is_in(file, "macros/", ".sql"))
@@ -56,10 +58,9 @@ fn is_ignored(settings: &Settings, path: &str) -> bool {
 }
 
 /// Python that takes part in a project, by the folder and the word that tell.
-const PYTHON: [(&str, &str, &str); 4] = [
+const PYTHON: [(&str, &str, &str); 3] = [
     ("models/", "@model", "a model"),
     ("macros/", "@macro", "macros"),
-    ("signals/", "@signal", "signals"),
     ("materializations/", "Materialization", "a materialization"),
 ];
 
@@ -111,9 +112,10 @@ fn models(
     settings: &Settings,
     files: &[&SourceFile],
     audits: &BTreeMap<String, Audit>,
+    signals: &Signals,
     findings: &mut Vec<Diagnostic>,
 ) -> Vec<Model> {
-    let context = Context::new(settings, files, audits, findings);
+    let context = Context::new(settings, files, audits, signals, findings);
     let sql: Vec<&SourceFile> = files
         .iter()
         .filter(|file| is_in(file, "models/", ".sql") && !file.text.is_empty())

@@ -18,6 +18,7 @@ mod properties;
 pub mod render;
 pub mod seed;
 pub mod settings;
+mod signal_file;
 pub(crate) mod suggest;
 mod text_file;
 mod time_format;

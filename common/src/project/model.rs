@@ -85,6 +85,9 @@ pub struct Model {
     /// name.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub audit_definitions: BTreeMap<String, Audit>,
+    /// Signals that the project defines and this model uses, by lower-case name.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub signal_definitions: BTreeMap<String, Signal>,
     /// Where the model's file starts.
     pub location: Location,
 }
@@ -225,6 +228,19 @@ pub struct Audit {
     /// The query.
     pub query: Code,
     /// Where the audit's file is.
+    pub location: Location,
+}
+
+/// A query that returns ranges of time that are ready to be computed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Signal {
+    /// The lower-case name: that of its file.
+    pub name: String,
+    /// Its dialect.
+    pub dialect: Dialect,
+    /// The query.
+    pub query: Code,
+    /// Where its file is.
     pub location: Location,
 }
 

@@ -247,6 +247,7 @@ impl FileReader<'_> {
         model.blueprint.clone_from(blueprint);
         self.statements(&mut model, get("kind"), findings)?;
         self.link_audits(&mut model, get("audits"), findings);
+        self.link_signals(&mut model, get("signals"), findings);
         Some((model, name_at))
     }
 
@@ -313,6 +314,16 @@ impl FileReader<'_> {
             call.or(property.map(|property| &property.value))
                 .map_or_else(|| self.block.clone(), Value::location)
         });
+    }
+
+    fn link_signals(
+        &self,
+        model: &mut Model,
+        property: Option<&Property<'_>>,
+        findings: &mut Vec<Diagnostic>,
+    ) {
+        let at = property.map_or_else(|| self.block.clone(), |property| property.value.location());
+        self.context.signals.link(model, &at, findings);
     }
 }
 

@@ -63,7 +63,7 @@ const KNOWN: [&str; 41] = [
 ];
 
 /// Properties that are kept without anything acting on them.
-const WITHOUT_EFFECT: [&str; 16] = [
+const WITHOUT_EFFECT: [&str; 14] = [
     "partitioned_by",
     "clustered_by",
     "table_format",
@@ -72,8 +72,6 @@ const WITHOUT_EFFECT: [&str; 16] = [
     "table_properties",
     "virtual_properties",
     "session_properties",
-    "signals",
-    "retention",
     "ignored_rules",
     "formatting",
     "grants",
@@ -227,6 +225,7 @@ impl BlockReader<'_, '_> {
             post_statements: Vec::new(),
             on_virtual_update: Vec::new(),
             audit_definitions: BTreeMap::new(),
+            signal_definitions: BTreeMap::new(),
             location: Location::file(self.block.path.clone()),
         }
     }
@@ -314,6 +313,12 @@ impl BlockReader<'_, '_> {
                 property.location(),
                 "`default_catalog` can't be set on a model",
                 "set it in the gateway's connection, or write the catalog in the name",
+            ),
+            "retention" => self.error(
+                "unsupported-property",
+                property.location(),
+                "`retention` can't be set: nothing deletes old rows",
+                "leave it out, as SQLMesh takes no value for it either",
             ),
             key if KNOWN.contains(&key) => {
                 model.other.insert(key.to_owned(), property.value.text().to_owned());

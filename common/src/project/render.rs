@@ -4,6 +4,7 @@
 
 mod audit;
 mod jinja;
+mod signal;
 pub(crate) mod time;
 mod usage;
 
@@ -20,6 +21,7 @@ use crate::project::model::{Code, ColumnDef, Language};
 use crate::sql::Dialect;
 
 pub use audit::render_audit;
+pub use signal::render_signal;
 pub use usage::{MacroUse, macro_use};
 
 /// What a model's macros may see besides time: part of its snapshot, so a worker needs no project.

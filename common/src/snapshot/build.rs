@@ -219,6 +219,7 @@ fn codes(model: &Model) -> impl Iterator<Item = &crate::project::model::Code> {
         .chain(&model.post_statements)
         .chain(&model.on_virtual_update)
         .chain(model.audit_definitions.values().map(|audit| &audit.query))
+        .chain(model.signal_definitions.values().map(|signal| &signal.query))
 }
 
 fn properties(model: &Model) -> impl Iterator<Item = &str> {
@@ -228,7 +229,7 @@ fn properties(model: &Model) -> impl Iterator<Item = &str> {
         .values()
         .chain(storage.virtual_properties.values())
         .chain(storage.session_properties.values())
-        .chain(model.audits.iter().flat_map(|call| call.args.values()))
+        .chain(model.audits.iter().chain(&model.signals).flat_map(|call| call.args.values()))
         .map(String::as_str)
 }
 

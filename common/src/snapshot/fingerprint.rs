@@ -164,6 +164,10 @@ pub(super) fn metadata(model: &Model, env: &RenderEnv) -> Hash128 {
     for audit in model.audit_definitions.values() {
         add_audit(&mut hash, audit);
     }
+    for signal in model.signal_definitions.values() {
+        hash.add("signal", &signal.name);
+        hash.add("signal_query", signal.query.text.trim());
+    }
     codes(&mut hash, "pre", &model.pre_statements);
     source(&mut hash, &model.source);
     codes(&mut hash, "post", &model.post_statements);

@@ -1,5 +1,6 @@
 //! What both ends of a lease must agree on: which work it grants, and what came of it.
 
+mod columns;
 mod drop;
 mod restate;
 
@@ -10,12 +11,14 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
+pub use columns::{ColumnChanges, Policies, Policy, added_by_kind};
+
 pub use crate::sql::ReadRange;
 pub use drop::{DropTable, TableKind};
 pub use restate::{Aside, Keeps, Publish, PublishTable};
 
 use crate::id::{EnvironmentName, InvalidId, ModelName, PlanId, SnapshotId, Token, Version};
-use crate::interval::{Interval, Timestamp};
+use crate::interval::{Interval, IntervalSet, Timestamp};
 
 /// One physical table of ours: a model at one version, and whether it is the throwaway table of a
 /// development environment.
@@ -184,9 +187,22 @@ pub struct TableTask {
     pub bindings: BTreeMap<ModelName, Binding>,
     /// The plan's or run's "now".
     pub execution_time: Timestamp,
+    /// Which changes of the table's columns the plan allows, whatever the model says.
+    #[serde(default)]
+    pub allows: Allowed,
     /// For a table that is computed aside: what it stands beside.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub aside: Option<Aside>,
+}
+
+/// Changes of a table's columns that a plan allows, whatever the model says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Allowed {
+    /// Columns may go.
+    pub destructive: bool,
+    /// Columns may come.
+    pub additive: bool,
 }
 
 /// What a lease grants.
@@ -197,10 +213,73 @@ pub enum Work {
     Evaluate(Evaluate),
     /// Show an environment's snapshots: switch all its views.
     Promote(Promote),
+    /// Ask a model's signals which ranges are ready.
+    Check(Check),
+    /// Run a project's statements around a plan or run.
+    Statements(Statements),
     /// Put what a plan computed aside in place, or drop it.
     Publish(Publish),
     /// Remove a table that nothing needs any more.
     Drop(DropTable),
+}
+
+impl Work {
+    /// The gateway whose workers can do it.
+    pub fn gateway(&self) -> &str {
+        match self {
+            Self::Evaluate(evaluate) => &evaluate.task.gateway,
+            Self::Promote(promote) => &promote.gateway,
+            Self::Check(check) => &check.task.gateway,
+            Self::Statements(statements) => &statements.gateway,
+            Self::Drop(drop) => &drop.gateway,
+            Self::Publish(publish) => &publish.gateway,
+        }
+    }
+}
+
+/// Run a project's statements around a plan or run, in one transaction, once for the plan.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Statements {
+    /// The environment.
+    pub environment: EnvironmentName,
+    /// Which statements they are.
+    pub point: HookPoint,
+    /// The gateway whose workers can run them.
+    pub gateway: String,
+    /// The statements, rendered, in order.
+    pub sql: Vec<String>,
+}
+
+/// When a project's statements run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum HookPoint {
+    /// Before anything else of a plan or run.
+    BeforeAll,
+    /// After everything of a plan or run.
+    AfterAll,
+    /// After a run that failed: the same statements as after all.
+    AfterFailure,
+}
+
+impl HookPoint {
+    /// The name that fences and messages use.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::BeforeAll => "before_all",
+            Self::AfterAll => "after_all",
+            Self::AfterFailure => "after_all (failed run)",
+        }
+    }
+}
+
+/// Ask a model's signals which ranges are ready. Only reads, so nothing fences it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Check {
+    /// What the model's batches share.
+    pub task: Arc<TableTask>,
+    /// The ranges that would be computed.
+    pub candidates: IntervalSet,
 }
 
 /// Compute one batch.
@@ -232,6 +311,8 @@ pub enum Mode {
     Anew,
     /// Only run the audits over the batch.
     Audit,
+    /// Only give the table the columns that the snapshot's query has; a view is made anew.
+    Migrate,
 }
 
 impl Mode {
@@ -239,7 +320,7 @@ impl Mode {
     pub fn fills(self) -> bool {
         match self {
             Self::First | Self::Write | Self::Anew => true,
-            Self::Create | Self::Audit => false,
+            Self::Create | Self::Audit | Self::Migrate => false,
         }
     }
 }
@@ -300,7 +381,9 @@ impl Lease {
     pub fn batch(&self) -> Option<&Batch> {
         match &self.work {
             Work::Evaluate(evaluate) => Some(&evaluate.batch),
-            Work::Promote(_) | Work::Publish(_) | Work::Drop(_) => None,
+            Work::Promote(_) | Work::Publish(_) | Work::Drop(_) | Work::Check(_) | Work::Statements(_) => {
+                None
+            }
         }
     }
 }
@@ -345,6 +428,9 @@ pub struct Done {
     /// Audits that ran, and how many bad rows each found.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub audits: Vec<AuditResult>,
+    /// What is ready, of a [`Check`].
+    #[serde(skip_serializing_if = "IntervalSet::is_empty")]
+    pub ready: IntervalSet,
 }
 
 /// What one audit found.

@@ -15,15 +15,19 @@ use std::path::{Path, PathBuf};
 use scenario::{Difference, Scenario};
 
 /// Least shares of comparisons that agree, in percent, as measured on the fixtures.
-const FLOORS: [(&str, f64); 10] = [
-    ("error", 99.0),
+const FLOORS: [(&str, f64); 12] = [
+    ("error", 100.0),
+    ("backfill", 100.0),
+    ("restatement", 100.0),
     ("has_changes", 100.0),
     ("models", 100.0),
     ("change", 100.0),
     ("category", 100.0),
     ("missing", 100.0),
     ("batches", 100.0),
-    ("executed", 100.0),
+    // In one run SQLMesh restates once more: its clock stood still, so what was pending looks newer than
+    // what was computed.
+    ("executed", 99.0),
     ("version", 100.0),
     ("table", 100.0),
 ];

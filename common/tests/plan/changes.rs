@@ -290,3 +290,35 @@ proptest! {
         prop_assert_eq!(bytes(&planned.plan), bytes(&expected));
     }
 }
+
+#[test]
+fn rows_of_another_snapshot_of_the_version_are_told_as_missing_but_never_computed_again() {
+    let mut world = world();
+    world.plan_and_apply("prod");
+    let edited = format!("{STAGED} AND amount > 1");
+    world.model("stg.events", INCREMENTAL, &edited);
+    world.plan_and_apply("dev");
+    // The same rows, and metadata that production never saw.
+    world.model("stg.events", &format!("{INCREMENTAL}, owner somebody"), &edited);
+    let planned = world.plan("prod");
+    let events = find(&planned, "stg.events");
+    assert!(events.missing.is_empty() && !events.skipped.is_empty());
+    assert!(!planned.plan.requires_backfill());
+}
+
+#[test]
+fn a_development_view_goes_when_its_model_changes_unselected() {
+    let mut world = world();
+    world.plan_and_apply("prod");
+    world.model("stg.events", INCREMENTAL, &format!("{STAGED} AND amount > 1"));
+    world.plan_and_apply("dev");
+    world.model("stg.events", INCREMENTAL, &format!("{STAGED} AND amount > 2"));
+    let mut asked = crate::world::options("dev");
+    asked.selectors.select = vec!["stg.events".to_owned()];
+    let purpose = coord_common::plan::Purpose::Change;
+    let planned = world.propose_and_plan(&asked, purpose).expect("a plan");
+    let view = |name: &str| {
+        planned.plan.target.iter().find(|(n, _)| n.as_str() == name).is_some_and(|(_, m)| m.view.is_some())
+    };
+    assert!(view("stg.events") && !view("mart.daily"));
+}

@@ -3,6 +3,7 @@
 mod audits;
 mod changes;
 mod choices;
+mod lifecycle;
 mod reads;
 mod restate;
 mod selection;

@@ -126,3 +126,57 @@ fn a_model_that_the_environment_doesnt_hold_cant_be_restated() {
     let error = world.plan_held(&options, Purpose::Change).expect_err("unknown");
     assert_eq!(error.code, "unknown-model");
 }
+
+#[test]
+fn a_run_restates_by_itself_what_is_due_and_everything_below_once() {
+    let mut world = world();
+    let kind = "kind INCREMENTAL_BY_TIME_RANGE (time_column ds, auto_restatement_cron '@weekly', \
+                auto_restatement_intervals 3)";
+    world.model("stg.events", kind, STAGED);
+    world.plan_and_apply("prod");
+    // 8 January 2024 is a Monday; the cron ticks on Sundays.
+    world.now = at("2024-01-13 12:00:00");
+    let run = world.run("prod");
+    assert_eq!(missing(&run, "stg.events"), "01-08..01-13");
+    assert!(run.plan.auto_restated.is_empty());
+    world.apply(&run);
+    world.now = at("2024-01-14 12:00:00");
+    let dev_like = {
+        let mut bounded = options("prod");
+        bounded.start = Some("2024-01-13".to_owned());
+        world.plan_held(&bounded, Purpose::Run).expect("a run")
+    };
+    assert_eq!(missing(&dev_like, "stg.events"), "01-13..01-14");
+    let run = world.run("prod");
+    for (name, expected) in [
+        ("raw.events", ""),
+        ("stg.events", "01-11..01-14"),
+        ("mart.daily", "01-11..01-14"),
+        ("mart.users", "01-01..01-14"),
+    ] {
+        assert_eq!(missing(&run, name), expected, "{name}");
+    }
+    assert_eq!(run.plan.auto_restated.len(), 1);
+    // Until a run is through the table stays due: a failed one does it again.
+    assert_eq!(world.run("prod").plan.auto_restated.len(), 1);
+    world.apply(&run);
+    world.now = at("2024-01-15 12:00:00");
+    assert_eq!(missing(&world.run("prod"), "stg.events"), "01-14..01-15");
+}
+
+#[test]
+fn a_selection_that_leaves_out_something_below_leaves_the_restatement_for_later() {
+    let mut world = world();
+    let kind = "kind INCREMENTAL_BY_TIME_RANGE (time_column ds, auto_restatement_cron '@daily')";
+    world.model("stg.events", kind, STAGED);
+    world.plan_and_apply("prod");
+    world.now = at("2024-01-09 12:00:00");
+    let mut asked = options("prod");
+    let mut run = |selector: &str| {
+        asked.selectors.select = vec![selector.to_owned()];
+        let planned = world.propose_and_plan(&asked, Purpose::Run).expect("a run");
+        (missing(&planned, "stg.events"), planned.plan.auto_restated.len())
+    };
+    assert_eq!(run("mart.daily"), ("01-08..01-09".to_owned(), 0));
+    assert_eq!(run("stg.events+"), ("01-01..01-09".to_owned(), 1));
+}

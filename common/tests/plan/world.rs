@@ -124,6 +124,7 @@ impl World {
             options,
             now: self.now,
             purpose,
+            hooks: &plan::Hooks::of(project),
         })
     }
 
@@ -171,6 +172,9 @@ impl World {
             record.created = true;
             record.done = record.done.union(&model.assumed).union(&model.missing);
         }
+        for table in &plan.auto_restated {
+            self.tables.entry(table.clone()).or_default().restated = Some(plan.execution_time);
+        }
         if plan.purpose == Purpose::Change {
             let environment = Environment {
                 name: plan.environment.clone(),
@@ -179,6 +183,7 @@ impl World {
                 start: plan.start,
                 end: plan.end,
                 models: plan.target.clone(),
+                hooks: plan.hooks.source.clone(),
                 unrestorable: plan.unrestorable.clone(),
             };
             self.environments.insert(plan.environment.clone(), environment);

@@ -58,6 +58,24 @@ pub(crate) async fn environments(session: &mut Session) -> CliResult {
     show(session, &document, "environments", &columns)
 }
 
+/// `coordctl promotions`.
+pub(crate) async fn promotions(session: &mut Session, given: Option<&str>) -> CliResult {
+    let name = given.map(|given| environment(Some(given), &coord_common::project::Settings::default()));
+    let name = name.transpose()?.map(|name| name.to_string()).unwrap_or_default();
+    let document = session.client().await?.list("promotions", &name).await?;
+    let columns = [
+        ("environment", "environment"),
+        ("revision", "revision"),
+        ("at", "at"),
+        ("by", "by"),
+        ("plan", "plan_id"),
+        ("from", "from_plan_id"),
+        ("rollback", "rollback"),
+        ("shown", "shown"),
+    ];
+    show(session, &document, "promotions", &columns)
+}
+
 /// `coordctl plans`.
 pub(crate) async fn plans(session: &mut Session) -> CliResult {
     let document = session.client().await?.list("plans", "").await?;

@@ -1,4 +1,4 @@
-//! Environments' ends: `invalidate`, `janitor`.
+//! Environments' fates: `invalidate`, `rollback`, `abandon`, `janitor`.
 
 use std::collections::BTreeSet;
 
@@ -7,7 +7,7 @@ use serde_json::Value;
 
 use super::apply::who;
 use super::plan::environment;
-use crate::args::{Format, InvalidateArgs, JanitorArgs};
+use crate::args::{Format, InvalidateArgs, JanitorArgs, RollbackArgs};
 use crate::client::Tend;
 use crate::error::{CliError, CliResult};
 use crate::output;
@@ -24,6 +24,59 @@ pub(crate) async fn invalidate(session: &mut Session, args: InvalidateArgs) -> C
         true => format!("Environment `{name}` is removed."),
         false => format!("Environment `{name}` is invalidated; the janitor drops its views."),
     });
+    Ok(())
+}
+
+/// `coordctl rollback`.
+pub(crate) async fn rollback(session: &mut Session, args: RollbackArgs) -> CliResult {
+    let name = environment(Some(&args.environment), &Settings::default())?;
+    let to = args.to.unwrap_or_default();
+    let answer = tend(session, Tend::Rollback { environment: name, to, dry_run: args.dry_run }).await?;
+    if session.format() == Format::Json {
+        return output::json(&answer);
+    }
+    went_back(&answer["rollback"], args.dry_run);
+    Ok(())
+}
+
+fn went_back(back: &Value, dry_run: bool) {
+    let text = |key: &str| back[key].as_str().unwrap_or_default().to_owned();
+    let (shows, lack) = if dry_run { ("would show", "would miss") } else { ("shows", "miss") };
+    let (name, plan, at) = (text("environment"), text("to_plan"), text("promoted"));
+    output::line(&format!("`{name}` {shows} what plan {} promoted at {at}.", output::short(&plan)));
+    for model in back["removed"].as_array().into_iter().flatten().filter_map(Value::as_str) {
+        output::line(&format!("  without {model}"));
+    }
+    for (model, ranges) in back["lacking"].as_object().into_iter().flatten() {
+        let day = |range: &Value, key: &str| {
+            range[key].as_str().unwrap_or_default().trim_end_matches("T00:00:00Z").to_owned()
+        };
+        let range = |range: &Value| format!("[{} - {})", day(range, "start"), day(range, "end"));
+        let ranges: Vec<String> = ranges.as_array().into_iter().flatten().map(range).collect();
+        output::line(&format!("  the rows of {model} {lack} {}", ranges.join(" ")));
+    }
+    let lacking = back["lacking"].as_object().is_some_and(|lacking| !lacking.is_empty());
+    if lacking && !dry_run {
+        output::line(&format!("`coordctl run {name}` computes what is missing."));
+    }
+}
+
+/// `coordctl abandon`.
+pub(crate) async fn abandon(session: &mut Session, what: &str) -> CliResult {
+    let answer = tend(session, Tend::Abandon { what: what.to_owned() }).await?;
+    if session.format() == Format::Json {
+        return output::json(&answer);
+    }
+    let names = |key: &str| -> Vec<String> {
+        let names = answer[key].as_array().into_iter().flatten().filter_map(Value::as_str);
+        names.map(str::to_owned).collect()
+    };
+    for plan in names("plans") {
+        output::line(&format!("Plan {} is given up.", output::short(&plan)));
+    }
+    for environment in names("environments") {
+        output::line(&format!("Environment `{environment}` is removed; the janitor drops its tables."));
+    }
     Ok(())
 }
 

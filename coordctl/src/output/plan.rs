@@ -11,6 +11,7 @@ use crate::client::PlanAnswer;
 pub(crate) fn plan(answer: &PlanAnswer, no_diff: bool) {
     let plan = &answer.plan;
     refused(plan);
+    column_notes(plan);
     unfinished(answer);
     if plan.is_empty() && !answer.unfinished.is_empty() {
         return;
@@ -47,6 +48,18 @@ pub(crate) fn plan(answer: &PlanAnswer, no_diff: bool) {
     backfill(plan);
     for blocker in &plan.blockers {
         super::error_line(&paint(&format!("this plan can't be applied: {}", blocker.message), Color::Yellow));
+    }
+}
+
+/// What forward-only changes do to columns, where models want it told.
+fn column_notes(plan: &Plan) {
+    for note in &plan.column_notes {
+        let text = match note.split_once(':') {
+            Some(("destructive", name)) => format!("warning: the table of `{name}` loses columns"),
+            Some((_, name)) => format!("warning: the table of `{name}` gets columns"),
+            None => continue,
+        };
+        super::error_line(&paint(&text, Color::Yellow));
     }
 }
 

@@ -80,7 +80,7 @@ fn check_tables(plan: &Plan, book: &Book) -> Result<(), StalePlan> {
 
 /// Whether workers can run a model's kind yet. What has nothing to run is no hindrance.
 pub(crate) fn is_run(model: &PlannedModel) -> bool {
-    let idle = model.missing.is_empty() && !model.create;
+    let idle = model.missing.is_empty() && !model.create && !model.migrate;
     let kinds = ["MANAGED", "CUSTOM"];
     idle || !kinds.contains(&model.kind.as_str())
 }
@@ -96,8 +96,9 @@ pub(crate) fn todos(plan: &Plan, book: &Book) -> BTreeMap<TableId, Todo> {
         let ranges =
             if table.aside.is_some() { model.missing.difference(&done) } else { again(model, &done) };
         let create = known.is_none_or(|known| !known.created);
-        if create || !ranges.is_empty() {
-            todos.insert(table, Todo { ranges, create });
+        let migrate = model.migrate && !create;
+        if create || migrate || !ranges.is_empty() {
+            todos.insert(table, Todo { ranges, create, migrate });
         }
     }
     todos
@@ -105,7 +106,7 @@ pub(crate) fn todos(plan: &Plan, book: &Book) -> BTreeMap<TableId, Todo> {
 
 /// The planned ranges that aren't done; where lookback computes done ranges again, those too.
 fn again(model: &PlannedModel, done: &IntervalSet) -> IntervalSet {
-    if model.restatement.is_some() || model.effective_from.is_some() {
+    if model.restatement.is_some() || model.effective_from.is_some() || model.anew {
         return model.missing.clone();
     }
     if !model.redo {
@@ -120,8 +121,7 @@ fn again(model: &PlannedModel, done: &IntervalSet) -> IntervalSet {
 /// `todo` may hold less than [`todos`] computes now: on resuming, what is on record counts.
 pub(crate) fn work(plan: &Plan, book: &Book, todo: &BTreeMap<TableId, Todo>) -> PlanWork {
     let records = records(plan, book);
-    let tables: Tables =
-        plan.models.iter().filter_map(|model| Some((model.name.clone(), model.table.clone()?))).collect();
+    let tables = tables(plan);
     let asides = Asides::of(plan, book, todo);
     let mut index: BTreeMap<&ModelName, usize> = BTreeMap::new();
     let mut nodes: Vec<NodeWork> = Vec::new();
@@ -141,11 +141,13 @@ pub(crate) fn work(plan: &Plan, book: &Book, todo: &BTreeMap<TableId, Todo>) -> 
                 gateway: gateway(plan, record),
                 bindings,
                 execution_time: plan.execution_time,
+                allows: model.allows,
                 aside: aside.map(|aside| aside.aside.clone()),
             }),
             todo: left.ranges.clone(),
             assumed: model.assumed.clone(),
             create: left.create,
+            migrate: left.migrate,
             mode: NodeMode::Write,
             cut: cut(model, record, book),
             concurrency: model.concurrency,
@@ -163,6 +165,11 @@ pub(crate) fn work(plan: &Plan, book: &Book, todo: &BTreeMap<TableId, Todo>) -> 
         Purpose::Change => 0,
     };
     PlanWork { plan: plan.id, priority, limits: RetryLimits::default(), tables: known, nodes }
+}
+
+/// Which table each model's readers use.
+pub(super) fn tables(plan: &Plan) -> Tables {
+    plan.models.iter().filter_map(|model| Some((model.name.clone(), model.table.clone()?))).collect()
 }
 
 /// The records of all models that the plan leaves in the environment.

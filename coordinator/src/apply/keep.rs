@@ -71,6 +71,8 @@ pub(crate) enum LeasedWork {
         /// At which sequence number.
         seq: u64,
     },
+    /// What a takeover asks for again: signals, statements around a plan.
+    Errand,
 }
 
 /// A batch that waits for its next attempt, or has failed.
@@ -162,6 +164,7 @@ fn granted(
         Work::Promote(promote) => {
             LeasedWork::Promote { environment: promote.environment.clone(), seq: promote.seq }
         }
+        Work::Check(_) | Work::Statements(_) => LeasedWork::Errand,
         Work::Publish(publish) => {
             LeasedWork::Publish { gateway: publish.gateway.clone(), discard: publish.discard }
         }
@@ -192,8 +195,13 @@ fn committed(committed: &Committed) -> Result<Changes, StoreError> {
     ];
     // Audits fill nothing, and are no part of what a plan has on record to do.
     for shrunk in committed.shrunk.iter().filter(|_| committed.mode != Mode::Audit) {
-        let left = Todo { ranges: shrunk.todo.clone(), create: shrunk.create_left };
-        let value = if left.ranges.is_empty() && !left.create { None } else { Some(encode_json(&left)?) };
+        let left =
+            Todo { ranges: shrunk.todo.clone(), create: shrunk.create_left, migrate: shrunk.migrate_left };
+        let value = if left.ranges.is_empty() && !left.create && !left.migrate {
+            None
+        } else {
+            Some(encode_json(&left)?)
+        };
         changes.push((keys::todo(shrunk.plan, &shrunk.table), value));
     }
     for interval in &committed.superseded {

@@ -115,8 +115,10 @@ pub enum PlanState {
     Finished,
     /// Some batches failed; applying it again resumes.
     Failed,
-    /// Given up by a user; applying it again resumes.
+    /// Stopped by a user; applying it again resumes.
     Cancelled,
+    /// Given up by a user for good.
+    Abandoned,
 }
 
 impl PlanState {
@@ -131,6 +133,7 @@ impl PlanState {
             Self::Finished => "finished",
             Self::Failed => "failed",
             Self::Cancelled => "cancelled",
+            Self::Abandoned => "abandoned",
         }
     }
 
@@ -139,9 +142,14 @@ impl PlanState {
         matches!(self, Self::Applying | Self::Cancelling | Self::Publishing | Self::Promoting)
     }
 
+    /// Whether applying it would start or resume it.
+    pub(crate) fn can_be_applied(self) -> bool {
+        matches!(self, Self::Planned | Self::Failed | Self::Cancelled)
+    }
+
     /// Whether nothing of it goes on.
     pub fn is_final(self) -> bool {
-        matches!(self, Self::Finished | Self::Failed | Self::Cancelled)
+        matches!(self, Self::Finished | Self::Failed | Self::Cancelled | Self::Abandoned)
     }
 }
 
@@ -206,6 +214,11 @@ impl Restatement {
 }
 
 impl PlanRecord {
+    /// Whether there may be tables aside in the warehouse that only this plan knows of.
+    pub(crate) fn has_asides(&self) -> bool {
+        self.restatement.as_ref().is_some_and(|known| known.aside)
+    }
+
     /// Whether it is a restatement that was begun and isn't at its end: readers may see a part of
     /// it, or will see all of it once it is resumed.
     pub(crate) fn is_unfinished_restatement(&self) -> bool {
@@ -214,7 +227,7 @@ impl PlanRecord {
             PlanState::Applying | PlanState::Publishing | PlanState::Failed => true,
             // Given up: nothing of it was to be seen, unless it worked in place.
             PlanState::Cancelling | PlanState::Cancelled => restatement.in_place,
-            PlanState::Planned | PlanState::Promoting | PlanState::Finished => false,
+            PlanState::Planned | PlanState::Promoting | PlanState::Finished | PlanState::Abandoned => false,
         }
     }
 }
@@ -259,6 +272,9 @@ pub(crate) struct Todo {
     /// Whether the table must be made.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub(crate) create: bool,
+    /// Whether it must get the columns of the plan's snapshot.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub(crate) migrate: bool,
 }
 
 impl Book {
@@ -312,7 +328,12 @@ impl Book {
         }
         for entry in store.range(keys::INTERVALS).await?.entries {
             let done = record::decode_intervals(&entry.key, &entry.value)?;
-            book.tables.insert(name(&entry, keys::INTERVALS)?, TableRecord { done, created: true });
+            let known = TableRecord { done, created: true, restated: None };
+            book.tables.insert(name(&entry, keys::INTERVALS)?, known);
+        }
+        for entry in store.range(keys::RESTATED).await?.entries {
+            let table = name(&entry, keys::RESTATED)?;
+            book.tables.entry(table).or_default().restated = Some(decode(&entry)?);
         }
         for entry in store.range(keys::LOST).await?.entries {
             book.lost.push(name(&entry, keys::LOST)?);

@@ -47,6 +47,9 @@ pub(crate) enum ApplyError {
         /// How.
         what: &'static str,
     },
+    /// The plan was given up.
+    #[error("plan `{0}` was abandoned")]
+    Abandoned(PlanId),
     /// Something speaks against it.
     #[error("{}", .0.message)]
     Blocked(Blocker),

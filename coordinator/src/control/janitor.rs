@@ -92,11 +92,14 @@ impl Control {
         let now = (self.clock)();
         for (record, _) in self.book.plans.values() {
             let resumable = matches!(record.state, PlanState::Failed | PlanState::Cancelled);
-            if !resumable && !record.state.is_under_way() {
+            if !resumable && !record.state.is_under_way() && !record.has_asides() {
                 continue;
             }
             let body: PlanBody = read_blob(&*self.store, record.body).await?;
-            if record.state.is_under_way() || apply::check_base(&body.plan, &self.book, now).is_ok() {
+            if record.state.is_under_way()
+                || record.has_asides()
+                || apply::check_base(&body.plan, &self.book, now).is_ok()
+            {
                 needed.add_plan(&body.plan);
             }
         }
@@ -143,7 +146,8 @@ impl Control {
         let oldest = (self.clock)().0.saturating_sub(self.config.retention.plan_age);
         let old = self.book.plans.iter().filter(|(id, (plan, _))| {
             let last = plan.history.last().map_or(plan.created, |entry| entry.at).max(plan.created);
-            !plan.state.is_under_way() && last.0 <= oldest && !named.contains(id)
+            let busy = plan.state.is_under_way() || plan.has_asides() || plan.is_unfinished_restatement();
+            !busy && last.0 <= oldest && !named.contains(id)
         });
         old.map(|(id, _)| *id).collect()
     }
@@ -156,7 +160,7 @@ impl Control {
             return Ok(found);
         }
         for (id, (record, _)) in &self.book.plans {
-            if record.state.is_under_way() || record.state == PlanState::Finished {
+            if !record.state.can_be_applied() || record.has_asides() {
                 continue;
             }
             let body: PlanBody = read_blob(&*self.store, record.body).await?;
@@ -190,6 +194,7 @@ impl Control {
                 txn = txn
                     .put(keys::drop(&drop.table), encode_json(drop)?)
                     .delete(keys::intervals(&drop.table))
+                    .delete(keys::restated(&drop.table))
                     .delete_prefix(keys::lost_of(&drop.table));
             }
             self.commit(txn).await?;

@@ -11,9 +11,11 @@ mod history;
 mod janitor;
 mod lead;
 mod plans;
+mod prelude;
 mod recover;
 mod report;
 mod restate;
+mod rollback;
 mod switch;
 mod tend;
 mod turn;
@@ -108,6 +110,7 @@ pub(crate) struct Control {
     scheduler: Scheduler,
     workers: Workers,
     logs: Logs,
+    preludes: BTreeMap<coord_common::id::PlanId, prelude::Prelude>,
     /// Restatements that have ended: their tables are anybody's again.
     ended: Vec<PlanId>,
     /// How many publications of a plan aren't done yet.
@@ -185,6 +188,7 @@ impl Control {
             scheduler,
             workers: Workers::default(),
             logs: Logs::default(),
+            preludes: BTreeMap::new(),
             ended: Vec::new(),
             publishing: BTreeMap::new(),
             troubles: BTreeMap::new(),

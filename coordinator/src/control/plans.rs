@@ -105,7 +105,7 @@ impl Control {
     }
 
     /// A finished plan whose environment has gone since can be carried out once more; so can a
-    /// restatement, which leaves the environment as it was.
+    /// restatement, which leaves the environment as it was, and what was abandoned.
     async fn plan_again(
         &mut self,
         id: PlanId,
@@ -113,6 +113,7 @@ impl Control {
         plan: &Plan,
     ) -> Result<PlanState, ControlError> {
         let again = match &record.restatement {
+            _ if record.state == PlanState::Abandoned => true,
             Some(known) => known.is_over(record.state),
             None => {
                 record.state == PlanState::Finished
@@ -171,6 +172,7 @@ impl Control {
             PlanState::Cancelled if record.restatement.as_ref().is_some_and(|known| !known.in_place) => {
                 return Ok(Err(ApplyError::GivenUp(id)));
             }
+            PlanState::Abandoned => return Ok(Err(ApplyError::Abandoned(id))),
             PlanState::Planned | PlanState::Failed | PlanState::Cancelled => {}
         }
         let busy = self.book.plans.iter().find(|(other, (plan, _))| {
@@ -291,55 +293,29 @@ impl Control {
         body: &PlanBody,
         left: Option<BTreeMap<TableId, Todo>>,
     ) -> Result<(), ControlError> {
-        let mut out = Output::default();
         self.keep_snapshots(body).await?;
+        let mut out = Output::default();
         self.spare(body, &mut out).await?;
-        let todo = match left {
-            Some(todo) => todo,
-            None if self.audits_first(&body.plan, &mut out) => {
-                return Box::pin(self.settle(out, Vec::new())).await;
-            }
-            None => self.materialise(&body.plan).await?,
-        };
-        let mut work = apply::work(&body.plan, &self.book, &todo);
-        if body.plan.skips_computing() {
-            for node in &mut work.nodes {
-                node.todo = coord_common::interval::IntervalSet::new();
-            }
-        }
         self.logs.start(body.plan.id);
-        let limits = body.plan.layout.concurrent_tasks.clone();
-        let now = self.now();
-        self.scheduler.on(now, Event::Limits(limits), &mut out);
-        self.hold(&body.plan, &mut out);
-        self.scheduler.on(now, Event::Admit(work), &mut out);
+        match left {
+            Some(todo) => self.admit(&body.plan, &todo, &mut out),
+            None => self.begin(&body.plan, &mut out).await?,
+        }
         Box::pin(self.settle(out, Vec::new())).await
     }
 
-    /// Starts with new or changed audits, where the plan has such: what it computes is put on record
-    /// once they have passed.
-    pub(super) fn audits_first(&mut self, plan: &Plan, out: &mut Output) -> bool {
-        let Some(work) = apply::audit_work(plan, &self.book) else { return false };
-        self.logs.start(plan.id);
-        let now = self.now();
-        self.scheduler.on(now, Event::Limits(plan.layout.concurrent_tasks.clone()), out);
-        self.scheduler.on(now, Event::Admit(work), out);
-        true
-    }
-
-    /// The audits have passed: now all the rest.
-    async fn after_audits(&mut self, plan: &Plan, out: &mut Output) -> Result<(), ControlError> {
-        let todo = self.materialise(plan).await?;
-        let mut work = apply::work(plan, &self.book, &todo);
+    /// Lets the scheduler do what is on record.
+    pub(super) fn admit(&mut self, plan: &Plan, todo: &BTreeMap<TableId, Todo>, out: &mut Output) {
+        let mut work = apply::work(plan, &self.book, todo);
         if plan.skips_computing() {
             for node in &mut work.nodes {
                 node.todo = coord_common::interval::IntervalSet::new();
             }
         }
         let now = self.now();
-        self.scheduler.on(now, Event::Forget { plan: plan.id }, out);
+        self.scheduler.on(now, Event::Limits(plan.layout.concurrent_tasks.clone()), out);
+        self.hold(plan, out);
         self.scheduler.on(now, Event::Admit(work), out);
-        Ok(())
     }
 
     /// Records of snapshots are written once; those that exist stay.
@@ -378,8 +354,12 @@ impl Control {
         Ok(())
     }
 
-    pub(super) async fn materialise(&mut self, plan: &Plan) -> Result<BTreeMap<TableId, Todo>, ControlError> {
-        let todo = apply::todos(plan, &self.book);
+    /// Puts on record what a plan has to do.
+    pub(super) async fn materialise(
+        &mut self,
+        plan: &Plan,
+        todo: &BTreeMap<TableId, Todo>,
+    ) -> Result<(), ControlError> {
         let entries: Vec<_> = todo.iter().collect();
         for chunk in entries.chunks(CHUNK) {
             let mut txn = Txn::new();
@@ -388,10 +368,10 @@ impl Control {
             }
             self.commit(txn).await?;
         }
-        let Some((record, _)) = self.book.plans.get(&plan.id) else { return Ok(todo) };
+        let Some((record, _)) = self.book.plans.get(&plan.id) else { return Ok(()) };
         let record = PlanRecord { materialised: true, ..record.clone() };
         self.put_plan(plan.id, record, Txn::new()).await?;
-        Ok(todo)
+        Ok(())
     }
 
     async fn cancel(&mut self, id: PlanId) -> Result<Result<&'static str, ApplyError>, ControlError> {
@@ -409,7 +389,8 @@ impl Control {
             | PlanState::Publishing
             | PlanState::Finished
             | PlanState::Failed
-            | PlanState::Cancelled) => {
+            | PlanState::Cancelled
+            | PlanState::Abandoned) => {
                 return Ok(Err(ApplyError::NotRunning { plan: id, state: state.name() }));
             }
         }
@@ -426,7 +407,7 @@ impl Control {
         match notice {
             Notice::PlanSettled { plan, outcome: PlanOutcome::Complete } => self.complete(plan, out).await,
             Notice::PlanSettled { plan, outcome: PlanOutcome::Failed { failures, .. } } => {
-                self.fail(plan, failures).await
+                self.fail(plan, failures, out).await
             }
             Notice::Promoted { plan, promote } if self.is_switch(plan, &promote) => {
                 self.switched(&promote.environment).await
@@ -443,11 +424,15 @@ impl Control {
                 self.finish(plan, PlanState::Cancelled, "cancelled").await?;
                 self.discard(plan, out).await
             }
-            Notice::Published { plan, publish } => self.published(plan, &publish).await,
+            Notice::Published { plan, publish } => self.published(plan, &publish, out).await,
             Notice::PublishFailed { plan, publish, failure } => {
                 self.publish_failed(plan, &publish, failure).await
             }
-            Notice::Promoted { plan, promote } => self.promoted(plan, &promote).await,
+            Notice::ErrandDone { plan, work, done } => self.errand_done(plan, &work, done, out).await,
+            Notice::ErrandFailed { plan, work, failure } => {
+                self.errand_failed(plan, &work, failure, out).await
+            }
+            Notice::Promoted { plan, promote } => self.promoted(plan, &promote, out).await,
             Notice::PromoteFailed { plan, promote, failure } => {
                 warn!(plan = %plan, environment = %promote.environment, %failure, "views could not be switched");
                 self.logs.failed(plan, format!("views of {}", promote.environment), failure);
@@ -470,10 +455,25 @@ impl Control {
             return self.complete_restatement(id, record, &body.plan, out).await;
         }
         if body.plan.purpose == Purpose::Run {
-            return self.finish(id, PlanState::Finished, "finished").await;
+            self.note_restated(&body.plan).await?;
+            return self.end_well(&body.plan, out).await;
         }
         self.flip(id, record, &body.plan).await?;
         self.promote(id, &body.plan.environment, out).await
+    }
+
+    /// Keeps when tables were restated by themselves: only once all that follows from it is through,
+    /// so that a run that failed does it again.
+    async fn note_restated(&mut self, plan: &Plan) -> Result<(), ControlError> {
+        for tables in plan.auto_restated.chunks(CHUNK) {
+            let mut txn = Txn::new();
+            for table in tables {
+                txn = txn.put(keys::restated(table), encode_json(&plan.execution_time)?);
+                self.book.tables.entry(table.clone()).or_default().restated = Some(plan.execution_time);
+            }
+            self.commit(txn).await?;
+        }
+        Ok(())
     }
 
     /// Marks what a plan covers as done although nothing was computed, because the user asked.
@@ -498,6 +498,7 @@ impl Control {
             start: plan.start,
             end: plan.end,
             models: plan.target.clone(),
+            hooks: plan.hooks.source.clone(),
             unrestorable: plan.unrestorable.clone(),
         };
         let bytes = serde_json::to_vec(&environment).map_err(|e| StoreError::Invalid(e.to_string()))?;
@@ -572,14 +573,21 @@ impl Control {
             drop_schemas: Vec::new(),
         };
         if promote.views.is_empty() && promote.drop.is_empty() {
-            return self.promoted(id, &promote).await;
+            return Box::pin(self.promoted(id, &promote, out)).await;
         }
         self.scheduler.on(self.now(), Event::Promote(promote, id), out);
         Ok(())
     }
 
     /// The views show what they should: the plan is done.
-    async fn promoted(&mut self, id: PlanId, promote: &Promote) -> Result<(), ControlError> {
+    async fn promoted(
+        &mut self,
+        id: PlanId,
+        promote: &Promote,
+        out: &mut Output,
+    ) -> Result<(), ControlError> {
+        let Some((record, _)) = self.book.plans.get(&id) else { return Ok(()) };
+        let body: PlanBody = read_blob(&*self.store, record.body).await?;
         let Some(pointer) = self.pointer(&promote.environment).await? else { return Ok(()) };
         let key = keys::environment(&promote.environment);
         let unchanged = self.environment_unchanged(&promote.environment);
@@ -590,10 +598,15 @@ impl Control {
             entry.1 = revision;
         }
         self.book.pointers.insert(promote.environment.clone(), pointer);
-        self.finish(id, PlanState::Finished, "finished").await
+        self.end_well(&body.plan, out).await
     }
 
-    async fn fail(&mut self, id: PlanId, failures: Vec<FailedBatch>) -> Result<(), ControlError> {
+    async fn fail(
+        &mut self,
+        id: PlanId,
+        failures: Vec<FailedBatch>,
+        out: &mut Output,
+    ) -> Result<(), ControlError> {
         warn!(plan = %id, failures = failures.len(), "plan failed");
         let Some((record, _)) = self.book.plans.get_mut(&id) else { return Ok(()) };
         // The record must stay far below the store's limit of a value; all are under `failed/`.
@@ -605,7 +618,9 @@ impl Control {
                 attempts: failed.attempts,
             })
             .collect();
-        self.finish(id, PlanState::Failed, "failed").await
+        let body = record.body;
+        let body: PlanBody = read_blob(&*self.store, body).await?;
+        self.end_badly(&body.plan, out).await
     }
 
     /// Ends a plan: others may move its environment again.
@@ -638,6 +653,7 @@ impl Control {
             txn = txn.delete_prefix(keys::todos_of(id)).delete_prefix(keys::setbacks_of(id));
         }
         self.put_plan(id, record, txn).await?;
+        self.preludes.remove(&id);
         self.logs.end(id, self.scheduler.progress(id));
         info!(plan = %id, state = state.name(), "plan ended");
         let mut out = Output::default();

@@ -7,7 +7,7 @@ use tracing::info;
 
 use super::book::{PlanBody, PlanRecord, PlanState, decode, name, read_blob};
 use super::{Control, ControlError};
-use crate::apply::{self, LeaseRecord, LeasedWork, Setback, token_of};
+use crate::apply::{LeaseRecord, LeasedWork, Setback, token_of};
 use crate::schedule::{Event, Output, Recovered};
 use crate::store::record::encode_json;
 use crate::store::{Txn, keys};
@@ -64,7 +64,8 @@ impl Control {
                 | PlanState::Applying
                 | PlanState::Finished
                 | PlanState::Failed
-                | PlanState::Cancelled => {}
+                | PlanState::Cancelled
+                | PlanState::Abandoned => {}
             }
         }
         self.discard_leftovers(&mut out).await?;
@@ -96,25 +97,13 @@ impl Control {
         let Some(body) = self.body(id).await? else { return Ok(()) };
         self.keep_snapshots(&body).await?;
         self.spare(&body, out).await?;
-        let todo = if record.materialised {
-            self.todos_on_record(id).await?
-        } else if self.audits_first(&body.plan, out) {
-            return Ok(());
-        } else {
-            self.materialise(&body.plan).await?
-        };
-        let mut work = apply::work(&body.plan, &self.book, &todo);
-        if body.plan.skips_computing() {
-            for node in &mut work.nodes {
-                node.todo = coord_common::interval::IntervalSet::new();
-            }
-        }
         self.logs.start(id);
-        let now = self.now();
-        self.scheduler.on(now, Event::Limits(body.plan.layout.concurrent_tasks.clone()), out);
-        self.hold(&body.plan, out);
-        self.scheduler.on(now, Event::Admit(work), out);
-        Ok(())
+        if record.materialised {
+            let todo = self.todos_on_record(id).await?;
+            self.admit(&body.plan, &todo, out);
+            return Ok(());
+        }
+        self.begin(&body.plan, out).await
     }
 
     /// A plan that is kept, with its new snapshots.
@@ -185,7 +174,10 @@ impl Control {
             }
             // Promotions and publications are idempotent: they are simply granted again, under a
             // newer token whose fence turns the old one away.
-            LeasedWork::Promote { .. } | LeasedWork::Publish { .. } | LeasedWork::Drop { .. } => None,
+            LeasedWork::Promote { .. }
+            | LeasedWork::Publish { .. }
+            | LeasedWork::Drop { .. }
+            | LeasedWork::Errand => None,
         }
     }
 }

@@ -192,7 +192,7 @@ impl Logs {
             | Record::Published { .. }
             | Record::Cancelled { .. } => return,
         };
-        if matches!(record, Record::Committed(done) if done.mode == Mode::Create) {
+        if matches!(record, Record::Committed(done) if matches!(done.mode, Mode::Create | Mode::Migrate)) {
             return;
         }
         let log = self.logs.entry(plan).or_default();

@@ -98,7 +98,7 @@ impl Control {
         let publications = asides.publications(plan, &self.book, false, self.round(plan.id));
         self.publishing.insert(plan.id, publications.len());
         if publications.is_empty() {
-            return self.conclude(plan).await;
+            return self.conclude(plan, out).await;
         }
         for publish in publications {
             self.scheduler.on(self.now(), Event::Publish(publish, plan.id), out);
@@ -112,7 +112,12 @@ impl Control {
     }
 
     /// One gateway's tables are published, or dropped.
-    pub(super) async fn published(&mut self, id: PlanId, publish: &Publish) -> Result<(), ControlError> {
+    pub(super) async fn published(
+        &mut self,
+        id: PlanId,
+        publish: &Publish,
+        out: &mut Output,
+    ) -> Result<(), ControlError> {
         let left = self.publishing.entry(id).or_insert(1);
         *left = left.saturating_sub(1);
         if *left > 0 {
@@ -121,17 +126,21 @@ impl Control {
         self.publishing.remove(&id);
         let Some((record, _)) = self.book.plans.get(&id).cloned() else { return Ok(()) };
         let body: PlanBody = read_blob(&*self.store, record.body).await?;
-        if publish.discard { self.discarded(&body.plan).await } else { self.conclude(&body.plan).await }
+        if publish.discard { self.discarded(&body.plan).await } else { self.conclude(&body.plan, out).await }
     }
 
     /// The warehouse shows the restated rows: other environments' tables that were computed from the
     /// old ones no longer count, and the plan is done.
-    pub(super) async fn conclude(&mut self, plan: &Plan) -> Result<(), ControlError> {
+    pub(super) async fn conclude(&mut self, plan: &Plan, out: &mut Output) -> Result<(), ControlError> {
         self.forget_asides(plan).await?;
         let txn = self.clears(plan).await?;
         let Some((record, revision)) = self.book.plans.get(&plan.id).cloned() else { return Ok(()) };
         let restatement = record.restatement.clone().map(|known| Restatement { aside: false, ..known });
         self.book.plans.insert(plan.id, (PlanRecord { restatement, ..record }, revision));
+        if !plan.hooks.after_all.is_empty() {
+            self.commit(txn).await?;
+            return self.end_well(plan, out).await;
+        }
         self.finish_with(plan.id, PlanState::Finished, "finished", txn).await
     }
 

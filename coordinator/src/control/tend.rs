@@ -9,6 +9,7 @@ use coord_common::task::TableId;
 use serde::Serialize;
 
 use super::book::Pointer;
+use super::rollback::GoneBack;
 use super::{Control, ControlError};
 use crate::planning::Refusal;
 use crate::schedule::Output;
@@ -28,6 +29,25 @@ pub(crate) enum Tend {
     Retire {
         /// Which; absent: all that have expired.
         environment: Option<EnvironmentName>,
+    },
+    /// Show again what an earlier plan promoted.
+    Rollback {
+        /// Which environment.
+        environment: EnvironmentName,
+        /// The plan; absent: what it showed before.
+        to: Option<PlanId>,
+        /// Only say what it would mean.
+        dry_run: bool,
+    },
+    /// Give a plan up.
+    AbandonPlan {
+        /// Which.
+        plan: PlanId,
+    },
+    /// Give a development environment up.
+    AbandonEnvironment {
+        /// Which.
+        environment: EnvironmentName,
     },
     /// Remove what nothing needs any more.
     Collect {
@@ -53,9 +73,12 @@ pub(crate) struct Tended {
     /// How many snapshots are forgotten.
     #[serde(skip_serializing_if = "is_zero")]
     pub(crate) snapshots: usize,
-    /// Plans that are forgotten.
+    /// Plans that are forgotten, or given up.
     #[serde(skip_serializing_if = "BTreeSet::is_empty")]
     pub(crate) plans: BTreeSet<PlanId>,
+    /// What going back means.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) rollback: Option<GoneBack>,
 }
 
 #[allow(clippy::trivially_copy_pass_by_ref, reason = "serde asks for it")]
@@ -91,6 +114,13 @@ impl Control {
         let mut out = Output::default();
         let answer = match tend {
             Tend::Invalidate { environment } => self.invalidate(&environment).await?,
+            Tend::Rollback { environment, to, dry_run } => {
+                self.roll_back(&environment, to, dry_run, by, &mut out).await?
+            }
+            Tend::AbandonPlan { plan } => self.abandon_plan(plan, by, &mut out).await?,
+            Tend::AbandonEnvironment { environment } => {
+                self.abandon_environment(&environment, by, &mut out).await?
+            }
             Tend::Collect { ignore_ttl } => Ok(self.collect(ignore_ttl, &mut out).await?),
             Tend::Retire { environment } => self.retire_expired(environment, by, &mut out).await?,
         };
@@ -156,7 +186,10 @@ impl Control {
 
     /// Whether a plan is being applied to an environment.
     pub(super) fn is_being_moved(&self, name: &EnvironmentName) -> bool {
-        self.book.plans.values().any(|(plan, _)| plan.environment == *name && plan.state.is_under_way())
+        let moves = |plan: &super::book::PlanRecord| {
+            plan.state.is_under_way() || plan.is_unfinished_restatement() || plan.has_asides()
+        };
+        self.book.plans.values().any(|(plan, _)| plan.environment == *name && moves(plan))
     }
 
     /// How far workers are with what was decided.

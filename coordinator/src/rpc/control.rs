@@ -53,6 +53,7 @@ fn apply_refusal(error: &ApplyError) -> Status {
             "environment-busy",
             "finish it (`coordctl apply` with its id), or give it up (`coordctl cancel`)",
         ),
+        ApplyError::Abandoned(_) => ("plan-abandoned", "plan again, and apply the new plan"),
         ApplyError::Switching { .. } => ("environment-busy", "try again in a moment"),
         ApplyError::Blocked(blocker) => (blocker.code.as_str(), blocker.hint.as_str()),
         ApplyError::Unsupported { .. } => {
@@ -174,6 +175,7 @@ impl Control for ControlService {
         let now = (self.handle.clock)();
         let document = match what.as_str() {
             "environments" => documents::environments(&book, now),
+            "promotions" => documents::promotions(&book, &environment),
             "plans" => documents::plans(&book),
             "workers" => {
                 let workers = self.handle.ask(|reply| Command::Workers { reply }).await?;
@@ -198,7 +200,7 @@ impl Control for ControlService {
     }
 }
 
-fn unknown_plan(text: &str) -> Status {
+pub(super) fn unknown_plan(text: &str) -> Status {
     refusal(Refusal::new(
         "unknown-plan",
         format!("there is no plan `{text}`"),

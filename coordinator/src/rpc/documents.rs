@@ -114,6 +114,29 @@ fn is_finalized(book: &Book, environment: &Environment) -> bool {
     pointer(book, environment).is_some_and(|pointer| pointer.views_done)
 }
 
+/// What environments showed, newest first: who moved each, when, from what to what.
+pub(super) fn promotions(book: &Book, environment: &str) -> Value {
+    let wanted =
+        book.promotions.iter().filter(|(name, _)| environment.is_empty() || name.as_str() == environment);
+    let mut all = Vec::new();
+    for (name, promotions) in wanted {
+        for (seq, promotion) in promotions.iter().rev() {
+            let from = promotion.from.and_then(|from| promotions.get(&from)).map(|from| from.plan);
+            all.push(json!({
+                "environment": name,
+                "revision": seq,
+                "at": promotion.at.to_string(),
+                "by": promotion.by,
+                "plan_id": promotion.plan,
+                "from_plan_id": from,
+                "rollback": promotion.back_to.is_some(),
+                "shown": promotion.replaced.is_none(),
+            }));
+        }
+    }
+    json!({ "promotions": all })
+}
+
 pub(super) fn plans(book: &Book) -> Value {
     let mut plans: Vec<_> = book.plans.iter().collect();
     plans.sort_by_key(|(id, (record, _))| (record.created, **id));

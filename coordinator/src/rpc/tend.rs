@@ -9,8 +9,8 @@ use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Response, Status};
 
-use super::Pieces;
-use super::control::refusal;
+use super::control::{refusal, unknown_plan};
+use super::{Pieces, documents};
 use crate::control::{Command, Handle, Tend, Tended};
 
 /// Shortest pause between two looks.
@@ -21,7 +21,8 @@ const BEAT: std::time::Duration = std::time::Duration::from_millis(500);
 /// Decides the first step at once, so that a refusal is the call's own; the others follow.
 pub(super) async fn tend(handle: Handle, request: wire::TendRequest) -> Result<Response<Pieces>, Status> {
     let by = request.by;
-    let steps = steps(request.action.ok_or_else(|| Status::invalid_argument("an empty request"))?)?;
+    let action = request.action.ok_or_else(|| Status::invalid_argument("an empty request"))?;
+    let steps = steps(&handle, action).await?;
     let (sender, receiver) = mpsc::channel(4);
     let mut course = Course { handle, by, sender, troubles: BTreeMap::new() };
     let mut steps = steps.into_iter();
@@ -38,7 +39,7 @@ pub(super) async fn tend(handle: Handle, request: wire::TendRequest) -> Result<R
     Ok(Response::new(Box::pin(ReceiverStream::new(receiver))))
 }
 
-fn steps(action: wire::tend_request::Action) -> Result<Vec<Tend>, Status> {
+async fn steps(handle: &Handle, action: wire::tend_request::Action) -> Result<Vec<Tend>, Status> {
     use wire::tend_request::Action;
     Ok(match action {
         Action::Invalidate(wire::Invalidate { environment, sync }) => {
@@ -49,10 +50,26 @@ fn steps(action: wire::tend_request::Action) -> Result<Vec<Tend>, Status> {
             }
             steps
         }
+        Action::Rollback(wire::Rollback { environment, to, dry_run }) => {
+            let to = match to.as_str() {
+                "" => None,
+                text => Some(documents::find_plan(handle, text).await?.ok_or_else(|| unknown_plan(text))?),
+            };
+            vec![Tend::Rollback { environment: parse("environment", &environment)?, to, dry_run }]
+        }
+        Action::Abandon(wire::Abandon { what }) => vec![abandon(handle, &what).await?],
         Action::Janitor(wire::Janitor { ignore_ttl }) => {
             vec![Tend::Retire { environment: None }, Tend::Collect { ignore_ttl }]
         }
     })
+}
+
+/// A plan by its id, or the beginning of it; otherwise an environment.
+async fn abandon(handle: &Handle, what: &str) -> Result<Tend, Status> {
+    if let Some(plan) = documents::find_plan(handle, what).await? {
+        return Ok(Tend::AbandonPlan { plan });
+    }
+    Ok(Tend::AbandonEnvironment { environment: parse("environment", what)? })
 }
 
 struct Course {

@@ -58,6 +58,8 @@ impl Scheduler {
             mode: work.mode,
             assumed: work.assumed,
             create: work.create,
+            // A table that isn't made yet is made with the right columns.
+            migrate: work.migrate && self.tables.get(table).created,
             concurrency: work.concurrency,
             sequential: work.sequential,
             anew: work.anew,
@@ -173,7 +175,7 @@ impl Scheduler {
     pub(super) fn take_range(&mut self, at: NodeRef, interval: Interval) {
         let Some(plan) = self.plans.get_mut(&at.plan) else { return };
         let node = &mut plan.nodes[at.node];
-        if interval == Node::CREATE && node.todo.is_empty() {
+        if interval == Node::CREATE && (node.migrate || node.todo.is_empty()) {
             return;
         }
         node.pending.remove(interval);
@@ -207,6 +209,7 @@ impl Scheduler {
     }
 
     pub(super) fn cancel(&mut self, plan: PlanId, out: &mut Output) {
+        self.cancel_errands(plan, out);
         let Some(number) = self.plan_numbers.get(&plan).copied() else { return };
         let Some(plan) = self.plans.get_mut(&number) else { return };
         if plan.phase == Phase::Settled {

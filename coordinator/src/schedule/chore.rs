@@ -29,7 +29,7 @@ impl Chore {
     fn ready(&self, number: u64) -> Ready {
         match self.work {
             Work::Drop(_) => Ready::Drop(number),
-            Work::Evaluate(_) | Work::Promote(_) | Work::Publish(_) => Ready::Promote(number),
+            _ => Ready::Promote(number),
         }
     }
 
@@ -152,7 +152,7 @@ impl Scheduler {
                     out.notices.push(Notice::Dropped { drop });
                 }
             }
-            Work::Evaluate(_) => {}
+            Work::Evaluate(_) | Work::Check(_) | Work::Statements(_) => {}
         }
         self.wake_publications();
     }
@@ -180,7 +180,7 @@ impl Scheduler {
                         out.notices.push(Notice::PublishFailed { plan, publish, failure });
                     }
                     Work::Drop(drop) => out.notices.push(Notice::DropFailed { drop, failure }),
-                    Work::Evaluate(_) => {}
+                    Work::Evaluate(_) | Work::Check(_) | Work::Statements(_) => {}
                 }
             }
             self.wake_publications();

@@ -18,7 +18,9 @@ impl Scheduler {
         let mut cleared = Vec::new();
         let mut shrunk = Vec::new();
         for at in self.affected(&lease, appeared) {
-            if lease.serves.contains(&at) && lease.mode != Mode::Create {
+            if lease.mode == Mode::Migrate {
+                self.migrated(at);
+            } else if lease.serves.contains(&at) && lease.mode != Mode::Create {
                 self.shrink(at, lease.interval, &mut cleared);
             } else {
                 self.no_longer_to_create(at, &mut cleared);
@@ -41,7 +43,7 @@ impl Scheduler {
             superseded,
         }));
         out.records.extend(cleared);
-        if appeared {
+        if appeared || lease.mode == Mode::Migrate {
             self.wake_all_readers(lease.table);
         }
         self.range_ended(&lease);
@@ -104,6 +106,13 @@ impl Scheduler {
         }
     }
 
+    /// The table has the columns that a node's batches write.
+    fn migrated(&mut self, at: NodeRef) {
+        let Some(plan) = self.plans.get_mut(&at.plan) else { return };
+        plan.nodes[at.node].migrate = false;
+        plan.rescan(at.node, Timestamp(i64::MIN), &self.tables);
+    }
+
     /// Strikes off what a node still had to do for its table to exist.
     fn no_longer_to_create(&mut self, at: NodeRef, cleared: &mut Vec<Record>) {
         let Some(plan) = self.plans.get_mut(&at.plan) else { return };
@@ -124,6 +133,7 @@ impl Scheduler {
             table: node.task.table.clone(),
             todo: node.todo.clone(),
             create_left: node.create && !created,
+            migrate_left: node.migrate,
         })
     }
 
@@ -279,7 +289,7 @@ enum Next {
     Failed { attempts: u32, losses: u32, failure: Failure },
 }
 
-fn lost_too_often(losses: u32) -> Failure {
+pub(super) fn lost_too_often(losses: u32) -> Failure {
     Failure {
         class: FailureClass::Transient,
         code: None,

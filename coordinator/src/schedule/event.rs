@@ -7,7 +7,7 @@ use std::sync::Arc;
 use coord_common::id::{PlanId, Token, WorkerId};
 use coord_common::interval::{Interval, IntervalSet};
 use coord_common::task::{
-    Batch, DropTable, Failure, Mode, Outcome, Promote, Publish, ReadRange, TableId, TableTask,
+    Batch, DropTable, Failure, Mode, Outcome, Promote, Publish, ReadRange, TableId, TableTask, Work,
 };
 
 use super::grid::Cut;
@@ -25,6 +25,9 @@ pub enum Event {
     Recovered(Recovered),
     /// An environment's views are to be switched on behalf of a plan, which needn't be admitted.
     Promote(Promote, PlanId),
+    /// Something is to be done on behalf of a plan that is no batch and no promotion. A takeover
+    /// gives it again.
+    Errand(Work, PlanId),
     /// A plan restates tables: plans that are admitted later don't start on them until it ends.
     /// Comes before the plan itself.
     Hold {
@@ -151,6 +154,9 @@ pub struct NodeWork {
     /// Whether the table must exist at the end, even if there is nothing to fill. Also assumed
     /// where another node reads the table.
     pub create: bool,
+    /// Whether the table must get the columns of the snapshot before any batch of the plan reads or
+    /// writes it.
+    pub migrate: bool,
     /// What its batches do.
     pub mode: NodeMode,
     /// How todo is cut into batches.

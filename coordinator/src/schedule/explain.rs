@@ -80,6 +80,11 @@ pub enum Reason {
         /// Which.
         upstream: TableId,
     },
+    /// An upstream table doesn't have the columns yet that the plan gives it.
+    UpstreamNotMigrated {
+        /// Which.
+        upstream: TableId,
+    },
     /// It reads what isn't committed.
     UpstreamMisses {
         /// Of which table.
@@ -124,6 +129,9 @@ impl fmt::Display for Reason {
             Self::Restated { plan } => write!(f, "plan {plan} is restating its table"),
             Self::UpstreamNotCreated { upstream } => {
                 write!(f, "its upstream {} has no table yet", upstream.model)
+            }
+            Self::UpstreamNotMigrated { upstream } => {
+                write!(f, "its upstream {} doesn't have its new columns yet", upstream.model)
             }
             Self::UpstreamMisses { upstream, missing } => {
                 write!(f, "its upstream {} still misses", upstream.model)?;
@@ -218,14 +226,21 @@ impl Scheduler {
 
     /// Why a table that only has to exist doesn't yet.
     fn uncreated_reasons(&self, plan: &Plan, node: &Node) -> Vec<Reason> {
-        if plan.phase != Phase::Running || !node.wants_create(self.tables.get(node.table)) {
+        let wants = |node: &Node| node.migrate || node.wants_create(self.tables.get(node.table));
+        if plan.phase != Phase::Running || !wants(node) {
             return Vec::new();
         }
-        let parents = node.parents.iter().map(|edge| &plan.nodes[edge.node]);
-        parents
-            .filter(|parent| !self.tables.get(parent.table).created)
-            .map(|parent| Reason::UpstreamNotCreated { upstream: parent.task.table.clone() })
-            .collect()
+        node.parents.iter().filter_map(|edge| self.unreadable(&plan.nodes[edge.node])).collect()
+    }
+
+    /// Why nothing can be read from a table.
+    fn unreadable(&self, parent: &Node) -> Option<Reason> {
+        let upstream = parent.task.table.clone();
+        match self.tables.get(parent.table).created {
+            false => Some(Reason::UpstreamNotCreated { upstream }),
+            true if parent.migrate => Some(Reason::UpstreamNotMigrated { upstream }),
+            true => None,
+        }
     }
 
     fn leased(&self, plan: u64, node: usize, table: &Table, point: Interval) -> Option<Reason> {
@@ -249,8 +264,7 @@ impl Scheduler {
             if !missing.is_empty() {
                 return Some(Reason::UpstreamMisses { upstream, missing });
             }
-            let created = self.tables.get(parent.table).created;
-            (!created).then_some(Reason::UpstreamNotCreated { upstream })
+            self.unreadable(parent)
         };
         node.parents.iter().filter_map(reason).collect()
     }

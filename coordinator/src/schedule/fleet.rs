@@ -15,6 +15,8 @@ pub(super) struct GatewayNo(usize);
 pub(super) enum Ready {
     /// A promotion or publication, by its number.
     Promote(u64),
+    /// An errand, by its number.
+    Errand(u64),
     /// A node's next batch: by plan; those that make their table first, since nothing else of it
     /// can run before; then by the longest chain of descendants, then by age.
     Batch {

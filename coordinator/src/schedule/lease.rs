@@ -27,6 +27,7 @@ impl Scheduler {
     pub(super) fn grant(&mut self, worker: WorkerId, ready: Ready, out: &mut Output) {
         match ready {
             Ready::Promote(number) | Ready::Drop(number) => self.grant_chore(worker, number, out),
+            Ready::Errand(number) => self.grant_errand(worker, number, out),
             Ready::Batch { plan, node, .. } => self.grant_batch(worker, NodeRef { plan, node }, out),
         }
     }
@@ -74,7 +75,7 @@ impl Scheduler {
     fn take_fresh(&mut self, at: NodeRef, interval: Interval) {
         let Some(plan) = self.plans.get_mut(&at.plan) else { return };
         let node = &mut plan.nodes[at.node];
-        if node.todo.is_empty() {
+        if node.todo.is_empty() || node.migrate {
             return;
         }
         node.pending.remove(interval);
@@ -159,9 +160,15 @@ impl Scheduler {
     }
 
     fn heartbeat_one(&mut self, worker: &WorkerId, token: Token) -> LeaseState {
-        let Some(held) = self.leases.get_mut(&token).filter(|held| held.worker == *worker) else {
+        let Some(held) = self.leases.get(&token).filter(|held| held.worker == *worker) else {
             return LeaseState::Gone;
         };
+        if let Target::Errand(number) = held.target
+            && !self.errand_holds(number)
+        {
+            return LeaseState::Cancel;
+        }
+        let Some(held) = self.leases.get_mut(&token) else { return LeaseState::Gone };
         if let Target::Batch(lease) = &held.target
             && self.plans.get(&lease.at.plan).is_none_or(|plan| plan.phase == Phase::Cancelling)
         {
@@ -198,6 +205,7 @@ impl Scheduler {
                 match held.target {
                     Target::Batch(lease) => self.commit(lease, held.gateway, done, out),
                     Target::Chore(number) => self.chore_done(token, number, out),
+                    Target::Errand(number) => self.errand_done(token, number, done, out),
                 }
                 return verdict;
             }
@@ -218,6 +226,7 @@ impl Scheduler {
         match held.target {
             Target::Batch(lease) => self.batch_set_back(lease, held.gateway, setback, out),
             Target::Chore(number) => self.chore_set_back(number, token, setback, out),
+            Target::Errand(number) => self.errand_set_back(number, token, setback, out),
         }
     }
 }

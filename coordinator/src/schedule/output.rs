@@ -3,7 +3,8 @@
 use coord_common::id::{PlanId, Token, WorkerId};
 use coord_common::interval::{Interval, IntervalSet};
 use coord_common::task::{
-    AuditResult, Batch, DropTable, Failure, Lease, LeaseState, Mode, Promote, Publish, TableId, Verdict,
+    AuditResult, Batch, Done, DropTable, Failure, Lease, LeaseState, Mode, Promote, Publish, TableId,
+    Verdict, Work,
 };
 
 /// What came of one or more events, in order.
@@ -184,11 +185,31 @@ pub struct Shrunk {
     pub todo: IntervalSet,
     /// Whether it must still be created.
     pub create_left: bool,
+    /// Whether it must still get its columns.
+    pub migrate_left: bool,
 }
 
 /// What the rest of the coordinator acts on.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Notice {
+    /// An errand is done.
+    ErrandDone {
+        /// The plan.
+        plan: PlanId,
+        /// The errand.
+        work: Work,
+        /// What came of it.
+        done: Done,
+    },
+    /// An errand failed for good.
+    ErrandFailed {
+        /// The plan.
+        plan: PlanId,
+        /// The errand.
+        work: Work,
+        /// Why.
+        failure: Failure,
+    },
     /// Nothing more can run for a plan; comes once.
     PlanSettled {
         /// The plan.

@@ -49,6 +49,8 @@ pub(super) struct Node {
     pub(super) mode: NodeMode,
     pub(super) assumed: IntervalSet,
     pub(super) create: bool,
+    /// Whether the table must still get the columns of the plan's snapshot.
+    pub(super) migrate: bool,
     pub(super) concurrency: Option<u32>,
     pub(super) sequential: bool,
     pub(super) anew: bool,
@@ -92,7 +94,7 @@ pub(super) struct Offer {
 
 /// Why a batch can't run yet, and where to look further.
 enum Block {
-    /// An upstream table doesn't exist: no batch can run.
+    /// An upstream table doesn't exist, or has other columns yet: no batch can run.
     Missing,
     /// A lease overlaps it, up to here.
     Busy(Timestamp),
@@ -101,20 +103,28 @@ enum Block {
 }
 
 impl Node {
-    /// The interval under which a batch that only creates the table is known.
+    /// The interval under which a batch that only creates or migrates the table is known.
     pub(super) const CREATE: Interval = Interval::ALL;
 
     /// Whether all is done that the plan wants of it.
     pub(super) fn is_complete(&self, table: &Table) -> bool {
-        self.todo.is_empty() && (!self.create || table.created)
+        self.todo.is_empty() && !self.migrate && (!self.create || table.created)
     }
 
     fn may_run(&self, table: &Table) -> bool {
         if self.stopped.is_some() {
             return false;
         }
+        if self.migrate && !self.failed.is_empty() {
+            return self.in_flight > 0;
+        }
         let waits = !self.pending.is_empty() || !self.retry.is_empty() || self.in_flight > 0;
-        waits || (self.wants_create(table) && self.failed.is_empty())
+        waits || ((self.migrate || self.wants_create(table)) && self.failed.is_empty())
+    }
+
+    /// Whether the plan's batches can read the table.
+    pub(super) fn is_readable(&self, tables: &Tables) -> bool {
+        tables.get(self.table).created && !self.migrate
     }
 
     pub(super) fn wants_create(&self, table: &Table) -> bool {
@@ -188,13 +198,13 @@ impl Plan {
     pub(super) fn reads_are_done(&self, n: usize, batch: Interval, tables: &Tables) -> bool {
         self.nodes[n].parents.iter().all(|edge| {
             let parent = &self.nodes[edge.node];
-            tables.get(parent.table).created && !parent.todo.overlaps(edge.reads.of(batch))
+            parent.is_readable(tables) && !parent.todo.overlaps(edge.reads.of(batch))
         })
     }
 
     fn parents_exist(&self, n: usize, tables: &Tables) -> bool {
         let parents = self.nodes[n].parents.iter().map(|edge| &self.nodes[edge.node]);
-        parents.into_iter().all(|parent| tables.get(parent.table).created)
+        parents.into_iter().all(|parent| parent.is_readable(tables))
     }
 
     /// Looks anew for the candidate, from a point on.
@@ -241,7 +251,8 @@ impl Plan {
         cleared: &mut Vec<Record>,
     ) -> Vec<usize> {
         let node = &mut self.nodes[n];
-        let touched = |batch: &Interval| batch.overlaps(range);
+        let migrating = node.migrate;
+        let touched = |batch: &Interval| batch.overlaps(range) && !(migrating && *batch == Node::CREATE);
         let waiting: Vec<Interval> = node.retry.keys().copied().filter(touched).collect();
         let failed: Vec<Interval> = node.failed.keys().copied().filter(touched).collect();
         let filled: Vec<Interval> = failed.into_iter().filter(|batch| !node.todo.overlaps(*batch)).collect();
@@ -321,8 +332,11 @@ impl Plan {
         {
             return None;
         }
+        if self.nodes[n].migrate {
+            return self.whole_offer(n, Mode::Migrate, table, tables);
+        }
         if self.nodes[n].wants_create(table) {
-            return self.create_offer(n, table, tables);
+            return self.whole_offer(n, Mode::Create, table, tables);
         }
         if let Some(candidate) = self.nodes[n].candidate
             && (!self.nodes[n].pending.covers(candidate) || table.busy(candidate).is_some())
@@ -345,21 +359,22 @@ impl Plan {
         Some(self.offer(n, interval, mode))
     }
 
-    fn create_offer(&self, n: usize, table: &Table, tables: &Tables) -> Option<Offer> {
+    /// A batch that is about the table as a whole.
+    fn whole_offer(&self, n: usize, mode: Mode, table: &Table, tables: &Tables) -> Option<Offer> {
         let node = &self.nodes[n];
         let waits = node.retry.contains_key(&Node::CREATE) && !node.due.contains(&Node::CREATE);
         let ready = !waits
             && node.failed.is_empty()
             && table.busy(Node::CREATE).is_none()
             && self.parents_exist(n, tables);
-        ready.then(|| self.offer(n, Node::CREATE, Mode::Create))
+        ready.then(|| self.offer(n, Node::CREATE, mode))
     }
 
     fn offer(&self, n: usize, interval: Interval, mode: Mode) -> Offer {
         let ready = Ready::Batch {
             priority: Reverse(self.priority),
             plan: self.number,
-            creates: Reverse(matches!(mode, Mode::Create | Mode::First)),
+            creates: Reverse(matches!(mode, Mode::Create | Mode::First | Mode::Migrate)),
             height: Reverse(self.nodes[n].height),
             start: interval.start,
             node: n,
@@ -381,7 +396,7 @@ impl Plan {
 fn block(nodes: &[Node], node: &Node, batch: Interval, table: &Table, tables: &Tables) -> Option<Block> {
     for (index, edge) in node.parents.iter().enumerate() {
         let parent = &nodes[edge.node];
-        if !tables.get(parent.table).created {
+        if !parent.is_readable(tables) {
             return Some(Block::Missing);
         }
         let reads = edge.reads.of(batch);

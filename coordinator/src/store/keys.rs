@@ -18,6 +18,7 @@
 //! r1/setback/<plan>/wait/<batch>         a batch that waits for another attempt
 //! r1/setback/<plan>/failed/<batch>       a batch that failed for good
 //! r1/lease/<token>                       a batch or promotion in flight
+//! r1/auto/<table>                        when a table was last restated by itself
 //! r1/lost/<batch>                        a batch whose lease was lost and whose fence is to be raised
 //! ```
 
@@ -40,6 +41,8 @@ pub const BLOBS: &str = "r1/blob/";
 pub const PLANS: &str = "r1/plan/";
 /// All tables' intervals.
 pub const INTERVALS: &str = "r1/iv/";
+/// When tables were last restated by themselves.
+pub const RESTATED: &str = "r1/auto/";
 /// All that plans have still to do.
 pub const TODOS: &str = "r1/todo/";
 /// All batches and promotions in flight.
@@ -123,6 +126,11 @@ pub fn plan(plan: PlanId) -> String {
 /// The intervals that a table holds.
 pub fn intervals(table: &TableId) -> String {
     join(INTERVALS, &[table])
+}
+
+/// When a table was last restated by itself.
+pub fn restated(table: &TableId) -> String {
+    join(RESTATED, &[table])
 }
 
 /// What a plan has still to do for a table.

@@ -12,12 +12,13 @@ use tokio_util::sync::CancellationToken;
 
 use super::error::{Class, EngineError};
 use super::fence::{Ledger, Raised, end_sessions, raised};
+use super::migrate;
 use super::profile::Profile;
 use super::session::{Answer, Connector, Pool, Session, cancellable};
 use super::statements::{self, Known, Script};
 use super::{
-    AuditResult, BatchReport, BatchWrite, Beside, Discard, Engine, Fence, Outcome, Publication, Relation,
-    RelationKind, Rows, Switched, ViewSwitch, Write,
+    AuditResult, BatchReport, BatchWrite, Beside, Discard, Engine, Fence, Migration, Outcome, Publication,
+    Relation, RelationKind, Rows, Switched, ViewSwitch, Write,
 };
 
 /// How often a batch is tried before an error that may pass is the caller's.
@@ -404,8 +405,18 @@ impl Transaction<'_> {
     async fn work(&mut self, ledger: &Ledger) -> Result<Worked, EngineError> {
         let (engine, batch) = (self.engine, self.batch);
         engine.pool.profile().check_names(&batch.target)?;
+        if matches!(batch.write, Write::Migrate { .. }) {
+            // What others did to the table counts, too.
+            engine.columns.forget(&batch.target);
+        }
         let target = match batch.write {
             Write::AuditOnly => None,
+            // A view whose tables lost columns can't even be described.
+            Write::Migrate { migration: Migration::View { .. }, .. }
+                if engine.pool.profile().dependents.is_none() =>
+            {
+                None
+            }
             _ => engine.target_columns(self.session, &batch.target).await?,
         };
         let mut go = std::mem::take(&mut self.raise);
@@ -438,7 +449,14 @@ impl Transaction<'_> {
             target = batch.columns.clone();
             schema_missing = false;
         }
-        let known = Known { target, schema_missing, query: self.query_columns().await? };
+        let mut known = Known { target, schema_missing, query: self.query_columns().await? };
+        if let Write::Migrate { query, migration } = &batch.write {
+            return self.migrate(go, query, migration, known).await;
+        }
+        if let Some(target) = known.target.as_ref().filter(|_| batch.known_columns_only) {
+            let has = |name: &str| target.iter().any(|column| column.name.eq_ignore_ascii_case(name));
+            known.query.retain(|column| has(&column.name));
+        }
         let mut script = statements::script(engine.pool.profile(), batch, &known)?;
         self.begin(&mut go);
         if self.replace_view {
@@ -459,6 +477,33 @@ impl Transaction<'_> {
             engine.columns.forget(&batch.target);
         }
         self.rows_and_audits(&answers, data_at, &script)
+    }
+
+    async fn migrate(
+        &mut self,
+        mut go: Vec<String>,
+        query: &str,
+        migration: &Migration,
+        mut known: Known,
+    ) -> Result<Worked, EngineError> {
+        let (profile, batch) = (self.engine.pool.profile(), self.batch);
+        if let Some(declared) = &batch.columns {
+            // By the names that the warehouse has for their types.
+            let typed = migrate::typed_nulls(profile, declared);
+            known.query = self.session.describe(&typed).await?;
+        }
+        let steps = migrate::steps(profile, &batch.target, query, migration, &known)?;
+        self.begin(&mut go);
+        self.session.run(&go).await?;
+        let dependents = match profile.dependents.filter(|_| !steps.is_empty()) {
+            Some(question) => migrate::dependents(self.session, profile, question, &batch.target).await?,
+            None => Vec::new(),
+        };
+        self.engine.columns.forget(&batch.target);
+        let statements = migrate::with_dependents(profile, &batch.target, steps, &dependents)?;
+        self.answers(statements).await.map_err(|error| migrate::explain(error, &batch.target))?;
+        self.engine.columns.forget(&batch.target);
+        Ok(Worked::Now(0, Vec::new()))
     }
 
     /// Runs what is gathered, the statements after it, and the audits.

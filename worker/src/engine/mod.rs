@@ -15,6 +15,7 @@ mod discard;
 mod duckdb;
 mod error;
 mod fence;
+mod migrate;
 mod noop;
 mod postgres;
 mod profile;
@@ -40,7 +41,7 @@ use async_trait::async_trait;
 use coord_common::id::Token;
 use coord_common::project::model::ColumnDef;
 use coord_common::sql::Dialect;
-pub use coord_common::task::Relation;
+pub use coord_common::task::{Policies, Relation};
 
 /// Who may write: the row that every attempt at the same piece of work must win.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -94,6 +95,8 @@ pub struct BatchWrite {
     /// Whether an earlier attempt's success for the same plan counts ([`Outcome::AlreadyDone`]);
     /// otherwise the work is done again. The same token's success always counts.
     pub replayed_is_done: bool,
+    /// Whether columns of the query that the table lacks are left out.
+    pub known_columns_only: bool,
     /// Whether nothing of the table is worth keeping (no interval is recorded yet): kinds that
     /// add to a table empty it first.
     pub first: bool,
@@ -238,6 +241,31 @@ pub enum Write {
     },
     /// Writes nothing: runs the audits only.
     AuditOnly,
+    /// Gives a table, in place, the columns of a query; a view is made anew. Views of the warehouse
+    /// that show all of it follow.
+    Migrate {
+        /// The query.
+        query: String,
+        /// What is migrated.
+        migration: Migration,
+    },
+}
+
+/// What a [`Write::Migrate`] is about.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Migration {
+    /// A table, whose rows stay.
+    Table {
+        /// What may be done to it.
+        policies: Policies,
+        /// Columns that it has beside those of the query.
+        kept: Vec<String>,
+    },
+    /// A view.
+    View {
+        /// Whether the warehouse keeps it as a table, where it can.
+        materialized: bool,
+    },
 }
 
 impl Write {
@@ -249,7 +277,8 @@ impl Write {
             | Self::UniqueKey { query, .. }
             | Self::Partition { query, .. }
             | Self::Append { query }
-            | Self::Full { query } => Some(query),
+            | Self::Full { query }
+            | Self::Migrate { query, .. } => Some(query),
             Self::Scd(write) => Some(&write.query),
             Self::View { .. } | Self::Seed { .. } | Self::AuditOnly => None,
         }

@@ -24,6 +24,18 @@ pub enum Describe {
     ArrowSchema,
 }
 
+const DEPENDENTS: &str = "WITH RECURSIVE shows(view, depth) AS (\
+     SELECT r.ev_class, 1 FROM pg_depend d JOIN pg_rewrite r ON r.oid = d.objid \
+     WHERE d.classid = 'pg_rewrite'::regclass AND d.refclassid = 'pg_class'::regclass \
+     AND d.refobjid = {relation}::regclass AND r.ev_class <> d.refobjid \
+     UNION \
+     SELECT r.ev_class, s.depth + 1 FROM shows s JOIN pg_depend d ON d.refobjid = s.view \
+     AND d.refclassid = 'pg_class'::regclass AND d.classid = 'pg_rewrite'::regclass \
+     JOIN pg_rewrite r ON r.oid = d.objid WHERE r.ev_class <> d.refobjid) \
+     SELECT n.nspname::text, c.relname::text, c.relkind::text, pg_get_viewdef(c.oid), MAX(s.depth)::text \
+     FROM shows s JOIN pg_class c ON c.oid = s.view JOIN pg_namespace n ON n.oid = c.relnamespace \
+     GROUP BY n.nspname, c.relname, c.relkind, c.oid ORDER BY MAX(s.depth), 1, 2";
+
 /// How one warehouse differs from others. All of them have transactions that cover DDL; a
 /// warehouse without them can't be served this way.
 #[derive(Debug, Clone)]
@@ -58,6 +70,9 @@ pub struct Profile {
     pub lock_writers: Option<&'static str>,
     /// Whether a statement's failure within a transaction can be undone alone.
     pub savepoints: bool,
+    /// The query for the views that show a relation `{relation}`, also through others, nearest first:
+    /// schema, name, kind (`v`, `m`), definition. Nothing where views follow a table by themselves.
+    pub dependents: Option<&'static str>,
     /// The query that counts schemas named `{schema}` in the connection's own catalog.
     pub schema_query: &'static str,
     /// The query for the server's version.
@@ -84,6 +99,7 @@ impl Profile {
         before_prune: Some("LOCK TABLE {table} IN EXCLUSIVE MODE"),
         lock_writers: Some("LOCK TABLE {table} IN SHARE ROW EXCLUSIVE MODE"),
         savepoints: true,
+        dependents: Some(DEPENDENTS),
         schema_query: "SELECT COUNT(*) FROM pg_catalog.pg_namespace WHERE nspname = {schema}",
         version_query: "SELECT version()",
     };
@@ -104,6 +120,7 @@ impl Profile {
         before_prune: None,
         lock_writers: None,
         savepoints: false,
+        dependents: None,
         schema_query: "SELECT COUNT(*) FROM information_schema.schemata \
                        WHERE catalog_name = current_database() AND schema_name = {schema}",
         version_query: "SELECT 'DuckDB ' || version()",

@@ -119,7 +119,7 @@ impl Builder<'_> {
             Write::Scd(write) => self.scd(&mut script, write),
             Write::View { query, materialized } => self.view(&mut script, query, *materialized),
             Write::Seed { columns, rows, batch } => self.seed(&mut script, columns, rows, *batch),
-            Write::AuditOnly => {}
+            Write::AuditOnly | Write::Migrate { .. } => {}
         }
         Ok(script)
     }
@@ -418,6 +418,7 @@ mod tests {
             },
             columns: None,
             replayed_is_done: true,
+            known_columns_only: false,
             first: false,
             aside: None,
         };

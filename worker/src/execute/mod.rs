@@ -1,6 +1,7 @@
 //! From a lease to the engine's verbs: fetch the snapshot, render it for the batch, name physical
 //! tables, run.
 
+mod check;
 mod fetch;
 mod merge;
 mod prepare;
@@ -10,7 +11,8 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use coord_common::task::{
-    self, Done, DropTable, Evaluate, Failure, FailureClass, Lease, Outcome, Promote, Publish, TableKind, Work,
+    self, Check, Done, DropTable, Evaluate, Failure, FailureClass, Lease, Outcome, Promote, Publish,
+    Statements, TableKind, Work,
 };
 use tokio_util::sync::CancellationToken;
 use tracing::{Instrument, info_span, warn};
@@ -19,6 +21,7 @@ use crate::agent::{Execute, SnapshotSource};
 use crate::engine::{
     self, BatchReport, Class, Discard, Engine, EngineError, RelationKind, Switched, ViewChange, ViewSwitch,
 };
+use check::Trouble;
 use fetch::Snapshots;
 
 /// Runs leases on a worker's engines.
@@ -86,6 +89,41 @@ impl Executor {
                 ..Done::default()
             }),
             Err(error) => outcome(error, cancel),
+        }
+    }
+
+    async fn check(&self, work: &Check, cancel: &CancellationToken) -> Outcome {
+        let engine = match self.engine(&work.task.gateway) {
+            Ok(engine) => engine,
+            Err(failure) => return Outcome::Failed(failure),
+        };
+        let started = Instant::now();
+        let asked = async {
+            let snapshot = self.snapshots.get(work.task.snapshot).await.map_err(Trouble::Failed)?;
+            let embedded = self.snapshots.embedded(&work.task).await.map_err(Trouble::Failed)?;
+            check::ready(work, &snapshot, &embedded, &*engine, cancel).await
+        };
+        match asked.await {
+            Ok(ready) => {
+                Outcome::Done(Done { ready, millis: started.elapsed().as_millis() as u64, ..Done::default() })
+            }
+            Err(Trouble::Failed(failure)) => Outcome::Failed(failure),
+            Err(Trouble::Engine(error)) => outcome(error, cancel),
+        }
+    }
+
+    async fn statements(&self, lease: &Lease, work: &Statements, cancel: &CancellationToken) -> Outcome {
+        let engine = match self.engine(&work.gateway) {
+            Ok(engine) => engine,
+            Err(failure) => return Outcome::Failed(failure),
+        };
+        let started = Instant::now();
+        match engine.run_batch(&prepare::statements(lease, work), cancel).await {
+            Ok(report) => Outcome::Done(done(report, started)),
+            Err(error) => {
+                let message = format!("{}: {}", work.point.name(), error.message);
+                outcome(EngineError { message, ..error }, cancel)
+            }
         }
     }
 
@@ -170,12 +208,18 @@ impl Execute for Executor {
                 info_span!("publish", plan = %lease.plan, tables = work.tables.len(), discard = work.discard)
             }
             Work::Promote(work) => info_span!("promote", environment = %work.environment, seq = work.seq),
+            Work::Check(work) => info_span!("check", table = %work.task.table),
+            Work::Statements(work) => {
+                info_span!("statements", environment = %work.environment, point = work.point.name())
+            }
             Work::Drop(work) => info_span!("drop", table = %work.table, token = lease.token.0),
         };
         let run = async {
             match &lease.work {
                 Work::Evaluate(work) => self.evaluate(&lease, work, &cancel).await,
                 Work::Promote(work) => self.promote(work, &cancel).await,
+                Work::Check(work) => self.check(work, &cancel).await,
+                Work::Statements(work) => self.statements(&lease, work, &cancel).await,
                 Work::Publish(work) => self.publish(&lease, work, &cancel).await,
                 Work::Drop(work) => self.drop_table(&lease, work, &cancel).await,
             }
@@ -199,6 +243,7 @@ fn done(report: BatchReport, started: Instant) -> Done {
         millis: started.elapsed().as_millis() as u64,
         already: report.outcome == engine::Outcome::AlreadyDone,
         audits: report.audits.into_iter().map(audit).collect(),
+        ready: coord_common::interval::IntervalSet::new(),
     }
 }
 

@@ -8,22 +8,24 @@ use coord_common::id::{ModelName, SnapshotId};
 use coord_common::interval::{Interval, Timestamp, format_time, inclusive_end};
 use coord_common::project::audits_builtin::builtin_audit;
 use coord_common::project::model::{Call, Code, ColumnDef, Model, ModelKind, ScdType2, TimeRange};
-use coord_common::project::render::{RenderContext, Stage, TimeVars, render, render_audit, render_statement};
+use coord_common::project::render::{
+    RenderContext, Stage, TimeVars, render, render_audit, render_signal, render_statement,
+};
 use coord_common::project::seed;
 use coord_common::snapshot::{Snapshot, model_name};
 use coord_common::sql::{Dialect, Query, SqlError, parse_statement};
 use coord_common::task::{
-    Aside, Binding, Evaluate, Failure, FailureClass, Keeps, Lease, Mode, Promote, Publish, PublishTable,
-    Relation, TableTask, View,
+    Aside, Binding, Evaluate, Failure, FailureClass, Keeps, Lease, Mode, Policies, Policy, Promote, Publish,
+    PublishTable, Relation, Statements, TableTask, View, added_by_kind,
 };
 
 use super::merge::merge_names;
 use crate::engine::{
-    AUDITED, AuditQuery, BatchWrite, Beside, Fence, Kept, Publication, Published, RelationKind, ScdWrite,
-    Write,
+    AUDITED, AuditQuery, BatchWrite, Beside, Fence, Kept, Migration, Publication, Published, RelationKind,
+    ScdWrite, Write,
 };
 
-type Embedded = BTreeMap<ModelName, Arc<Snapshot>>;
+pub(super) type Embedded = BTreeMap<ModelName, Arc<Snapshot>>;
 
 /// What the engine must do for a batch.
 ///
@@ -41,11 +43,12 @@ pub(super) fn batch(
     let target = sql_name(&work.task.target, dialect);
     let write = match work.mode {
         Mode::Audit => Write::AuditOnly,
+        Mode::Migrate => scene.migration()?,
         Mode::Create => scene.create()?,
         Mode::First | Mode::Write | Mode::Anew => scene.write()?,
     };
     let audits = match work.mode {
-        Mode::Create => Vec::new(),
+        Mode::Create | Mode::Migrate => Vec::new(),
         Mode::First | Mode::Write | Mode::Anew | Mode::Audit => scene.audits(&target)?,
     };
     Ok(BatchWrite {
@@ -63,6 +66,7 @@ pub(super) fn batch(
         },
         columns: declared(snapshot),
         replayed_is_done: lease.attempt > 1,
+        known_columns_only: Policies::of(model, work.task.allows).additive == Policy::Ignore,
         // A copy of what readers see is worth keeping.
         first: matches!(work.mode, Mode::First | Mode::Anew)
             && work.task.aside.as_ref().is_none_or(|aside| aside.keeps != Keeps::Copy),
@@ -75,6 +79,58 @@ fn slot(work: &Evaluate) -> String {
     match work.mode {
         Mode::Audit => format!("audit:{}", work.batch),
         _ => work.batch.to_string(),
+    }
+}
+
+/// The query of a signal for one candidate range: its models' names stand for their tables.
+///
+/// # Errors
+/// What can't be rendered: it fails for good.
+pub(super) fn signal(
+    work: &Evaluate,
+    snapshot: &Snapshot,
+    embedded: &Embedded,
+    call: &Call,
+    dialect: Dialect,
+) -> Result<String, Failure> {
+    let model = &*snapshot.model;
+    let scene = Scene { task: &work.task, snapshot, embedded, dialect, work };
+    let signal = model
+        .signal_definitions
+        .get(&call.name)
+        .ok_or_else(|| refuse("it isn't defined".to_owned(), None))?;
+    let target = sql_name(&work.task.target, dialect);
+    let context =
+        RenderContext { this_model: Some(&target), ..context(snapshot, scene.times(), Stage::Evaluating) };
+    let text = render_signal(signal, &call.args, &context).map_err(|error| {
+        let place = format!("{}:{}:{}", signal.location.path, error.line, error.column);
+        refuse(format!("{place}: {}", error.message), error.hint.clone())
+    })?;
+    scene.rewrite(&text)
+}
+
+/// What the engine must do to run statements around a plan: once, whoever attempts it.
+pub(super) fn statements(lease: &Lease, work: &Statements) -> BatchWrite {
+    let owner = format!("statements/{}", work.environment);
+    BatchWrite {
+        // Nothing is written but what the statements write.
+        target: Relation::new("", ""),
+        write: Write::AuditOnly,
+        pre: work.sql.clone(),
+        post: Vec::new(),
+        audits: Vec::new(),
+        fence: Fence {
+            slot: format!("{owner}/{}", work.point.name()),
+            token: lease.token,
+            plan: lease.plan.to_string(),
+            table: owner,
+            supersedes: Vec::new(),
+        },
+        aside: None,
+        known_columns_only: false,
+        columns: None,
+        replayed_is_done: true,
+        first: false,
     }
 }
 
@@ -135,7 +191,7 @@ impl Scene<'_> {
 
     fn stage(&self) -> Stage {
         match self.work.mode {
-            Mode::Create | Mode::First => Stage::Creating,
+            Mode::Create | Mode::Migrate | Mode::First => Stage::Creating,
             Mode::Write | Mode::Anew => Stage::Evaluating,
             Mode::Audit => Stage::Auditing,
         }
@@ -146,10 +202,22 @@ impl Scene<'_> {
         let interval = self.work.batch.interval;
         // Only making a table happens outside of any interval; its texts show 1970, as while loading.
         let (start, end) = match self.work.mode {
-            Mode::Create => (Timestamp(0), Timestamp(0)),
+            Mode::Create | Mode::Migrate => (Timestamp(0), Timestamp(0)),
             Mode::First | Mode::Write | Mode::Anew | Mode::Audit => (interval.start, interval.end),
         };
         TimeVars::Batch { start, end, execution: self.task.execution_time }
+    }
+
+    fn migration(&self) -> Result<Write, Failure> {
+        let model = self.model();
+        let migration = match model.kind {
+            ModelKind::View { materialized } => Migration::View { materialized },
+            _ => Migration::Table {
+                policies: Policies::of(model, self.task.allows),
+                kept: added_by_kind(&model.kind),
+            },
+        };
+        Ok(Write::Migrate { query: self.query(Stage::Creating)?, migration })
     }
 
     /// Only the table, empty; views and seeds are made as they are.

@@ -35,6 +35,7 @@ fn mistakes_in_models_have_a_place() {
         ("MODEL (name a, dailect x); SELECT 1", "1:16 unknown-property"),
         ("MODEL (name a, default_catalog x); SELECT 1", "1:16 unknown-property"),
         ("MODEL (name a, start 2020-01-01); SELECT 1", "1:22 invalid-value"),
+        ("MODEL (name a, retention 30); SELECT 1", "1:16 unsupported-property"),
         ("MODEL (name a, allow_partials maybe); SELECT 1", "1:31 invalid-value"),
         ("MODEL (name a, allow_partials (true, x)); SELECT 1", "1:31 invalid-value"),
         ("MODEL (name a, cron_tz 'Mars/X'); SELECT 1", "1:24 invalid-value"),
@@ -235,13 +236,42 @@ fn what_cannot_be_loaded_is_named_and_the_rest_loads() {
             "macros/m.py:2:1 python-not-supported",
             "materializations/c.py:1:15 python-not-supported",
             "models/p.py:3:1 python-not-supported",
-            "signals/s.py:1:1 python-not-supported",
             "metrics/x.sql:1:1 metrics-without-effect",
         ],
     );
     let (project, _) = project(&files);
     assert_eq!(project.models.len(), 1);
-    assert_eq!(project.unsupported_python.len(), 4);
+    assert_eq!(project.unsupported_python.len(), 3);
+}
+
+#[test]
+fn signals_are_queries_and_others_are_refused_where_a_model_uses_them() {
+    let model = |name: &str, signals: &str| {
+        format!("MODEL (name a.{name}, kind FULL, signals ({signals}));\nSELECT 1 AS x")
+    };
+    let (one, two, three) = (model("m", "ready(lag := 2)"), model("n", "late()"), model("o", "redy()"));
+    let files = [
+        ("models/m.sql", one.as_str()),
+        ("models/n.sql", two.as_str()),
+        ("models/o.sql", three.as_str()),
+        ("signals/deep/Ready.sql", "SELECT @start_ts, @end_ts, @lag"),
+        ("signals/drop.sql", "DROP TABLE x"),
+        ("signals/unused.py", "@signal()\ndef other(batch): return True"),
+        ("signals/used.py", "import x\n@signal()\ndef late(batch):\n  return True"),
+    ];
+    check(
+        &files,
+        &[
+            "signals/drop.sql:1:1 signal-query",
+            "models/n.sql:1:37 python-not-supported",
+            "models/o.sql:1:37 unknown-signal",
+        ],
+    );
+    let (project, findings) = project(&files);
+    assert_eq!(project.models[0].signal_definitions["ready"].query.text, "SELECT @start_ts, @end_ts, @lag");
+    let messages: Vec<&str> = findings.iter().map(|finding| finding.message.as_str()).collect();
+    assert!(messages[1].contains("(signals/used.py:2:1)"), "{messages:?}");
+    assert_eq!(findings[2].hint.as_deref(), Some("did you mean `ready`?"));
 }
 
 #[test]

@@ -45,7 +45,9 @@ fn settled(out: &crate::schedule::Output) -> Option<&PlanOutcome> {
         | Notice::Published { .. }
         | Notice::PublishFailed { .. }
         | Notice::Dropped { .. }
-        | Notice::DropFailed { .. } => None,
+        | Notice::DropFailed { .. }
+        | Notice::ErrandDone { .. }
+        | Notice::ErrandFailed { .. } => None,
     })
 }
 

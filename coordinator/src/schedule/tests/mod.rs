@@ -1,5 +1,6 @@
 //! The scheduler under lists of events, and under random ones.
 
+mod errands;
 mod events;
 mod makespan;
 mod simulation;
@@ -80,11 +81,13 @@ fn node(number: usize, todo: &[(i64, i64)], parents: &[(usize, ReadRange)]) -> N
             gateway: "main".to_owned(),
             bindings: std::collections::BTreeMap::new(),
             execution_time: Timestamp(0),
+            allows: coord_common::task::Allowed::default(),
             aside: None,
         }),
         todo: set(todo),
         assumed: IntervalSet::new(),
         create: true,
+        migrate: false,
         mode: NodeMode::Write,
         cut: Arc::new(Every(10)),
         concurrency: None,
@@ -121,7 +124,7 @@ fn failure(class: FailureClass) -> Outcome {
 fn evaluate(lease: &Lease) -> &Evaluate {
     match &lease.work {
         Work::Evaluate(evaluate) => evaluate,
-        Work::Promote(_) | Work::Publish(_) | Work::Drop(_) => panic!("a chore where a batch was expected"),
+        other => panic!("{other:?} where a batch was expected"),
     }
 }
 
@@ -187,6 +190,8 @@ fn shown(lease: &Lease) -> String {
             format!("{} {}-{}", evaluate.batch.table.model.table(), start.0, end.0)
         }
         Work::Promote(promote) => format!("promote {} {}", promote.environment, promote.seq),
+        Work::Check(check) => format!("check {}", check.task.table.model.table()),
+        Work::Statements(statements) => format!("{} {}", statements.point.name(), statements.environment),
         Work::Publish(publish) => format!("publish {}", publish.tables.len()),
         Work::Drop(drop) => format!("drop {}", drop.relation),
     }

@@ -233,7 +233,7 @@ impl Store {
     fn in_flight(&self, table: &TableId) -> Vec<Interval> {
         let batch = |granted: &Granted| match &granted.lease.work {
             Work::Evaluate(evaluate) if evaluate.batch.table == *table => Some(evaluate.batch.interval),
-            Work::Evaluate(_) | Work::Promote(_) | Work::Publish(_) | Work::Drop(_) => None,
+            _ => None,
         };
         self.leases.values().filter_map(batch).collect()
     }
@@ -278,7 +278,9 @@ impl Store {
             | Notice::Published { .. }
             | Notice::PublishFailed { .. }
             | Notice::Dropped { .. }
-            | Notice::DropFailed { .. } => return,
+            | Notice::DropFailed { .. }
+            | Notice::ErrandDone { .. }
+            | Notice::ErrandFailed { .. } => return,
             Notice::PromoteFailed { promote, .. } => {
                 self.promotions.remove(&promote.seq);
                 return;
@@ -345,7 +347,9 @@ impl Granted {
             Work::Promote(promote) => Some(Recovered::Promoting { token, worker, promote: promote.clone() }),
             // It is granted anew.
             Work::Publish(_) => None,
-            Work::Drop(_) => unreachable!("the simulation drops no tables"),
+            other @ (Work::Check(_) | Work::Statements(_) | Work::Drop(_)) => {
+                panic!("{other:?} in the simulation")
+            }
             Work::Evaluate(evaluate) => Some(Recovered::Leased {
                 token,
                 worker,
@@ -362,10 +366,5 @@ impl Granted {
 }
 
 fn gateway(lease: &Lease) -> &str {
-    match &lease.work {
-        Work::Evaluate(evaluate) => &evaluate.task.gateway,
-        Work::Promote(promote) => &promote.gateway,
-        Work::Publish(publish) => &publish.gateway,
-        Work::Drop(drop) => &drop.gateway,
-    }
+    lease.work.gateway()
 }

@@ -82,6 +82,7 @@ pub(crate) fn batch(slot: &str, token: u64, write: Write) -> BatchWrite {
         },
         columns: None,
         replayed_is_done: true,
+        known_columns_only: false,
         first: false,
         aside: None,
     }
