@@ -244,17 +244,21 @@ fn an_embedded_restatement_that_is_killed_is_completed_by_the_next_run() {
     assert_eq!(shown(), "212,212,212");
     project.write("factor.csv", "factor\n2\n");
     let id = plan_id(&cli.plan(&["-r", "m.days", "--start", "2023-01-01", "--end", "2023-07-31"]));
+    let note = format!("unfinished_restatement:{id}");
     let mut kills = 0;
-    for _ in 0..3 {
+    for patience in 1..10 {
         let mut apply = cli.spawn(&["apply", &id]);
-        std::thread::sleep(Duration::from_millis(500));
-        kills += u32::from(apply.is_running());
+        // On a slow machine it may not even have begun.
+        std::thread::sleep(Duration::from_millis(300 * patience));
+        assert!(apply.is_running(), "the test is too slow to kill anything");
         apply.kill9();
         assert_eq!(shown(), "212,212,212");
+        kills += u32::from(cli.plan(&[])["notes"].to_string().contains(&note));
+        if kills == 2 {
+            break;
+        }
     }
-    assert_eq!(kills, 3, "the test is too slow to kill anything");
-    let note = format!("unfinished_restatement:{id}");
-    assert!(cli.plan(&[])["notes"].to_string().contains(&note));
+    assert_eq!(kills, 2);
     let ran = cli.json(&["run"]);
     assert_eq!(executed_in_all(&ran), 0, "the run itself has nothing to do: {ran}");
     assert_eq!(shown(), "424,424,424");

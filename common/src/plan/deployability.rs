@@ -7,41 +7,57 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::categorize::{Records, is_forward_only};
 use super::options::Times;
+use super::restate::Restatements;
 use super::{PlanInput, Tables};
 use crate::id::ModelName;
-use crate::interval::Timestamp;
+use crate::interval::{IntervalSet, Timestamp};
 use crate::project::model::ModelKind;
 use crate::snapshot::{Category, SnapshotRecord};
 
-/// The table of each model that has one.
+/// The tables of models.
+pub(super) struct Places {
+    /// The table that each model's readers use.
+    pub(super) read: Tables,
+    /// The table that its batches fill: where the environment shows production's own, or one that
+    /// production shares, but may not write it, a throwaway one that nobody reads.
+    pub(super) filled: Tables,
+}
+
+/// The tables of each model that has any.
 pub(super) fn tables(
     input: &PlanInput<'_>,
     order: &[ModelName],
     records: &Records,
     starts: &BTreeMap<ModelName, Timestamp>,
     times: &Times,
-) -> Tables {
-    let throwaway = if input.options.environment.is_prod() {
-        BTreeSet::new()
+    restatements: &Restatements,
+) -> Places {
+    let (shown, written) = if input.options.environment.is_prod() {
+        (BTreeSet::new(), BTreeSet::new())
     } else {
-        throwaways(input, order, records, starts, times)
+        throwaways(input, order, records, starts, times, restatements)
     };
-    records
-        .iter()
-        .filter(|(_, record)| !record.snapshot.model.kind.is_symbolic())
-        .map(|(name, record)| (name.clone(), record.table(throwaway.contains(name))))
-        .collect()
+    let places = |throwaway: &BTreeSet<ModelName>| {
+        records
+            .iter()
+            .filter(|(_, record)| !record.snapshot.model.kind.is_symbolic())
+            .map(|(name, record)| (name.clone(), record.table(throwaway.contains(name))))
+            .collect()
+    };
+    Places { read: places(&shown), filled: places(&written) }
 }
 
-/// Models whose environment reads a throwaway table.
+/// Models whose environment reads a throwaway table, and those that fill one.
 fn throwaways(
     input: &PlanInput<'_>,
     order: &[ModelName],
     records: &Records,
     starts: &BTreeMap<ModelName, Timestamp>,
     times: &Times,
-) -> BTreeSet<ModelName> {
+    restatements: &Restatements,
+) -> (BTreeSet<ModelName>, BTreeSet<ModelName>) {
     let mut throwaway = BTreeSet::new();
+    let mut written = BTreeSet::new();
     // Models that keep those below them from being deployable.
     let mut taints: BTreeSet<&ModelName> = BTreeSet::new();
     let live: BTreeSet<_> =
@@ -54,7 +70,7 @@ fn throwaways(
         let keeps_table = record.forward_only
             || record.category == Category::IndirectNonBreaking
             || (is_forward_only(kind) && record.category != Category::Metadata);
-        let valid = valid_start(input, record, starts[name], times.covered_from);
+        let valid = valid_start(input, record, starts[name], times.covered_from, restatements);
         // What is restated by itself holds another time's rows than those around it.
         let by_itself = kind.auto_restatement_cron().is_some();
         let deployable = !tainted && !keeps_table && !by_itself && valid;
@@ -63,6 +79,9 @@ fn throwaways(
         let representative = deployable
             || live.contains(&record.id())
             || (record.category == Category::IndirectNonBreaking && done && !view && !tainted);
+        if !deployable {
+            written.insert(name.clone());
+        }
         if !representative {
             throwaway.insert(name.clone());
         }
@@ -70,7 +89,7 @@ fn throwaways(
             taints.insert(name);
         }
     }
-    throwaway
+    (throwaway, written)
 }
 
 /// A table that depends on its own past can only be taken over when nothing before the start is
@@ -80,12 +99,16 @@ fn valid_start(
     record: &SnapshotRecord,
     own: Timestamp,
     from: Option<Timestamp>,
+    restatements: &Restatements,
 ) -> bool {
     let snapshot = &record.snapshot;
     let Some(from) = from.filter(|_| snapshot.depends_on_past()) else { return true };
     let unit = snapshot.interval_unit();
     let first = unit.ceil(own);
-    let done = input.tables.get(&record.table(false)).into_iter().flat_map(|known| known.done.ranges());
-    let missing_from = done.filter(|range| range.start <= first).map(|range| range.end).max();
+    let known = input.tables.get(&record.table(false));
+    let mut done = known.map_or_else(IntervalSet::new, |known| known.done.clone());
+    // What is computed again isn't there yet.
+    restatements.ranges.get(record.name()).inspect(|range| done.remove(**range));
+    let missing_from = done.ranges().iter().filter(|range| range.start <= first).map(|range| range.end).max();
     missing_from.unwrap_or(first).max(first) >= unit.floor(from)
 }

@@ -164,6 +164,10 @@ pub struct PlannedModel {
     pub version: Option<Version>,
     /// The table that will be filled and read; absent for kinds without one.
     pub table: Option<TableId>,
+    /// The table that is filled, where it isn't the one that is read: a development environment
+    /// may show a table of production's, but never writes it with what production may not take over.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub fills: Option<TableId>,
     /// What it misses.
     #[serde(default, skip_serializing_if = "IntervalSet::is_empty")]
     pub missing: IntervalSet,
@@ -298,10 +302,11 @@ pub fn plan(input: &PlanInput<'_>) -> Result<Planned, PlanError> {
     let categorized = categorize::categorize(input, &order, &diff, times.effective_from);
     let records = &categorized.records;
     let starts = backfill::starts(input, &order, &times);
-    let tables = deployability::tables(input, &order, records, &starts, &times);
-    let target = environment::target(input, records, &tables, &diff);
     let restatements =
         restate::restatements(input, &order, records, &diff, &times, &starts, backfilled.as_ref());
+    let places = deployability::tables(input, &order, records, &starts, &times, &restatements);
+    let tables = places.read;
+    let target = environment::target(input, records, &tables, &diff);
     let backfilled = backfilled.or_else(|| {
         let restated = || restatements.ranges.keys().collect();
         (!input.options.restate_models.is_empty()).then(|| backfill::with_upstream(input, restated()))
@@ -326,6 +331,7 @@ pub fn plan(input: &PlanInput<'_>) -> Result<Planned, PlanError> {
         models.push(PlannedModel {
             restatement: restated,
             audits: audited.get(name).cloned().unwrap_or_default(),
+            fills: places.filled.get(name).filter(|table| tables.get(name) != Some(table)).cloned(),
             ..planned(input, record, *change, &tables, &windows, &diff)
         });
     }
@@ -376,6 +382,18 @@ pub fn plan(input: &PlanInput<'_>) -> Result<Planned, PlanError> {
     Ok(Planned { plan, new_records })
 }
 
+impl PlannedModel {
+    /// The table that the model's batches fill.
+    pub fn filled(&self) -> Option<&TableId> {
+        self.fills.as_ref().filter(|_| !self.missing.is_empty()).or(self.table.as_ref())
+    }
+
+    /// All tables that the model needs while the plan is carried out.
+    pub fn tables(&self) -> impl Iterator<Item = &TableId> {
+        self.table.iter().chain(&self.fills)
+    }
+}
+
 /// Proposed models, parents first.
 fn proposed_order(input: &PlanInput<'_>) -> Result<Vec<ModelName>, PlanError> {
     let parents = input.proposed.iter().map(|(name, s)| (name, s.parents.iter().collect())).collect();
@@ -398,6 +416,14 @@ impl Plan {
     /// Whether new or changed audits look at complete ranges before anything is computed.
     pub fn has_audits(&self) -> bool {
         self.models.iter().any(|model| !model.audits.is_empty())
+    }
+
+    /// Whether models are computed again although they were complete: because somebody asked for it,
+    /// or, in a run, because they do so by themselves. Previews don't count: nobody sees their
+    /// tables before.
+    pub fn recomputes(&self) -> bool {
+        let by_itself = self.purpose == Purpose::Run && self.models.iter().any(|m| m.restatement.is_some());
+        self.restates || by_itself
     }
 
     /// Whether applying records what is missing without computing it.
@@ -455,6 +481,7 @@ fn removed(name: &ModelName, base: Option<&Environment>) -> PlannedModel {
         batches: BatchRule::default(),
         restatement: None,
         audits: IntervalSet::new(),
+        fills: None,
         migrate: false,
         allows: Allowed::default(),
         effective_from: None,
@@ -493,6 +520,7 @@ fn planned(
         category: (change != Change::Unchanged).then(|| record.shown_category()),
         version: table.as_ref().map(|table| if table.dev { record.dev_version } else { record.version }),
         snapshot: Some(snapshot.id),
+        fills: None,
         migrate: created && migrates(input, record),
         allows: policy::allowed(input, name),
         effective_from: anew.then_some(record.effective_from).flatten(),

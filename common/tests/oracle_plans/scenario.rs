@@ -204,7 +204,7 @@ impl Scenario {
         let plan = &planned.plan;
         self.records.extend(planned.new_records.iter().map(|record| (record.id(), record.clone())));
         for model in &plan.models {
-            let Some(table) = &model.table else { continue };
+            let Some(table) = model.filled() else { continue };
             let record = self.tables.entry(table.clone()).or_default();
             record.created = true;
             record.done = record.done.union(&model.assumed);

@@ -3,7 +3,9 @@
 mod audits;
 mod changes;
 mod choices;
+mod differences;
 mod lifecycle;
+mod properties;
 mod reads;
 mod restate;
 mod selection;

@@ -106,7 +106,7 @@ pub(crate) fn todos(plan: &Plan, book: &Book) -> BTreeMap<TableId, Todo> {
 
 /// The planned ranges that aren't done; where lookback computes done ranges again, those too.
 fn again(model: &PlannedModel, done: &IntervalSet) -> IntervalSet {
-    if model.restatement.is_some() || model.effective_from.is_some() || model.anew {
+    if model.restatement.is_some() || model.effective_from.is_some() || model.anew || model.fills.is_some() {
         return model.missing.clone();
     }
     if !model.redo {
@@ -126,7 +126,7 @@ pub(crate) fn work(plan: &Plan, book: &Book, todo: &BTreeMap<TableId, Todo>) -> 
     let mut index: BTreeMap<&ModelName, usize> = BTreeMap::new();
     let mut nodes: Vec<NodeWork> = Vec::new();
     for model in &plan.models {
-        let (Some(table), Some(record)) = (&model.table, records.get(&model.name)) else { continue };
+        let (Some(table), Some(record)) = (model.filled(), records.get(&model.name)) else { continue };
         let aside = asides.get(&model.name);
         let filled = if aside.is_some() { table.beside(plan.id) } else { table.clone() };
         let Some(left) = todo.get(&filled) else { continue };
@@ -220,7 +220,7 @@ fn is_view(record: &SnapshotRecord) -> bool {
 pub(super) fn cut(model: &PlannedModel, record: &SnapshotRecord, book: &Book) -> Arc<dyn Cut> {
     match record.snapshot.model.kind {
         ModelKind::IncrementalUnmanaged { insert_overwrite: false, .. } => {
-            let lost = book.lost.iter().filter(|batch| Some(&batch.table) == model.table.as_ref());
+            let lost = book.lost.iter().filter(|batch| Some(&batch.table) == model.filled());
             Arc::new(AsLost(lost.map(|batch| batch.interval).collect()))
         }
         ModelKind::Full | ModelKind::View { .. } | ModelKind::Seed(_) => Arc::new(Whole),

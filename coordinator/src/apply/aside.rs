@@ -25,7 +25,10 @@ pub(crate) struct Asides(BTreeMap<ModelName, PublishTable>);
 /// The table that a plan starts to fill for a model: one aside, where readers see rows that are
 /// replaced.
 pub(super) fn filled(plan: &Plan, model: &PlannedModel, book: &Book) -> Option<TableId> {
-    let table = model.table.as_ref()?;
+    let table = model.filled()?;
+    if model.table.as_ref() != Some(table) {
+        return Some(table.clone());
+    }
     let exists = book.tables.get(table).is_some_and(|known| known.created);
     let aside = goes_aside(plan) && model.restatement.is_some() && !model.missing.is_empty() && exists;
     Some(if aside { table.beside(plan.id) } else { table.clone() })
@@ -33,7 +36,7 @@ pub(super) fn filled(plan: &Plan, model: &PlannedModel, book: &Book) -> Option<T
 
 /// Whether a plan computes what it restates aside.
 pub(crate) fn goes_aside(plan: &Plan) -> bool {
-    plan.restates && !plan.in_place && !plan.skips_computing()
+    plan.recomputes() && !plan.in_place && !plan.skips_computing()
 }
 
 impl Asides {
@@ -150,7 +153,8 @@ pub(crate) fn held(plan: &Plan, book: &Book) -> Vec<TableState> {
 }
 
 fn restated(plan: &Plan) -> impl Iterator<Item = (&PlannedModel, &TableId)> {
-    let models = plan.models.iter().filter(|model| plan.restates && model.restatement.is_some());
+    let recomputes = plan.recomputes();
+    let models = plan.models.iter().filter(move |model| recomputes && model.restatement.is_some());
     models.filter_map(|model| Some((model, model.table.as_ref()?)))
 }
 

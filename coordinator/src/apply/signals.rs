@@ -21,7 +21,7 @@ pub(crate) fn checks(plan: &Plan, book: &Book, todo: &BTreeMap<TableId, Todo>) -
     let records = records(plan, book);
     let tables = tables(plan);
     let of = |model: &PlannedModel| {
-        let table = model.table.as_ref()?;
+        let table = model.filled()?;
         let record = records.get(&model.name).filter(|record| !record.snapshot.model.signals.is_empty())?;
         let candidates = todo.get(table).map(|todo| todo.ranges.clone()).filter(|set| !set.is_empty())?;
         let task = TableTask {
@@ -61,7 +61,7 @@ pub(crate) fn narrowed(
         let above = above.fold(IntervalSet::new(), |all, one| all.union(one));
         let mut own = IntervalSet::new();
         if let Some(model) = by_name.get(&name)
-            && let Some(table) = &model.table
+            && let Some(table) = model.filled()
             && let Some(todo) = left.get_mut(table)
         {
             own = ready.get(table).map(|ready| todo.ranges.difference(ready)).unwrap_or_default();

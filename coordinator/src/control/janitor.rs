@@ -164,7 +164,7 @@ impl Control {
                 continue;
             }
             let body: PlanBody = read_blob(&*self.store, record.body).await?;
-            let mut tables = body.plan.models.iter().filter_map(|model| model.table.as_ref());
+            let mut tables = body.plan.models.iter().flat_map(|model| model.tables());
             if tables.any(|table| gone.contains(table)) {
                 found.insert(*id);
             }
@@ -232,7 +232,7 @@ impl Control {
     /// A plan needs tables that were to be dropped: they stay, and are filled anew. A drop that is
     /// under way has an older token than whoever fills them, so the fence turns it away.
     pub(super) async fn spare(&mut self, body: &PlanBody, out: &mut Output) -> Result<(), ControlError> {
-        let tables = body.plan.models.iter().filter_map(|model| model.table.clone());
+        let tables = body.plan.models.iter().flat_map(|model| model.tables().cloned());
         let spared: Vec<TableId> = tables.filter(|table| self.book.drops.contains_key(table)).collect();
         for chunk in spared.chunks(CHUNK) {
             let txn = chunk.iter().fold(Txn::new(), |txn, table| txn.delete(keys::drop(table)));

@@ -57,6 +57,11 @@ impl Control {
                 drop(reply.send(answer));
             }
             Command::Tended { waits, reply } => drop(reply.send(self.left(&waits))),
+            Command::AskSignals { plan, reply } => {
+                let mut out = Output::default();
+                self.ask_only(plan, reply, &mut out);
+                Box::pin(self.settle(out, Vec::new())).await?;
+            }
             Command::Progress { plan, since, reply } => drop(reply.send(self.view(plan, since))),
             Command::Why { plan, table, at, reply } => {
                 let mut reasons = self.scheduler.why_waiting(plan, &table, at.start);
@@ -86,7 +91,7 @@ impl Control {
         let environment = planned.plan.environment.clone();
         let plan = &planned.plan;
         let restatement =
-            plan.restates.then(|| Restatement { in_place: plan.in_place, ..Restatement::default() });
+            plan.recomputes().then(|| Restatement { in_place: plan.in_place, ..Restatement::default() });
         let body = PlanBody { plan: planned.plan, records: planned.new_records };
         let bytes = serde_json::to_vec(&body).map_err(|error| StoreError::Invalid(error.to_string()))?;
         let hash = blob::put_blob(&*self.store, &bytes).await?;
@@ -203,17 +208,13 @@ impl Control {
             return self.promote_again(id, record, by).await.map(Ok);
         }
         let mut record = record;
-        if body.plan.restates {
-            match self.restatement(&body.plan, &record) {
-                Ok(restatement) => record.restatement = Some(restatement),
-                Err(stale) => {
-                    let why = stale.to_string();
-                    self.conflict(id, &body.plan, &why).await?;
-                    return Ok(Err(ApplyError::Stale(why)));
-                }
+        match self.still_fits(&body.plan, &record) {
+            Ok(restatement) => record.restatement = restatement,
+            Err(stale) => {
+                let why = stale.to_string();
+                self.conflict(id, &body.plan, &why).await?;
+                return Ok(Err(ApplyError::Stale(why)));
             }
-        } else if let Err(stale) = apply::check_base(&body.plan, &self.book, (self.clock)()) {
-            return Ok(Err(ApplyError::Stale(stale.to_string())));
         }
         let resumed = record.state != PlanState::Planned;
         let left = if record.materialised { Some(self.todos_on_record(id).await?) } else { None };
@@ -451,7 +452,7 @@ impl Control {
         if body.plan.skips_computing() {
             self.record_without_computing(&body.plan).await?;
         }
-        if body.plan.restates {
+        if body.plan.recomputes() {
             return self.complete_restatement(id, record, &body.plan, out).await;
         }
         if body.plan.purpose == Purpose::Run {
@@ -464,7 +465,7 @@ impl Control {
 
     /// Keeps when tables were restated by themselves: only once all that follows from it is through,
     /// so that a run that failed does it again.
-    async fn note_restated(&mut self, plan: &Plan) -> Result<(), ControlError> {
+    pub(super) async fn note_restated(&mut self, plan: &Plan) -> Result<(), ControlError> {
         for tables in plan.auto_restated.chunks(CHUNK) {
             let mut txn = Txn::new();
             for table in tables {
@@ -479,7 +480,7 @@ impl Control {
     /// Marks what a plan covers as done although nothing was computed, because the user asked.
     async fn record_without_computing(&mut self, plan: &Plan) -> Result<(), ControlError> {
         for model in &plan.models {
-            let Some(table) = &model.table else { continue };
+            let Some(table) = model.filled() else { continue };
             let known = self.book.tables.entry(table.clone()).or_default();
             known.done = known.done.union(&model.missing);
             let value = encode_intervals(&known.done);

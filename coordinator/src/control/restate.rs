@@ -20,12 +20,26 @@ use crate::store::{Txn, keys};
 const CHUNK: usize = 100;
 
 impl Control {
+    /// Checks that a plan can be applied to the environment as it is now; for one that restates, what
+    /// is kept of that. A restatement that was asked for leaves the environment's pointer alone, so it
+    /// needs no more than the tables that it restates.
+    pub(super) fn still_fits(
+        &self,
+        plan: &Plan,
+        record: &PlanRecord,
+    ) -> Result<Option<Restatement>, StalePlan> {
+        if !plan.restates {
+            apply::check_base(plan, &self.book, (self.clock)())?;
+        }
+        plan.recomputes().then(|| self.restatement(plan, record)).transpose()
+    }
+
     /// What is kept of a plan that restates and is about to start or to go on.
     ///
     /// # Errors
     /// [`StalePlan`] where the environment shows other tables by now, or somebody added to a table
     /// that is to be replaced whole.
-    pub(super) fn restatement(&self, plan: &Plan, record: &PlanRecord) -> Result<Restatement, StalePlan> {
+    fn restatement(&self, plan: &Plan, record: &PlanRecord) -> Result<Restatement, StalePlan> {
         apply::check_restated(plan, &self.book)?;
         let based_on = apply::whole_tables(plan, &self.book);
         let aside = apply::goes_aside(plan);
@@ -62,7 +76,7 @@ impl Control {
 
     /// Keeps others off the tables that a plan restates.
     pub(super) fn hold(&mut self, plan: &Plan, out: &mut Output) {
-        if plan.restates {
+        if plan.recomputes() {
             let tables = apply::held(plan, &self.book);
             self.scheduler.on(self.now(), Event::Hold { plan: plan.id, tables }, out);
         }
@@ -133,6 +147,7 @@ impl Control {
     /// old ones no longer count, and the plan is done.
     pub(super) async fn conclude(&mut self, plan: &Plan, out: &mut Output) -> Result<(), ControlError> {
         self.forget_asides(plan).await?;
+        self.note_restated(plan).await?;
         let txn = self.clears(plan).await?;
         let Some((record, revision)) = self.book.plans.get(&plan.id).cloned() else { return Ok(()) };
         let restatement = record.restatement.clone().map(|known| Restatement { aside: false, ..known });

@@ -16,7 +16,7 @@ use tonic::Status;
 
 use super::control::refusal;
 use crate::control::book::Pointer;
-use crate::control::{Book, Command, Handle};
+use crate::control::{Book, Command, Handle, Todo};
 use crate::planning::{Answer, Refusal};
 
 /// What a client gets for a plan: the plan, findings, and definitions before and after of models
@@ -184,6 +184,27 @@ pub(super) fn intervals(book: &Book, name: &EnvironmentName, now: Timestamp) -> 
     Ok(json!({ "environment": name, "models": models }))
 }
 
+/// What a run would compute, model by model; `asked`: what signals left of it.
+pub(super) fn checked(plan: &Plan, asked: Option<&BTreeMap<TableId, Todo>>) -> Value {
+    let model = |model: &plan::PlannedModel| {
+        let table = model.table.as_ref()?;
+        let left = match asked {
+            Some(left) => left.get(table).map(|todo| todo.ranges.clone()).unwrap_or_default(),
+            None => model.missing.clone(),
+        };
+        (!model.missing.is_empty()).then(|| {
+            json!({
+                "model": model.name,
+                "missing": ranges(left.ranges()),
+                "not_ready": ranges(model.missing.difference(&left).ranges()),
+                "signals": model.signals,
+            })
+        })
+    };
+    let models: Vec<Value> = plan.models.iter().filter_map(model).collect();
+    json!({ "environment": plan.environment, "gateways": plan.layout.gateways, "models": models })
+}
+
 fn unknown_environment(name: &EnvironmentName) -> Refusal {
     Refusal::new(
         "unknown-environment",
@@ -204,6 +225,7 @@ fn missing_now(
         env: BTreeMap::new(),
         gateway: None,
         run: true,
+        no_signals: true,
     };
     let planned = crate::planning::plan(&request, book, now)?;
     let models = planned.planned.plan.models;
@@ -346,7 +368,7 @@ pub(super) async fn explain(handle: &Handle, request: wire::ExplainRequest) -> R
 }
 
 async fn why(handle: &Handle, plan: PlanId, model: &plan::PlannedModel) -> Result<Vec<String>, Status> {
-    let (Some(table), Some(hull)) = (model.table.clone(), model.missing.hull()) else {
+    let (Some(table), Some(hull)) = (model.filled().cloned(), model.missing.hull()) else {
         return Ok(Vec::new());
     };
     let reasons = handle.ask(|reply| Command::Why { plan, table, at: hull, reply }).await?;

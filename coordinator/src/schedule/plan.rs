@@ -202,7 +202,7 @@ impl Plan {
         })
     }
 
-    fn parents_exist(&self, n: usize, tables: &Tables) -> bool {
+    pub(super) fn parents_exist(&self, n: usize, tables: &Tables) -> bool {
         let parents = self.nodes[n].parents.iter().map(|edge| &self.nodes[edge.node]);
         parents.into_iter().all(|parent| parent.is_readable(tables))
     }

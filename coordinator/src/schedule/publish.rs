@@ -122,7 +122,6 @@ impl Scheduler {
                 let Some(no) = self.tables.find(&published.table) else { continue };
                 let table = self.tables.get_mut(no);
                 table.done = table.done.union(&published.ranges);
-                table.holds.iter_mut().filter(|hold| hold.plan == plan).for_each(|h| h.publishing = false);
                 out.records.push(Record::Filled { table: table.id.clone(), done: table.done.clone() });
             }
             for batch in &publish.supersedes {

@@ -320,6 +320,15 @@ impl Scene<'_> {
     ) -> Result<String, Failure> {
         let model = &*snapshot.model;
         let code = model.query().ok_or_else(|| refuse(format!("`{}` has no query", model.name), None))?;
+        let generic = Dialect::Generic;
+        if model.dialect != self.dialect && model.dialect != generic && self.dialect != generic {
+            let message = format!(
+                "`{}` is written in {}, but this warehouse speaks {}",
+                model.name, model.dialect, self.dialect
+            );
+            let hint = "choose a gateway that speaks the model's dialect; queries are never translated";
+            return Err(refuse(message, Some(hint.to_owned())));
+        }
         let this = sql_name(&self.task.target, self.dialect);
         let context = RenderContext { this_model: Some(&this), ..context(snapshot, time, stage) };
         let text = render(code, &context).map_err(|error| permanent(model, &error))?;

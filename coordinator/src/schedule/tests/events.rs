@@ -101,6 +101,41 @@ fn a_table_of_which_nothing_outlasts_the_plan_is_filled_anew() {
 }
 
 #[test]
+fn a_table_gets_its_columns_before_any_batch_reads_or_writes_it() {
+    let migrating = |number| crate::schedule::NodeWork { migrate: true, ..node(number, &[(0, 20)], &[]) };
+    let nodes = vec![migrating(0), node(1, &[(0, 20)], &[(0, window(0))])];
+    let work = PlanWork { tables: vec![existing(0, &[(0, 10)]), existing(1, &[])], ..plan(1, nodes) };
+    // Another plan still writes the table as it was.
+    let mut bench = Bench::new(vec![plan_on_tables(2, vec![node(0, &[(20, 30)], &[])])]);
+    let old = bench.leases("a", 1).remove(0);
+    bench.on(Event::Admit(work));
+    assert_eq!(bench.leases("a", 9), [], "it waits for what is in flight");
+    let waiting = bench.scheduler.progress(plan_id(1)).unwrap().nodes.remove(1).waiting;
+    assert!(waiting.contains(&Reason::UpstreamMisses { upstream: table_id(0), missing: set(&[(0, 10)]) }));
+    let out = bench.done("a", old.token);
+    let [(_, migrate)] = &out.grants[..] else { panic!("{out:?}") };
+    assert_eq!((evaluate(migrate).mode, migrate.plan), (Mode::Migrate, plan_id(1)));
+    let out = bench.done("a", migrate.token);
+    let modes: Vec<Mode> = out.grants.iter().map(|(_, lease)| evaluate(lease).mode).collect();
+    assert_eq!(modes, [Mode::Write, Mode::Write]);
+}
+
+#[test]
+fn a_migration_that_is_refused_ends_its_plan() {
+    let work = crate::schedule::NodeWork { migrate: true, ..node(0, &[(0, 20)], &[]) };
+    let reader = node(1, &[(0, 20)], &[(0, window(0))]);
+    let tables = vec![existing(0, &[]), existing(1, &[])];
+    let mut bench = Bench::new(vec![PlanWork { tables, ..plan(1, vec![work, reader]) }]);
+    let migrate = bench.leases("a", 9).remove(0);
+    let out = bench.report("a", migrate.token, failure(FailureClass::Permanent));
+    let [Notice::PlanSettled { outcome: PlanOutcome::Failed { failures, skipped }, .. }] = &out.notices[..]
+    else {
+        panic!("{out:?}")
+    };
+    assert_eq!((failures.len(), &skipped[..]), (1, &[table_id(1)][..]));
+}
+
+#[test]
 fn a_table_without_data_is_still_made() {
     let mut bench = Bench::new(vec![plan(1, vec![node(0, &[], &[]), node(1, &[], &[(0, whole())])])]);
     let first = bench.leases("a", 9);

@@ -12,7 +12,7 @@ use super::{
     Random, Scheduler, Timestamp, Token, Verdict, failure, node, plan, plan_id, whole, window, worker,
 };
 use crate::schedule::Whole;
-use crate::schedule::plan::Phase;
+use crate::schedule::plan::{Node, Phase};
 use coord_common::id::WorkerId;
 use coord_common::task::Promote;
 
@@ -87,8 +87,12 @@ impl World {
         for notice in &out.notices {
             self.store.settle(notice);
         }
+        let follow: Vec<Event> = out.notices.iter().flat_map(|notice| self.store.follow(notice)).collect();
         self.held.extend(out.grants.iter().cloned());
         self.nothing_ready_is_left();
+        for event in follow {
+            self.on(event);
+        }
         out
     }
 
@@ -100,6 +104,20 @@ impl World {
                 let node = &plan.nodes[n];
                 let gateway = fleet.get(node.gateway);
                 let table = tables.get(node.table);
+                if table.held_from(plan.id, plan.number).is_some() {
+                    continue;
+                }
+                if node.migrate {
+                    let waits = node.retry.contains_key(&Node::CREATE) && !node.due.contains(&Node::CREATE);
+                    let open = gateway.has_asking() && !gateway.is_full() && node.stopped.is_none();
+                    let free = table.in_flight.is_empty() && plan.parents_exist(n, tables);
+                    assert!(
+                        !(open && free && !waits && node.failed.is_empty()),
+                        "{:?} could migrate",
+                        table.id
+                    );
+                    continue;
+                }
                 let open = gateway.has_asking() && !gateway.is_full() && node.stopped.is_none();
                 if !open || table.in_flight.len() as u64 >= u64::from(node.limit(table)) {
                     continue;
@@ -145,6 +163,7 @@ impl World {
             }
             97 if self.chance(40) => self.take_over(),
             98 => self.promote(),
+            99 if self.chance(30) => self.clear(),
             _ => {
                 self.now += 1;
                 self.on(Event::Tick);
@@ -156,6 +175,9 @@ impl World {
         self.admitted += 1;
         let work = self.random_plan(self.admitted);
         self.store.admit(work.clone());
+        if let Some(hold) = self.store.hold(work.plan) {
+            self.on(hold);
+        }
         self.on(Event::Admit(work));
     }
 
@@ -163,6 +185,7 @@ impl World {
     fn random_plan(&mut self, number: u128) -> PlanWork {
         let chosen: Vec<usize> = (0..self.tables.len()).filter(|_| self.chance(80)).collect();
         let restates = self.chance(25);
+        let aside = restates && self.chance(70);
         let mut nodes = Vec::new();
         for n in &chosen {
             let mut work = self.tables[*n].clone();
@@ -175,11 +198,17 @@ impl World {
             let wanted = super::set(&[(start, start + length)]);
             let done = self.store.table(&work.task.table).done;
             work.todo = if restates { wanted } else { wanted.difference(&done) };
+            work.migrate = self.chance(15);
             work.mode = if self.chance(5) && self.store.table(&work.task.table).created {
                 NodeMode::Audit
             } else {
                 NodeMode::Write
             };
+            let exists = self.store.table(&work.task.table).created;
+            if aside && exists && !work.todo.is_empty() && work.mode == NodeMode::Write {
+                let task = Arc::make_mut(&mut work.task);
+                task.table = task.table.beside(plan_id(number));
+            }
             match self.random.up_to(4) {
                 0 => work.cut = Arc::new(Whole),
                 size => work.cut = Arc::new(Every(10 * size as i64)),
@@ -295,8 +324,19 @@ impl World {
         self.on(Event::Promote(promote, plan_id(99)));
     }
 
+    /// Somebody has restated what a table was computed from.
+    fn clear(&mut self) {
+        let Some(index) = self.pick(self.tables.len()) else { return };
+        let table = self.tables[index].task.table.clone();
+        let start = 10 * self.random.up_to(9) as i64;
+        let range = super::range(start, start + 10 + 10 * self.random.up_to(5) as i64);
+        self.store.clear(&table, range);
+        self.on(Event::Clear(vec![(table, range)]));
+    }
+
     /// Another leader starts, knowing only what is in the store.
     fn take_over(&mut self) {
+        self.store.forget_publications();
         let base = self.store.last_token + 100;
         self.scheduler = Scheduler::new(config(), base, Random::new(base));
         self.on(Event::Limits(self.store.limit.clone()));
@@ -312,7 +352,9 @@ impl World {
     fn finish(&mut self) {
         for round in 0.. {
             assert!(round < 3000, "a plan never settles: {:?}", self.scheduler);
-            let running = self.store.running().next().is_some() || !self.store.promotions.is_empty();
+            let running = self.store.running().next().is_some()
+                || !self.store.promotions.is_empty()
+                || !self.store.publishing.is_empty();
             if !running {
                 break;
             }
@@ -396,7 +438,18 @@ fn the_runs_reach_what_they_are_for() {
             *seen.entry(name).or_default() += 1;
         }
     }
-    for name in ["complete", "failed", "cancelled", "lost", "shared", "superseded", "cleared"] {
+    for name in [
+        "complete",
+        "failed",
+        "cancelled",
+        "lost",
+        "shared",
+        "superseded",
+        "cleared",
+        "migrated",
+        "published",
+        "void",
+    ] {
         assert!(seen.get(name).is_some_and(|count| *count >= 3), "{name}: {seen:?}");
     }
 }

@@ -4,7 +4,9 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use coord_common::id::{PlanId, Token, WorkerId};
 use coord_common::interval::{Interval, IntervalSet};
-use coord_common::task::{Batch, Failure, Lease, Mode, Outcome, Promote, TableId, Work};
+use coord_common::task::{
+    Aside, Batch, Failure, Keeps, Lease, Mode, Outcome, Promote, Publish, PublishTable, TableId, Work,
+};
 
 use crate::schedule::{
     Committed, Event, Notice, PlanOutcome, PlanWork, Record, Recovered, RetryLimits, TableState,
@@ -31,11 +33,17 @@ pub(super) struct Store {
     plans: Vec<(PlanWork, State)>,
     tables: BTreeMap<TableId, (IntervalSet, bool)>,
     todo: BTreeMap<(PlanId, TableId), IntervalSet>,
+    /// Tables that must still get their columns.
+    migrates: BTreeSet<(PlanId, TableId)>,
     pub(super) leases: BTreeMap<Token, Granted>,
     waits: BTreeMap<(PlanId, Batch), (u32, u32)>,
     failed: BTreeMap<(PlanId, Batch), (Failure, u32)>,
     lost: BTreeSet<Batch>,
     pub(super) promotions: BTreeMap<u64, Promote>,
+    /// What is to be published or dropped, plan by plan.
+    pub(super) publishing: BTreeMap<PlanId, Publish>,
+    /// Ranges that were cleared under leases: what those commit doesn't count there.
+    void: BTreeMap<Token, IntervalSet>,
     pub(super) limit: BTreeMap<String, u32>,
     pub(super) last_token: u64,
     commits: BTreeSet<Token>,
@@ -47,6 +55,7 @@ impl PartialEq for Store {
     fn eq(&self, other: &Self) -> bool {
         self.tables == other.tables
             && self.todo == other.todo
+            && self.migrates == other.migrates
             && self.leases == other.leases
             && self.waits == other.waits
             && self.failed == other.failed
@@ -63,7 +72,11 @@ impl Store {
 
     pub(super) fn admit(&mut self, work: PlanWork) {
         for node in &work.nodes {
-            self.todo.insert((work.plan, node.task.table.clone()), node.todo.clone());
+            let key = (work.plan, node.task.table.clone());
+            self.todo.insert(key.clone(), node.todo.clone());
+            if node.migrate && self.table(&node.task.table).created {
+                self.migrates.insert(key);
+            }
         }
         self.plans.push((work, State::Running));
     }
@@ -94,8 +107,106 @@ impl Store {
             && self.leases.contains_key(&lease.token)
             && evaluate.mode.fills()
         {
+            let void = self.void.get(&lease.token).cloned().unwrap_or_default();
+            let counts = IntervalSet::from(evaluate.batch.interval).difference(&void);
+            self.seen.extend((!void.is_empty()).then_some("void"));
             let done = self.expected.entry(evaluate.batch.table.clone()).or_default();
-            done.insert(evaluate.batch.interval);
+            *done = done.union(&counts);
+        }
+        if let (Work::Publish(publish), Outcome::Done(_)) = (&lease.work, outcome)
+            && self.leases.contains_key(&lease.token)
+            && !publish.discard
+        {
+            for table in &publish.tables {
+                let done = self.expected.entry(table.table.clone()).or_default();
+                *done = done.union(&table.ranges);
+            }
+        }
+    }
+
+    /// What a plan computes aside, as it is to be published.
+    fn publication(&self, plan: PlanId, discard: bool) -> Option<Publish> {
+        let asides = self.work(plan).nodes.iter().filter(|node| node.task.table.aside.is_some());
+        let tables: Vec<PublishTable> = asides
+            .map(|node| PublishTable {
+                table: TableId { aside: None, ..node.task.table.clone() },
+                snapshot: node.task.snapshot,
+                relation: node.task.target.clone(),
+                aside: Aside { published: node.task.target.clone(), keeps: Keeps::Nothing },
+                ranges: node.todo.clone(),
+            })
+            .collect();
+        let (gateway, supersedes) = ("main".to_owned(), Vec::new());
+        (!tables.is_empty()).then_some(Publish { gateway, tables, discard, round: 0, supersedes })
+    }
+
+    /// What comes before a plan that restates aside.
+    pub(super) fn hold(&self, plan: PlanId) -> Option<Event> {
+        let publish = self.publication(plan, false)?;
+        let tables = publish.tables.iter().map(|table| self.table(&table.table)).collect();
+        Some(Event::Hold { plan, tables })
+    }
+
+    /// What the control loop does upon a notice.
+    pub(super) fn follow(&mut self, notice: &Notice) -> Vec<Event> {
+        let (plan, publish) = match notice {
+            Notice::PlanSettled { plan, outcome: PlanOutcome::Complete } => {
+                (*plan, self.publication(*plan, false))
+            }
+            Notice::PlanCancelled { plan } => (*plan, self.publication(*plan, true)),
+            Notice::PlanSettled { plan, .. } => return vec![Event::Release { plan: *plan }],
+            Notice::Published { plan, .. } | Notice::PublishFailed { plan, .. } => {
+                self.publishing.remove(plan);
+                return vec![Event::Release { plan: *plan }];
+            }
+            _ => return Vec::new(),
+        };
+        let Some(publish) = publish else { return Vec::new() };
+        // Cancelling again says again that it is cancelled.
+        if self.publishing.contains_key(&plan) {
+            return Vec::new();
+        }
+        let release = publish.discard.then_some(Event::Release { plan });
+        self.publishing.insert(plan, publish.clone());
+        release.into_iter().chain([Event::Publish(publish, plan)]).collect()
+    }
+
+    /// A new leader grants publications anew.
+    pub(super) fn forget_publications(&mut self) {
+        self.leases.retain(|_, granted| !matches!(granted.lease.work, Work::Publish(_)));
+        self.void.clear();
+    }
+
+    /// Takes note that a range of a table no longer counts.
+    pub(super) fn clear(&mut self, table: &TableId, range: Interval) {
+        let known = self.tables.get_mut(table).map(|(done, _)| done);
+        for done in known.into_iter().chain(self.expected.get_mut(table)) {
+            done.remove(range);
+        }
+        for (token, granted) in &self.leases {
+            if let Work::Evaluate(evaluate) = &granted.lease.work
+                && evaluate.batch.table == *table
+                && evaluate.batch.interval.overlaps(range)
+            {
+                self.void.entry(*token).or_default().insert(range);
+            }
+        }
+    }
+
+    /// Publications are alone with their tables.
+    fn check_publication(&self, publish: &Publish) {
+        for table in &publish.tables {
+            let table = &table.table;
+            assert!(self.in_flight(table).is_empty(), "nobody writes what is published");
+            for lost in self.lost.iter().filter(|lost| lost.table == *table) {
+                assert!(publish.supersedes.contains(lost), "{lost} is shut out");
+            }
+            let others = self.leases.values().filter_map(|granted| match &granted.lease.work {
+                Work::Publish(other) if !other.discard => Some(other),
+                _ => None,
+            });
+            let mut published = others.flat_map(|other| &other.tables);
+            assert!(published.all(|other| other.table != *table), "one publication at a time");
         }
     }
 
@@ -150,6 +261,7 @@ impl Store {
             }
             Record::Cancelled { plan } => {
                 self.todo.retain(|(owner, _), _| owner != plan);
+                self.migrates.retain(|(owner, _)| owner != plan);
                 self.waits.retain(|(owner, _), _| owner != plan);
                 self.failed.retain(|(owner, _), _| owner != plan);
             }
@@ -176,7 +288,19 @@ impl Store {
             let taken = self.leases.values().filter(|other| self::gateway(&other.lease) == gateway);
             assert!(taken.count() < *limit as usize, "the gateway's limit holds");
         }
+        if let Work::Publish(publish) = &lease.work
+            && !publish.discard
+        {
+            self.check_publication(publish);
+        }
         let Work::Evaluate(evaluate) = &lease.work else { return };
+        let published =
+            self.publishing.iter().filter(|(plan, publish)| **plan != lease.plan && !publish.discard);
+        let mut published = published.flat_map(|(_, publish)| &publish.tables);
+        assert!(
+            published.all(|other| other.table != evaluate.batch.table),
+            "{evaluate:?} is being published"
+        );
         assert!(serves.contains(&lease.plan));
         self.seen.extend((serves.len() > 1).then_some("shared"));
         assert_eq!(self.state(lease.plan), State::Running, "no grant for a plan that ends");
@@ -197,7 +321,11 @@ impl Store {
         let node = work.nodes.iter().find(|node| node.task.table == batch.table).unwrap();
         let todo = &self.todo[&(plan, batch.table.clone())];
         let created = self.table(&batch.table).created;
-        if mode == Mode::Create {
+        let migrates = self.migrates.contains(&(plan, batch.table.clone()));
+        assert_eq!(migrates, mode == Mode::Migrate, "columns come before rows");
+        if mode == Mode::Migrate {
+            assert!(created && self.in_flight(&batch.table).is_empty(), "a migration is alone");
+        } else if mode == Mode::Create {
             assert!(todo.is_empty() && !created);
         } else {
             assert!(todo.covers(batch.interval), "what is leased is still to do");
@@ -205,7 +333,9 @@ impl Store {
                 *p != plan || b.table != batch.table || !b.interval.overlaps(batch.interval)
             }));
         }
-        if mode != Mode::Create {
+        if mode == Mode::Migrate {
+            self.check_parents(plan, batch);
+        } else if mode != Mode::Create {
             self.check_reads(plan, batch);
         }
         let others = self.in_flight(&batch.table);
@@ -213,17 +343,29 @@ impl Store {
         assert!(created || others.is_empty(), "one at a time before the table exists");
         assert!(node.concurrency.is_none_or(|limit| others.len() < limit as usize));
         assert!(
-            !node.sequential || mode == Mode::Create || todo.hull().unwrap().start == batch.interval.start
+            !node.sequential
+                || matches!(mode, Mode::Create | Mode::Migrate)
+                || todo.hull().unwrap().start == batch.interval.start
         );
+    }
+
+    /// What the batch reads can be read.
+    fn check_parents(&self, plan: PlanId, batch: &Batch) {
+        let work = self.work(plan);
+        let node = work.nodes.iter().find(|node| node.task.table == batch.table).unwrap();
+        for parent in node.parents.iter().map(|edge| &work.nodes[edge.node].task.table) {
+            assert!(self.table(parent).created, "upstream tables exist");
+            assert!(!self.migrates.contains(&(plan, parent.clone())), "upstream tables have their columns");
+        }
     }
 
     /// All that the batch reads is done, as the plan sees it.
     fn check_reads(&self, plan: PlanId, batch: &Batch) {
+        self.check_parents(plan, batch);
         let work = self.work(plan);
         let node = work.nodes.iter().find(|node| node.task.table == batch.table).unwrap();
         for edge in &node.parents {
             let parent = &work.nodes[edge.node].task.table;
-            assert!(self.table(parent).created, "upstream tables exist");
             let reads = edge.reads.of(batch.interval);
             let left = self.todo[&(plan, parent.clone())].overlaps(reads);
             assert!(!left, "{batch} reads {parent}, which misses some of {reads}");
@@ -242,12 +384,19 @@ impl Store {
         let granted = self.leases.remove(&committed.token).expect("what commits was leased");
         assert!(self.commits.insert(committed.token), "a lease commits once");
         let own = &self.todo[&(committed.plan, committed.table.clone())];
-        assert!(committed.mode == Mode::Create || own.covers(committed.interval), "todo goes to done once");
+        assert!(
+            matches!(committed.mode, Mode::Create | Mode::Migrate) || own.covers(committed.interval),
+            "todo goes to done once"
+        );
         let before = self.table(&committed.table).done;
         assert!(before.difference(&committed.done).is_empty(), "done never loses a range");
         self.tables.insert(committed.table.clone(), (committed.done.clone(), committed.created));
         for left in &committed.shrunk {
             let key = (left.plan, left.table.clone());
+            if !left.migrate_left && self.migrates.remove(&key) {
+                assert_eq!(committed.mode, Mode::Migrate);
+                self.seen.insert("migrated");
+            }
             let old = self.todo.insert(key, left.todo.clone()).expect("only known todos shrink");
             let gone = old.difference(&left.todo);
             assert!(gone.difference(&committed.interval.into()).is_empty(), "only the batch goes");
@@ -263,7 +412,9 @@ impl Store {
         let (plan, expected) = match notice {
             Notice::PlanSettled { plan, outcome } => {
                 let open = self.todo.iter().any(|((owner, _), todo)| owner == plan && !todo.is_empty());
-                assert_eq!(*outcome == PlanOutcome::Complete, !open && self.all_created(*plan));
+                let migrates = self.migrates.iter().any(|(owner, _)| owner == plan);
+                let complete = !open && !migrates && self.all_created(*plan);
+                assert_eq!(*outcome == PlanOutcome::Complete, complete);
                 if let PlanOutcome::Failed { failures, skipped } = outcome {
                     assert!(!failures.is_empty(), "skipped {skipped:?} without a failure");
                 }
@@ -303,9 +454,12 @@ impl Store {
         for work in self.running() {
             let mut work = work.clone();
             for node in &mut work.nodes {
-                node.todo = self.todo[&(work.plan, node.task.table.clone())].clone();
+                let key = (work.plan, node.task.table.clone());
+                node.todo = self.todo[&key].clone();
+                node.migrate = self.migrates.contains(&key);
             }
             work.tables = work.nodes.iter().map(|node| self.table(&node.task.table)).collect();
+            events.extend(self.hold(work.plan));
             events.push(Event::Admit(work));
         }
         events.extend(self.promotions.values().map(|p| Event::Promote(p.clone(), super::plan_id(99))));
@@ -327,6 +481,10 @@ impl Store {
             let (plan, batch, failure) = (*plan, batch.clone(), failure.clone());
             Event::Recovered(Recovered::Failed { plan, batch, attempts: *attempts, failure })
         }));
+        for (plan, publish) in &self.publishing {
+            events.extend(if publish.discard { None } else { self.hold(*plan) });
+            events.push(Event::Publish(publish.clone(), *plan));
+        }
         let ending = self.plans.iter().filter(|(_, state)| *state == State::Cancelling);
         events.extend(ending.map(|(work, _)| Event::Cancel { plan: work.plan }));
         events
