@@ -56,19 +56,12 @@ pub struct EnvironmentModel {
     /// The view, where the environment has one of its own.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub view: Option<Relation>,
-    /// Whether the environment shows it as its own although it needs no view, as EMBEDDED models.
+    /// Whether the model belongs to what the environment shows, as its view, where its kind has one.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
-    pub viewless: bool,
+    pub promoted: bool,
     /// Whether the view has statements to run after it was switched.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub on_virtual_update: bool,
-}
-
-impl EnvironmentModel {
-    /// Whether the environment shows it as its own, rather than reading what production has.
-    pub fn is_promoted(&self) -> bool {
-        self.viewless || self.view.is_some()
-    }
 }
 
 /// For how long an environment lives after a plan was applied to it; nothing where it stays.
@@ -104,9 +97,12 @@ pub(super) fn target(
     let all =
         options.environment.is_prod() || (options.include_unmodified && options.backfill_models.is_none());
     let promoted_before: BTreeSet<SnapshotId> = match input.current {
-        Some(current) => {
-            current.models.values().filter(|model| model.is_promoted()).map(|model| model.snapshot).collect()
-        }
+        Some(current) => current
+            .models
+            .values()
+            .filter(|model| model.promoted || model.view.is_some())
+            .map(|model| model.snapshot)
+            .collect(),
         None => BTreeSet::new(),
     };
     records
@@ -123,14 +119,13 @@ pub(super) fn target(
             let relation = table.as_ref().map(|table| record.relation(table.dev));
             let view = (promoted && table.is_some())
                 .then(|| view_relation(name, &input.options.environment, input.settings));
-            let viewless = promoted && table.is_none();
             let shown = EnvironmentModel {
                 kind: model.kind.name().to_owned(),
                 snapshot: record.id(),
                 table,
                 relation,
+                promoted,
                 on_virtual_update: view.is_some() && !model.on_virtual_update.is_empty(),
-                viewless,
                 view,
             };
             (name.clone(), shown)

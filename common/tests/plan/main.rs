@@ -4,6 +4,7 @@ mod audits;
 mod changes;
 mod choices;
 mod differences;
+mod forward;
 mod lifecycle;
 mod properties;
 mod reads;
