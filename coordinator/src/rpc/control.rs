@@ -53,10 +53,21 @@ async fn planned(request: PlanRequest, book: Book, now: Timestamp) -> Result<pla
     planned.map_err(refusal)
 }
 
+/// Largest body of a status in bytes: it travels in a header, of which clients take 16 KiB.
+const MAX_DETAILS: usize = 8 * 1024;
+
 /// The status of a refusal: its code and hint travel as metadata, so that `coordctl` can print
 /// them apart.
-pub(super) fn refusal(refusal: Refusal) -> Status {
-    let body = serde_json::to_vec(&refusal).unwrap_or_default();
+pub(super) fn refusal(mut refusal: Refusal) -> Status {
+    let mut body = serde_json::to_vec(&refusal).unwrap_or_default();
+    if body.len() > MAX_DETAILS {
+        // Headers are small: errors first, and as many as fit.
+        refusal.findings.sort_by_key(|finding| !finding.is_error());
+        while body.len() > MAX_DETAILS && !refusal.findings.is_empty() {
+            refusal.findings.truncate(refusal.findings.len() * 3 / 4);
+            body = serde_json::to_vec(&refusal).unwrap_or_default();
+        }
+    }
     Status::with_details(tonic::Code::FailedPrecondition, refusal.message.clone(), body.into())
 }
 
