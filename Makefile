@@ -6,7 +6,7 @@ debug := $(target)/debug
 binaries := -p coordctl -p coordinator -p worker --bins
 
 .DEFAULT_GOAL := help
-.PHONY: help deps build driver demo test lint fleet bench clean
+.PHONY: oracle help deps build driver demo test lint fleet bench clean
 
 help: ## List the targets
 	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /|/' | \
@@ -36,6 +36,12 @@ test: deps ## Run all tests, with a real etcd, PostgreSQL and DuckDB
 	cargo build --locked --workspace --bins --tests
 	$(debug)/coordctl driver add duckdb
 	cargo test --locked --workspace
+
+oracle: ## Compare with SQLMesh's recorded behaviour: make oracle ORACLE=<folder with compare.py and cases>
+	@test -f "$(ORACLE)/compare.py" || { echo "ORACLE=<folder> must name a folder with compare.py and cases"; exit 1; }
+	cargo build --locked -p coordctl
+	$(debug)/coordctl driver add duckdb
+	python3 "$(ORACLE)/compare.py" --cmd "$(abspath $(debug)/coordctl)" --first -j 2 $(ORACLE_ARGS)
 
 lint: deps ## Check the format, and clippy without a warning
 	cargo fmt --all --check

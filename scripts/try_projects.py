@@ -65,8 +65,8 @@ try:
                 continue
             sub.get_current_catalog = lambda self: "of_the_warehouse"
     unreachable(base.EngineAdapter)
-    sys.modules["google.auth"] = Stub("google.auth")
-    sys.modules["google.auth"].default = lambda *a, **k: (MagicMock(), "of_the_warehouse")
+    import google.auth
+    google.auth.default = lambda *a, **k: (MagicMock(), "of_the_warehouse")
     from sqlmesh.core.config import Config, DuckDBConnectionConfig
     Config.get_state_connection = lambda self, gateway=None: DuckDBConnectionConfig()
     # A data base file or service that isn't here is as good as an empty one.

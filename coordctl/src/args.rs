@@ -84,6 +84,9 @@ pub(crate) enum Command {
     Plans,
     /// Show what is complete and what is missing.
     Intervals(EnvironmentArg),
+    /// Show what is missing, after asking signals what is ready.
+    #[command(name = "check_intervals", alias = "check-intervals")]
+    CheckIntervals(CheckIntervalsArgs),
     /// Say why a model needs a backfill, what it reads, and why it waits.
     Explain(ExplainArgs),
     /// Show what runs.
@@ -249,6 +252,24 @@ pub(crate) struct RunArgs {
     /// With --select-model: leave out what they read.
     #[arg(long)]
     pub(crate) no_auto_upstream: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct CheckIntervalsArgs {
+    /// The environment.
+    pub(crate) environment: Option<String>,
+    /// Ask no signals.
+    #[arg(long)]
+    pub(crate) no_signals: bool,
+    /// Check only these models.
+    #[arg(long, value_name = "SELECTOR")]
+    pub(crate) select_model: Vec<String>,
+    /// The first point to check.
+    #[arg(long, short)]
+    pub(crate) start: Option<String>,
+    /// The last point to check; a date is inclusive.
+    #[arg(long, short)]
+    pub(crate) end: Option<String>,
 }
 
 #[derive(Debug, Args)]

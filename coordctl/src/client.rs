@@ -55,6 +55,25 @@ pub(crate) enum Tend {
     Janitor { ignore_ttl: bool },
 }
 
+impl PlanUpload {
+    fn messages(self, no_signals: bool) -> CliResult<Vec<wire::PlanRequest>> {
+        let options_json = serde_json::to_vec(&self.options).map_err(|error| unreadable(&error))?;
+        let options = wire::PlanOptions {
+            environment: self.options.environment.to_string(),
+            options_json,
+            env: self.env.into_iter().collect(),
+            gateway: self.gateway,
+            run: self.run,
+            no_signals,
+        };
+        let mut messages = vec![wire::PlanRequest { part: Some(wire::plan_request::Part::Options(options)) }];
+        for file in self.files {
+            messages.extend(pieces(&file));
+        }
+        Ok(messages)
+    }
+}
+
 impl Client {
     /// A client over a channel.
     pub(crate) fn new(channel: Channel) -> Self {
@@ -67,19 +86,19 @@ impl Client {
 
     /// Plans.
     pub(crate) async fn plan(&mut self, upload: PlanUpload) -> CliResult<PlanAnswer> {
-        let options_json = serde_json::to_vec(&upload.options).map_err(|error| unreadable(&error))?;
-        let options = wire::PlanOptions {
-            environment: upload.options.environment.to_string(),
-            options_json,
-            env: upload.env.into_iter().collect(),
-            gateway: upload.gateway,
-            run: upload.run,
-        };
-        let mut messages = vec![wire::PlanRequest { part: Some(wire::plan_request::Part::Options(options)) }];
-        for file in upload.files {
-            messages.extend(pieces(&file));
-        }
+        let messages = upload.messages(false)?;
         let answer = self.0.plan(tokio_stream::iter(messages)).await?;
+        document(answer.into_inner()).await
+    }
+
+    /// What an environment misses; `signals`: after its models' signals.
+    pub(crate) async fn check_intervals(
+        &mut self,
+        upload: PlanUpload,
+        signals: bool,
+    ) -> CliResult<serde_json::Value> {
+        let messages = upload.messages(!signals)?;
+        let answer = self.0.check_intervals(tokio_stream::iter(messages)).await?;
         document(answer.into_inner()).await
     }
 

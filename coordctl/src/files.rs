@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use coord_common::diagnostic::Diagnostic;
 use coord_common::project::settings::{self, redact_config};
-use coord_common::project::{ProjectInput, Settings, SourceFile, load_settings};
+use coord_common::project::{ProjectInput, Settings, SourceFile, load_settings, seed_path};
 
 use crate::args::Global;
 use crate::error::{CliError, CliResult};
@@ -101,53 +101,58 @@ fn walk(root: &Path, folder: &Path, files: &mut Vec<SourceFile>) -> CliResult {
     Ok(())
 }
 
-/// Reads the CSV files that seed models name, wherever in the project they are.
+/// Reads the files that seed models name, wherever they are: in the project, beside it, or at an
+/// absolute path.
 fn seeds(root: &Path, files: &mut Vec<SourceFile>) -> CliResult {
-    let mut found = std::collections::BTreeSet::new();
+    let mut found = BTreeMap::new();
     for file in files.iter().filter(|file| file.path.ends_with(".sql")) {
-        let is_seed = file.text.to_ascii_lowercase().contains("seed");
-        let folder = Path::new(&*file.path).parent().unwrap_or_else(|| Path::new(""));
-        for text in file.text.split(['\'', '"']).filter(|text| is_seed && text.ends_with(".csv")) {
-            found.insert(match text.strip_prefix("$root/") {
-                Some(below) => PathBuf::from(below),
-                None => folder.join(text),
-            });
+        if !file.text.to_ascii_lowercase().contains("seed") {
+            continue;
+        }
+        for text in file.text.split(['\'', '"']).filter(|text| is_path(text)) {
+            if let Some(path) = seed_path(&file.path, text) {
+                found.entry(path).or_insert_with(|| says_latin(&file.text));
+            }
         }
     }
-    for path in found {
-        let Some(path) = within(&path) else { continue };
+    for (path, latin) in found {
         // A file that isn't there is a finding of the loader, which knows the place that names it.
-        if root.join(&path).is_file() && !files.iter().any(|file| Path::new(&*file.path) == path) {
-            files.push(read_file(root, &root.join(&path))?);
+        let place = root.join(&path);
+        if place.is_file() && !files.iter().any(|file| *file.path == *path) {
+            let text = if latin { latin_text(&place)? } else { read_text(&place)? };
+            files.push(SourceFile { path: path.into(), text: text.into() });
         }
     }
     Ok(())
 }
 
-/// A relative path without `.` and `..`; nothing where it leaves the project.
-fn within(path: &Path) -> Option<PathBuf> {
-    let mut clean = PathBuf::new();
-    for part in path.components() {
-        match part {
-            std::path::Component::Normal(name) => clean.push(name),
-            std::path::Component::CurDir => {}
-            std::path::Component::ParentDir => {
-                if !clean.pop() {
-                    return None;
-                }
-            }
-            std::path::Component::RootDir | std::path::Component::Prefix(_) => return None,
-        }
-    }
-    Some(clean)
+/// Whether a quoted text may be the path of a seed.
+fn is_path(text: &str) -> bool {
+    text.len() < 1024 && text.contains('.') && !text.contains('\n') && !text.ends_with(".sql")
+}
+
+/// Whether a seed says that its file is in the encoding of Western Europe, as `csv_settings` may.
+fn says_latin(model: &str) -> bool {
+    let model = model.to_ascii_lowercase();
+    model.contains("encoding")
+        && ["latin", "8859-1", "cp1252", "windows-1252"].iter().any(|e| model.contains(e))
+}
+
+fn latin_text(path: &Path) -> CliResult<String> {
+    let bytes = std::fs::read(path).map_err(|error| unreadable(path, &error))?;
+    Ok(bytes.into_iter().map(char::from).collect())
+}
+
+fn read_text(path: &Path) -> CliResult<String> {
+    let bytes = std::fs::read(path).map_err(|error| unreadable(path, &error))?;
+    String::from_utf8(bytes).map_err(|_| {
+        let message = format!("`{}` is not UTF-8", path.display());
+        CliError::user("not-utf8", message, "save it as UTF-8")
+    })
 }
 
 fn read_file(root: &Path, path: &Path) -> CliResult<SourceFile> {
-    let bytes = std::fs::read(path).map_err(|error| unreadable(path, &error))?;
-    let text = String::from_utf8(bytes).map_err(|_| {
-        let message = format!("`{}` is not UTF-8", path.display());
-        CliError::user("not-utf8", message, "save it as UTF-8")
-    })?;
+    let text = read_text(path)?;
     let relative = path.strip_prefix(root).unwrap_or(path);
     let parts: Vec<_> = relative.components().map(|part| part.as_os_str().to_string_lossy()).collect();
     Ok(SourceFile { path: parts.join("/").into(), text: text.into() })

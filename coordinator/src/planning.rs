@@ -28,6 +28,8 @@ pub(crate) struct PlanRequest {
     pub(crate) gateway: Option<String>,
     /// Plan what the environment holds.
     pub(crate) run: bool,
+    /// Where intervals are only checked: ask no signals.
+    pub(crate) no_signals: bool,
 }
 
 /// Why something was refused, for people and programs.

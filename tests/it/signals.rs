@@ -52,6 +52,24 @@ fn only_ready_intervals_are_computed_and_what_is_below_waits() {
         "2024-01-01 2024-01-02 2024-01-04"
     );
 
+    let check = |arguments: &[&str]| {
+        let document = cli.json(&[&["check_intervals", "prod"], arguments].concat());
+        let model = |model: &serde_json::Value| {
+            let count = |key: &str| model[key].as_array().map_or(0, Vec::len);
+            format!(
+                "{} {} {}",
+                model["model"].as_str().unwrap_or_default(),
+                count("missing"),
+                count("not_ready")
+            )
+        };
+        document["models"].as_array().into_iter().flatten().map(model).collect::<Vec<_>>()
+    };
+    assert_eq!(check(&[]), ["m.all 0 1", "m.below 0 2", "m.days 0 2"]);
+    assert_eq!(check(&["--no-signals"]), ["m.all 1 0", "m.below 2 0", "m.days 2 0"]);
+    let days = ["--no-signals", "--select-model", "m.days", "-e", "2024-01-03"];
+    assert_eq!(check(&days), ["m.days 1 0"]);
+
     // The late day comes: a run computes it and what waited for it.
     project.write("loads.csv", "day\n2024-01-01\n2024-01-02\n2024-01-03\n2024-01-04\n2024-01-05\n");
     let run = cli.json(&["run"]);

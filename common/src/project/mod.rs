@@ -31,6 +31,7 @@ use crate::diagnostic::Location;
 pub use audit_file::{BUILTIN_AUDITS, is_builtin};
 pub use load::{load, load_settings};
 pub use model::Model;
+pub use seed::seed_path;
 pub use settings::Settings;
 
 /// One file of a project, as read.

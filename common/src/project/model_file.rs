@@ -10,15 +10,16 @@ use super::audit_file::{self, BUILTIN_AUDITS, is_builtin};
 use super::context::{Context, GatewayInfo};
 use super::cron::is_cron_word;
 use super::ddl::block::{Property, properties};
-use super::ddl::expand::expand;
+use super::ddl::expand::{Macros, expand};
 use super::ddl::source::Source;
 use super::ddl::statements::{Piece, Pieces, is_query, split};
 use super::ddl::token::{Token, TokenKind, tokenize};
 use super::ddl::value::Value;
 use super::descriptions;
 use super::fields::shorten;
-use super::model::{Audit, Code, Model, ModelKind, ModelSource};
+use super::model::{Audit, Code, Language, Model, ModelKind, ModelSource};
 use super::properties::{BlockReader, Head};
+use super::render::{self, RenderContext, RenderEnv, RenderError, Stage, TimeVars};
 use super::seed;
 use super::suggest::did_you_mean;
 use super::text_file::{TextFile, only_block};
@@ -169,7 +170,7 @@ impl FileReader<'_> {
             return self.model(&given, &Blueprint::new(), findings).into_iter().collect();
         }
         let maps =
-            blueprints.map_or_else(|| vec![Blueprint::new()], |property| read_blueprints(property, findings));
+            blueprints.map_or_else(|| vec![Blueprint::new()], |property| self.blueprints(property, findings));
         let leave_out = blueprints.map(|property| {
             let end = property.value.tokens.last().map_or(property.key_offset, |token| token.end as usize);
             let comma = inside.iter().find(|token| token.start as usize >= end).filter(|token| token.is(','));
@@ -199,7 +200,9 @@ impl FileReader<'_> {
         let name = gateway.and_then(|property| gateway_name(property, blueprint));
         let info = self.context.gateway(name.as_deref()).or_else(|| self.context.gateway(None))?;
         let lookup = |name: &str| lookup(name, blueprint, info);
-        let Some(expanded) = expand(&self.text.source, inside, leave_out, &lookup, findings) else {
+        let call = |text: &str, line: u32| self.call(text, line, info, blueprint);
+        let macros = Macros { lookup: &lookup, call: &call };
+        let Some(expanded) = expand(&self.text.source, inside, leave_out, &macros, findings) else {
             let (given, found) = properties(&self.text.source, inside, &[]);
             findings.extend(found);
             return self.model(&given, blueprint, findings);
@@ -218,6 +221,58 @@ impl FileReader<'_> {
                 None
             }
         }
+    }
+
+    /// What a macro function in the block gives, such as `@IF(@gateway = 'dev', FULL, VIEW)`.
+    fn call(
+        &self,
+        text: &str,
+        line: u32,
+        gateway: &GatewayInfo,
+        blueprint: &Blueprint,
+    ) -> Result<String, RenderError> {
+        let env = RenderEnv {
+            gateway: gateway.name.clone(),
+            default_catalog: gateway.default_catalog.clone(),
+            ..RenderEnv::default()
+        };
+        let execution = crate::interval::Timestamp(0);
+        let time = TimeVars::ExecutionOnly { execution };
+        let context = RenderContext {
+            blueprint,
+            locals: &gateway.variables,
+            ..RenderContext::new(&env, self.text.dialect, time, Stage::Loading)
+        };
+        render::render(&Code { text: text.to_owned(), language: Language::Sql, line }, &context)
+    }
+
+    /// The maps of `blueprints`, which may be what a macro gives.
+    fn blueprints(&self, property: &Property<'_>, findings: &mut Vec<Diagnostic>) -> Vec<Blueprint> {
+        let first = property.value.tokens.iter().find(|token| !token.is('(') && !token.is('['));
+        let is_macro = first.is_some_and(|token| token.kind == TokenKind::Macro);
+        let Some(gateway) = self.context.gateway(None).filter(|_| is_macro) else {
+            return read_blueprints(property, findings);
+        };
+        let at = property.value.location();
+        let line = property.value.source.line(property.value.start());
+        let given = match self.call(property.value.text(), line, gateway, &Blueprint::new()) {
+            Ok(given) => given,
+            Err(error) => {
+                let finding = Diagnostic::error(error.code, at, error.message);
+                findings.push(finding.hint(error.hint.unwrap_or_default()));
+                return Vec::new();
+            }
+        };
+        let source = Source::new(property.value.source.path.clone(), format!("({given})").into());
+        let tokens = tokenize(&source.text, self.text.dialect).unwrap_or_default().tokens;
+        let whole = Value { source: &source, tokens: &tokens, fallback: 0 };
+        // One list in brackets is the list itself.
+        let value =
+            whole.inside().filter(|inside| inside.split().len() == 1 && is_list(inside)).unwrap_or(whole);
+        let mut found = Vec::new();
+        let maps = read_blueprints(&Property { value, ..*property }, &mut found);
+        findings.extend(found.into_iter().map(|finding| Diagnostic { at: at.clone(), ..finding }));
+        maps
     }
 
     fn model(
@@ -377,14 +432,16 @@ fn gateway_name(property: &Property<'_>, blueprint: &Blueprint) -> Option<String
     }
 }
 
+/// Whether a value is a list of lists, and no map.
+fn is_list(value: &Value<'_>) -> bool {
+    value.inside().is_some_and(|inside| inside.split().iter().all(|element| element.inside().is_some()))
+}
+
 fn read_blueprints(property: &Property<'_>, findings: &mut Vec<Diagnostic>) -> Vec<Blueprint> {
     let Some(inside) = property.value.inside() else {
-        let (code, what) = match property.value.tokens.first().map(|token| token.kind) {
-            Some(TokenKind::Macro) => ("unsupported-macro", "a macro as `blueprints` isn't supported yet"),
-            _ => ("invalid-value", "`blueprints` must be a list of `(key := value, …)`"),
-        };
+        let what = "`blueprints` must be a list of `(key := value, …)`";
         findings.push(
-            Diagnostic::error(code, property.value.location(), what)
+            Diagnostic::error("invalid-value", property.value.location(), what)
                 .hint("write `blueprints ((a := 1), (a := 2))`"),
         );
         return Vec::new();

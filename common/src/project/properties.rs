@@ -357,6 +357,15 @@ impl BlockReader<'_, '_> {
                 "add `start '2024-01-01'`, for example",
             );
         }
+        if let (Some(place), Some(unit)) = (at("interval_unit"), model.interval_unit)
+            && !model.allow_partials
+            && crate::interval::Cadence::parse(&model.cron, None).is_ok_and(|cadence| unit > cadence.unit())
+        {
+            let message =
+                format!("the cron `{}` ticks more often than the interval unit `{unit}`", model.cron);
+            let hint = "choose a finer `interval_unit`, or set `allow_partials true`";
+            self.error("invalid-interval-unit", place, message, hint);
+        }
         if let (Some(grain), Some(_)) = (at("grain"), at("grains")) {
             self.error(
                 "conflicting-properties",

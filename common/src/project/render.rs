@@ -24,6 +24,10 @@ pub use audit::render_audit;
 pub use signal::render_signal;
 pub use usage::{MacroUse, macro_use};
 
+/// The column that `@STAR` and `@UNION` give while a project loads where a relation's columns aren't
+/// known; a batch can't be computed so. The name is SQLMesh's.
+pub const UNAVAILABLE_COLUMN: &str = "__schema_unavailable_at_load__";
+
 /// What a model's macros may see besides time: part of its snapshot, so a worker needs no project.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 #[serde(default)]

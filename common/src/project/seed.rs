@@ -24,14 +24,11 @@ pub(crate) fn content(
     at: Location,
     findings: &mut Vec<Diagnostic>,
 ) -> Option<SeedContent> {
-    let path = resolve(model_path, &seed.path);
+    let path = seed_path(model_path, &seed.path);
     if let Some(file) = path.as_deref().and_then(|path| files.get(path)) {
         return Some(SeedContent { path: file.path.to_string(), csv: file.text.to_string() });
     }
-    let message = match &path {
-        Some(path) => format!("the seed's file `{path}` doesn't exist"),
-        None => format!("the seed's path `{}` leads out of the project", seed.path),
-    };
+    let message = format!("the seed's file `{}` doesn't exist", path.as_deref().unwrap_or(&seed.path));
     findings.push(
         Diagnostic::error("missing-seed", at, message).hint(
             "paths are relative to the model's file; `$root/seeds/x.csv` starts at the project's folder",
@@ -40,24 +37,25 @@ pub(crate) fn content(
     None
 }
 
-/// A path in a model's file as a path in the project.
-fn resolve(model_path: &str, written: &str) -> Option<String> {
+/// The path of a seed's file relative to the project, as a model's file at `model_path` writes it: it
+/// may lead out of the project (`../data/x.csv`) and be absolute. Nothing for an empty path.
+pub fn seed_path(model_path: &str, written: &str) -> Option<String> {
     let (base, rest) = match written.get(..6) {
         Some(root) if root.eq_ignore_ascii_case("$root/") => ("", &written[6..]),
-        _ if written.starts_with('/') => return None,
+        _ if written.starts_with('/') => return Some(written.to_owned()),
         _ => (model_path.rsplit_once('/').map_or("", |(folder, _)| folder), written),
     };
     let mut parts: Vec<&str> = base.split('/').filter(|part| !part.is_empty()).collect();
-    for part in rest.split('/') {
+    for part in rest.split(['/', '\\']) {
         match part {
             "" | "." => {}
-            ".." => {
-                parts.pop()?;
+            ".." if parts.last().is_some_and(|last| *last != "..") => {
+                parts.pop();
             }
             part => parts.push(part),
         }
     }
-    Some(parts.join("/"))
+    (!parts.is_empty()).then(|| parts.join("/"))
 }
 
 /// A seed's columns: those that the model declares, or those of the CSV with the types that their
@@ -271,10 +269,12 @@ mod tests {
             ("models/a/b.sql", "../../seeds/x.csv", Some("seeds/x.csv")),
             ("models/b.sql", "$root/seeds/x.csv", Some("seeds/x.csv")),
             ("models/b.sql", "./x.csv", Some("models/x.csv")),
-            ("models/b.sql", "../../x.csv", None),
-            ("models/b.sql", "/x.csv", None),
+            ("models/b.sql", "../../x.csv", Some("../x.csv")),
+            ("models/b.sql", "../../../x.csv", Some("../../x.csv")),
+            ("models/b.sql", "/x.csv", Some("/x.csv")),
+            ("models/b.sql", "..", None),
         ] {
-            assert_eq!(resolve(model, written).as_deref(), expected, "{written}");
+            assert_eq!(seed_path(model, written).as_deref(), expected, "{written}");
         }
     }
 

@@ -144,7 +144,7 @@ pub(crate) fn to_strftime(dialect: Dialect, format: &str) -> String {
         Dialect::BigQuery => BIGQUERY,
         Dialect::Postgres | Dialect::Redshift => POSTGRES,
         Dialect::Snowflake => SNOWFLAKE,
-        Dialect::Spark | Dialect::Databricks | Dialect::TSql => JAVA,
+        Dialect::Spark | Dialect::Databricks | Dialect::TSql | Dialect::Fabric => JAVA,
         Dialect::Generic | Dialect::DuckDb | Dialect::ClickHouse | Dialect::Sqlite => &[],
     };
     let is_percent_dialect = codes.iter().any(|(code, _)| code.starts_with('%'));

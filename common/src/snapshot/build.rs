@@ -10,7 +10,7 @@ use crate::diagnostic::{Diagnostic, Location};
 use crate::id::{Hash128, ModelName};
 use crate::plan::topological;
 use crate::project::model::{ColumnDef, Language, Model, ModelSource};
-use crate::project::render::{RenderEnv, macro_use, relation_name};
+use crate::project::render::{RenderEnv, UNAVAILABLE_COLUMN, macro_use, relation_name};
 use crate::project::{Project, Settings, seed, suggest};
 
 /// A project's snapshots.
@@ -30,6 +30,8 @@ struct Analysis {
     columns: Option<Vec<ColumnDef>>,
     /// Its macros ask for the columns of other models, or its query has a star.
     needs_schemas: bool,
+    /// What isn't understood of its query, though it can run.
+    doubt: Option<Diagnostic>,
     /// Hashes of the model's own.
     settings: Hash128,
     data: Hash128,
@@ -55,6 +57,8 @@ pub fn build_with(project: &Project, held: &ByName) -> (Snapshots, Vec<Diagnosti
         match analysis {
             Ok(analysis) => {
                 unknown.note(model, &analysis, &mut findings);
+                findings.extend(analysis.doubt.clone());
+                findings.extend(dialect_differs(&project.settings, model));
                 known.insert(&model.name, (model, analysis));
             }
             Err(mistakes) => findings.extend(mistakes),
@@ -93,7 +97,9 @@ fn analyse(project: &Project, held: &ByName, model: &Model) -> Result<Analysis, 
         None => environment(project, model),
     };
     let mut parents: BTreeSet<ModelName> = model.depends_on.iter().cloned().collect();
-    parents.extend(asks.iter().cloned());
+    // Their columns must be known first; other names are those of common table expressions.
+    let is_model = |name: &&ModelName| project.models.binary_search_by(|model| model.name.cmp(name)).is_ok();
+    parents.extend(asks.iter().filter(is_model).cloned());
     let settings = fingerprint::settings(model, &env);
     let mut analysis = Analysis {
         settings,
@@ -104,6 +110,7 @@ fn analyse(project: &Project, held: &ByName, model: &Model) -> Result<Analysis, 
         canonical: Hash128::default(),
         columns: None,
         needs_schemas: false,
+        doubt: None,
     };
     if !asks.is_empty() {
         // Rendered once the columns of the models that it asks for are known.
@@ -111,7 +118,6 @@ fn analyse(project: &Project, held: &ByName, model: &Model) -> Result<Analysis, 
         return Ok(analysis);
     }
     understand(model, &mut analysis)?;
-    dialect_matches(&project.settings, model).map_err(|finding| vec![finding])?;
     Ok(analysis)
 }
 
@@ -130,6 +136,7 @@ fn understand(model: &Model, analysis: &mut Analysis) -> Result<(), Vec<Diagnost
         }
     }
     let query = load::query(model, &analysis.env).map_err(|finding| vec![*finding])?;
+    analysis.doubt = load::doubt(model, &query);
     let catalog = analysis.env.default_catalog.as_deref();
     for reference in query.references() {
         if let Some(name) = load::model_name(&reference, model.dialect, catalog) {
@@ -139,6 +146,7 @@ fn understand(model: &Model, analysis: &mut Analysis) -> Result<(), Vec<Diagnost
     analysis.canonical = load::canonical(model, &analysis.env, &query);
     analysis.columns = match &model.columns {
         Some(columns) => Some(columns.clone()),
+        None if query.text().contains(UNAVAILABLE_COLUMN) => None,
         None => load::columns(&query, catalog, &|_| None),
     }
     .map(|columns| model.kind.table_columns(columns));
@@ -161,8 +169,10 @@ fn resolve_columns(model: &Model, analysis: &mut Analysis, known: &ByName) -> Re
         let query = load::query(model, &analysis.env).map_err(|finding| vec![*finding])?;
         let catalog = analysis.env.default_catalog.as_deref();
         let lookup = |name: &ModelName| known.get(name).and_then(|snapshot| snapshot.columns.as_deref());
-        analysis.columns =
-            load::columns(&query, catalog, &lookup).map(|columns| model.kind.table_columns(columns));
+        if !query.text().contains(UNAVAILABLE_COLUMN) {
+            analysis.columns =
+                load::columns(&query, catalog, &lookup).map(|columns| model.kind.table_columns(columns));
+        }
     }
     Ok(())
 }
@@ -311,19 +321,21 @@ fn cycle_finding(cycle: &[ModelName], known: &BTreeMap<&ModelName, (&Model, Anal
         .hint("remove one of the references")
 }
 
-/// A model runs as it is written, so it must be written in its gateway's dialect.
-fn dialect_matches(settings: &Settings, model: &Model) -> Result<(), Diagnostic> {
+/// A model runs as it is written, so it should be written in its gateway's dialect: workers refuse
+/// it otherwise. It can be planned, as on a gateway that is only there for development.
+fn dialect_differs(settings: &Settings, model: &Model) -> Option<Diagnostic> {
     if !matches!(model.source, ModelSource::Query(_)) {
-        return Ok(());
+        return None;
     }
-    let Some(gateway) = settings.gateway_of(model.gateway.as_deref()) else { return Ok(()) };
-    let Some(speaks) = gateway.connection.dialect() else { return Ok(()) };
+    let gateway = settings.gateway_of(model.gateway.as_deref())?;
+    let speaks = gateway.connection.dialect()?;
     let generic = crate::sql::Dialect::Generic;
-    if model.dialect == speaks || model.dialect == generic || speaks == generic {
-        return Ok(());
+    let same = model.dialect == speaks || (model.dialect.is_tsql() && speaks.is_tsql());
+    if same || model.dialect == generic || speaks == generic {
+        return None;
     }
     let message = format!(
-        "`{}` is written in {}, but its gateway `{}` speaks {speaks}",
+        "`{}` is written in {}, but its gateway `{}` speaks {speaks}: no worker will run it there",
         model.name, model.dialect, gateway.name
     );
     let hint = format!(
@@ -331,5 +343,5 @@ fn dialect_matches(settings: &Settings, model: &Model) -> Result<(), Diagnostic>
          queries are never translated",
         model.dialect
     );
-    Err(Diagnostic::error("dialect-mismatch", model.location.clone(), message).hint(hint))
+    Some(Diagnostic::warning("dialect-mismatch", model.location.clone(), message).hint(hint))
 }

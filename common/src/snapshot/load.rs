@@ -61,8 +61,10 @@ pub(super) fn query(model: &Model, env: &RenderEnv) -> Result<Query, Box<Diagnos
             "the model has no query",
         )));
     };
-    let text = render::render(code, &context(model, env, loading(model), Stage::Loading))
-        .map_err(|error| Box::new(unrenderable(model, error)))?;
+    let this = own_name(model);
+    let context =
+        RenderContext { this_model: Some(&this), ..context(model, env, loading(model), Stage::Loading) };
+    let text = render::render(code, &context).map_err(|error| Box::new(unrenderable(model, error)))?;
     Query::parse(&text, model.dialect).map_err(|error| {
         // A rendered text keeps its lines but where macros add or take some.
         let line = code.line + error.line.saturating_sub(1);
@@ -73,6 +75,25 @@ pub(super) fn query(model: &Model, env: &RenderEnv) -> Result<Query, Box<Diagnos
             .unwrap_or_else(|| format!("check the SQL as {} reads it", dialect_name(model.dialect)));
         Box::new(Diagnostic::error("invalid-sql", at, message).hint(hint))
     })
+}
+
+/// A warning about a query that is only known by what it reads.
+pub(super) fn doubt(model: &Model, query: &Query) -> Option<Diagnostic> {
+    let (trouble, code) = (query.trouble()?, model.query()?);
+    let line = code.line + trouble.line.saturating_sub(1);
+    let at = Location { path: model.location.path.clone(), line, column: trouble.column };
+    let message = format!(
+        "the query of `{}` isn't understood in full ({}): it runs as it is written, every change of it is \
+         breaking, and it reads all of its parents",
+        model.name, trouble.message
+    );
+    Some(Diagnostic::warning("opaque-sql", at, message).hint("nothing to do, unless it is a mistake"))
+}
+
+/// A model's name as its own SQL would quote it: what `@this_model` is in its query.
+pub fn own_name(model: &Model) -> String {
+    let parts = model.name.as_str().split('.').map(|part| model.dialect.quote(part));
+    parts.collect::<Vec<_>>().join(".")
 }
 
 fn dialect_name(dialect: Dialect) -> &'static str {
@@ -173,5 +194,7 @@ impl crate::sql::Schemas for Known<'_, '_> {
 
 /// A code's text for a model, rendered with time variables left in place, for proofs.
 pub(super) fn symbolic(model: &Model, env: &RenderEnv, code: &Code) -> Result<String, RenderError> {
-    render::render(code, &context(model, env, TimeVars::Symbolic, Stage::Evaluating))
+    let this = own_name(model);
+    let context = context(model, env, TimeVars::Symbolic, Stage::Evaluating);
+    render::render(code, &RenderContext { this_model: Some(&this), ..context })
 }

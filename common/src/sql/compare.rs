@@ -28,6 +28,9 @@ pub fn compare(old: &Query, new: &Query) -> QueryChange {
     if old.canonical() == new.canonical() {
         return QueryChange::Equal;
     }
+    if old.opaque || new.opaque {
+        return QueryChange::Other;
+    }
     let (Some(before), Some(after)) = (tree(&old.ast, old.dialect), tree(&new.ast, new.dialect)) else {
         return QueryChange::Other;
     };

@@ -26,8 +26,10 @@ pub enum Dialect {
     Spark,
     /// MySQL (and Doris, StarRocks).
     MySql,
-    /// Microsoft SQL Server (and Fabric).
+    /// Microsoft SQL Server.
     TSql,
+    /// Microsoft Fabric: as SQL Server, but names keep their case.
+    Fabric,
     /// Amazon Redshift.
     Redshift,
     /// ClickHouse.
@@ -51,6 +53,7 @@ impl Dialect {
             Self::Spark => "spark",
             Self::MySql => "mysql",
             Self::TSql => "tsql",
+            Self::Fabric => "fabric",
             Self::Redshift => "redshift",
             Self::ClickHouse => "clickhouse",
             Self::Sqlite => "sqlite",
@@ -61,7 +64,8 @@ impl Dialect {
     /// Normalises an identifier as the engine resolves it: `quoted` ones keep their case where the
     /// engine keeps it. Strategies as sqlglot's: DuckDB, SQL Server, SQLite, Spark, Trino fold
     /// even quoted names; PostgreSQL and Redshift fold unquoted ones to lower case, Snowflake to
-    /// upper case; BigQuery, MySQL and ClickHouse keep case.
+    /// upper case; BigQuery, MySQL, Fabric and
+    /// ClickHouse keep case.
     pub fn normalize(self, identifier: &str, quoted: bool) -> String {
         match self {
             Self::DuckDb
@@ -78,8 +82,14 @@ impl Dialect {
             | Self::Snowflake
             | Self::BigQuery
             | Self::MySql
+            | Self::Fabric
             | Self::ClickHouse => identifier.to_owned(),
         }
+    }
+
+    /// Whether it is Transact-SQL, of SQL Server or of Fabric.
+    pub fn is_tsql(self) -> bool {
+        matches!(self, Self::TSql | Self::Fabric)
     }
 
     /// Writes an identifier so that the engine takes it literally.
@@ -88,7 +98,7 @@ impl Dialect {
             Self::BigQuery | Self::MySql | Self::Databricks | Self::Spark | Self::ClickHouse => {
                 format!("`{}`", identifier.replace('`', "``"))
             }
-            Self::TSql => format!("[{}]", identifier.replace(']', "]]")),
+            Self::TSql | Self::Fabric => format!("[{}]", identifier.replace(']', "]]")),
             Self::Generic
             | Self::DuckDb
             | Self::Postgres
@@ -118,12 +128,13 @@ impl FromStr for Dialect {
             "snowflake" => Self::Snowflake,
             "databricks" => Self::Databricks,
             "spark" | "spark2" | "hive" => Self::Spark,
-            "mysql" | "doris" | "starrocks" => Self::MySql,
-            "tsql" | "mssql" | "fabric" => Self::TSql,
+            "mysql" | "doris" | "starrocks" | "singlestore" => Self::MySql,
+            "tsql" | "mssql" | "azuresql" => Self::TSql,
+            "fabric" => Self::Fabric,
             "redshift" => Self::Redshift,
             "clickhouse" => Self::ClickHouse,
             "sqlite" => Self::Sqlite,
-            "trino" | "presto" | "athena" => Self::Trino,
+            "trino" | "presto" | "athena" | "dune" => Self::Trino,
             _ => return Err(UnknownDialect(text.to_owned())),
         })
     }

@@ -5,6 +5,7 @@ mod canonical;
 mod compare;
 mod dialect;
 mod lineage;
+mod opaque;
 mod parse;
 mod read;
 mod references;

@@ -65,6 +65,10 @@ pub struct Query {
     pub(super) text: String,
     pub(super) dialect: Dialect,
     pub(super) ast: Box<ast::Query>,
+    /// The tree stands in for one that the parser can't make: it has the relations, and no more.
+    pub(super) opaque: bool,
+    /// Why, where it is so.
+    trouble: Option<SqlError>,
     canonical: String,
 }
 
@@ -75,7 +79,10 @@ impl Query {
     /// # Errors
     /// Says where the text stops being a query, or that it is some other statement.
     pub fn parse(text: &str, dialect: Dialect) -> Result<Self, SqlError> {
-        let parsed = parse(text, dialect)?;
+        let parsed = match parse(text, dialect) {
+            Ok(parsed) => parsed,
+            Err(error) => return Self::opaque(text, dialect, error),
+        };
         let ast::Statement::Query(ast) = parsed.statement else {
             let hint = "a model's body is one SELECT; put other statements before or after it";
             return Err(SqlError::at(start(), "this statement is not a query", Some(hint)));
@@ -84,7 +91,33 @@ impl Query {
             let hint = "write SELECT * FROM name";
             return Err(SqlError::at(start(), "`TABLE name` is not supported as a query", Some(hint)));
         }
-        Ok(Self { text: text.to_owned(), dialect, ast, canonical: parsed.canonical })
+        let canonical = parsed.canonical;
+        Ok(Self { text: text.to_owned(), dialect, ast, opaque: false, trouble: None, canonical })
+    }
+
+    /// A query that the parser refused, if its text looks sound: known by what it reads alone.
+    fn opaque(text: &str, dialect: Dialect, error: SqlError) -> Result<Self, SqlError> {
+        let Ok(tokens) = tokenize(flavor_of(dialect), text) else { return Err(error) };
+        match super::opaque::stand_in(&tokens, dialect, &error) {
+            Some(ast) => {
+                let canonical = canonical(text, &tokens, dialect);
+                Ok(Self {
+                    text: text.to_owned(),
+                    dialect,
+                    ast,
+                    opaque: true,
+                    trouble: Some(error),
+                    canonical,
+                })
+            }
+            None => Err(error),
+        }
+    }
+
+    /// Why the parser has no tree of the query, where it has none: then only the relations that it
+    /// reads are known.
+    pub fn trouble(&self) -> Option<&SqlError> {
+        self.trouble.as_ref()
     }
 
     /// The text as given.
@@ -296,7 +329,7 @@ pub(super) fn flavor_of(dialect: Dialect) -> &'static dyn flavor::Dialect {
         Dialect::Databricks => &flavor::DatabricksDialect {},
         Dialect::Spark => &flavor::SparkSqlDialect {},
         Dialect::MySql => &flavor::MySqlDialect {},
-        Dialect::TSql => &flavor::MsSqlDialect {},
+        Dialect::TSql | Dialect::Fabric => &flavor::MsSqlDialect {},
         Dialect::Redshift => &flavor::RedshiftSqlDialect {},
         Dialect::ClickHouse => &flavor::ClickHouseDialect {},
         Dialect::Sqlite => &flavor::SQLiteDialect {},

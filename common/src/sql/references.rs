@@ -213,6 +213,13 @@ impl Finder<'_> {
         self.frames.iter().any(|frame| frame.ctes[..frame.visible].iter().any(|cte| cte.name == name))
     }
 
+    /// BigQuery's names may have dashes; the parser tells the place of the words before them only.
+    fn with_dashes(&self, at: Span, parts: &[Part]) -> Option<Range<usize>> {
+        let name = parts.iter().map(|part| part.value.as_str()).collect::<Vec<_>>().join(".");
+        let start = self.lines.offset(at.start).filter(|_| self.dialect == Dialect::BigQuery)?;
+        self.text.get(start..)?.starts_with(&name).then(|| start..start + name.len())
+    }
+
     /// BigQuery and Redshift let `FROM orders AS o, o.items` read an array of the row before.
     fn is_path(&self, name: &ObjectName) -> bool {
         let first = match name.0.first().and_then(|part| part.as_ident()) {
@@ -316,6 +323,7 @@ impl Visitor for Finder<'_> {
         let at = Span::new(first.span.start, last.span.end);
         let parts = parts(self.dialect, &idents);
         let span = self.lines.range(at).filter(|range| names(&self.text[range.clone()], &parts));
+        let span = span.or_else(|| self.with_dashes(at, &parts));
         let select = self.selects.last().map_or(0, |select| select.id);
         self.found.push(Found { parts, span, at, wants_alias, select });
         ControlFlow::Continue(())
@@ -324,7 +332,7 @@ impl Visitor for Finder<'_> {
 
 /// Whether a CTE's name means itself inside its own query. T-SQL and Snowflake need no keyword.
 pub(super) fn cte_sees_itself(dialect: Dialect, recursive: bool, cte: &ast::Cte) -> bool {
-    let implicit = matches!(dialect, Dialect::TSql | Dialect::Snowflake);
+    let implicit = matches!(dialect, Dialect::TSql | Dialect::Fabric | Dialect::Snowflake);
     recursive || implicit && matches!(*cte.query.body, SetExpr::SetOperation { .. })
 }
 

@@ -158,10 +158,10 @@ fn an_unknown_table_is_external_and_maybe_misspelt() {
 }
 
 #[test]
-fn a_model_in_another_dialect_than_its_gateway_is_an_error() {
+fn a_model_in_another_dialect_than_its_gateway_is_planned_with_a_warning() {
     let mut world = world();
     world.model("mart.pg", "kind FULL, dialect postgres", "SELECT id FROM stg.events");
     let (_, _, findings) = world.load();
     let finding = findings.iter().find(|finding| finding.code == "dialect-mismatch").expect("a finding");
-    assert!(finding.is_error() && finding.hint.is_some());
+    assert!(!finding.is_error() && finding.hint.is_some());
 }

@@ -89,6 +89,16 @@ pub(crate) async fn plans(session: &mut Session) -> CliResult {
     show(session, &document, "plans", &columns)
 }
 
+/// Ranges of a document in one line.
+pub(super) fn ranges(value: &Value) -> String {
+    let range = |range: &Value| {
+        let text =
+            |key: &str| range[key].as_str().unwrap_or_default().trim_end_matches("T00:00:00Z").to_owned();
+        format!("[{} - {})", text("start"), text("end"))
+    };
+    value.as_array().into_iter().flatten().map(range).collect::<Vec<_>>().join(" ")
+}
+
 /// `coordctl intervals`.
 pub(crate) async fn intervals(session: &mut Session, given: Option<String>) -> CliResult {
     let name = match &given {
@@ -99,14 +109,6 @@ pub(crate) async fn intervals(session: &mut Session, given: Option<String>) -> C
     if session.format() == Format::Json {
         return output::json(&document);
     }
-    let ranges = |value: &Value| -> String {
-        let range = |range: &Value| {
-            let text =
-                |key: &str| range[key].as_str().unwrap_or_default().trim_end_matches("T00:00:00Z").to_owned();
-            format!("[{} - {})", text("start"), text("end"))
-        };
-        value.as_array().into_iter().flatten().map(range).collect::<Vec<_>>().join(" ")
-    };
     let rows: Vec<Vec<Option<String>>> = document["models"]
         .as_array()
         .into_iter()

@@ -119,13 +119,20 @@ fn render_one(found: &Snapshot, args: &RenderArgs) -> CliResult<String> {
     } else {
         TimeVars::Batch { start, end, execution }
     };
+    let this = snapshot::own_name(&found.model);
     let context = RenderContext {
+        this_model: Some(&this),
         blueprint: &found.model.blueprint,
         model_kind_name: found.model.kind.name(),
         definitions: &found.model.pre_statements,
         ..RenderContext::new(&found.env, found.model.dialect, time, Stage::Evaluating)
     };
-    expand(code, &context).map_err(|error| {
+    // As SQLMesh, the text of a project whose columns aren't all known can be shown.
+    let rendered = expand(code, &context).or_else(|error| match error.code {
+        "unknown-columns" => expand(code, &RenderContext { stage: Stage::Loading, ..context }),
+        _ => Err(error),
+    });
+    rendered.map_err(|error| {
         CliError::user(
             error.code,
             format!("{}:{error}", found.model.location.path),

@@ -1,6 +1,7 @@
 //! One file per verb.
 
 mod apply;
+mod check_intervals;
 mod driver;
 mod fetch;
 mod git;
@@ -34,6 +35,7 @@ pub(crate) async fn run(session: &mut Session, command: Command) -> CliResult<Ex
         Command::Promotions(args) => inspect::promotions(session, args.environment.as_deref()).await?,
         Command::Plans => inspect::plans(session).await?,
         Command::Intervals(args) => inspect::intervals(session, args.environment).await?,
+        Command::CheckIntervals(args) => check_intervals::check_intervals(session, args).await?,
         Command::Explain(args) => inspect::explain(session, args).await?,
         Command::Status => inspect::status(session).await?,
         Command::Watch(args) => return apply::watch(session, &args.plan).await,

@@ -217,7 +217,7 @@ fn is_view(record: &SnapshotRecord) -> bool {
     matches!(record.snapshot.model.kind, ModelKind::View { materialized: false } | ModelKind::Embedded)
 }
 
-fn cut(model: &PlannedModel, record: &SnapshotRecord, book: &Book) -> Arc<dyn Cut> {
+pub(super) fn cut(model: &PlannedModel, record: &SnapshotRecord, book: &Book) -> Arc<dyn Cut> {
     match record.snapshot.model.kind {
         ModelKind::IncrementalUnmanaged { insert_overwrite: false, .. } => {
             let lost = book.lost.iter().filter(|batch| Some(&batch.table) == model.filled());

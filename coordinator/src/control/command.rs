@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use coord_common::id::{PlanId, SnapshotId, Token, WorkerId};
 use coord_common::interval::Interval;
-use coord_common::plan::{Blocker, Planned};
+use coord_common::plan::{Blocker, Plan, Planned};
 use coord_common::snapshot::SnapshotRecord;
 use coord_common::task::{Lease, LeaseState, Report, TableId, Verdict};
 use tokio::sync::{mpsc, oneshot, watch};
@@ -110,6 +110,8 @@ pub(crate) enum Command {
     Tend { tend: Tend, by: String, reply: Reply<Result<Tended, Refusal>> },
     /// How far that is.
     Tended { waits: Waits, reply: Reply<Left> },
+    /// Ask signals what a run that isn't applied would compute.
+    AskSignals { plan: Box<Plan>, reply: Reply<super::prelude::Asked> },
     /// How far a plan is; with what ran since a place in its log.
     Progress { plan: PlanId, since: usize, reply: Reply<Option<PlanView>> },
     /// Why a batch waits.

@@ -33,7 +33,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 pub use book::PlanState;
-pub(crate) use book::{Book, PlanBody};
+pub(crate) use book::{Book, PlanBody, Todo};
 pub(crate) use command::{ApplyError, Command, Handle, NotReady, Refused};
 pub use report::{ExecutedBatch, FailureView, ModelView, PlanView, WorkerView};
 pub(crate) use tend::{Tend, Tended};

@@ -57,6 +57,11 @@ impl Control {
                 drop(reply.send(answer));
             }
             Command::Tended { waits, reply } => drop(reply.send(self.left(&waits))),
+            Command::AskSignals { plan, reply } => {
+                let mut out = Output::default();
+                self.ask_only(plan, reply, &mut out);
+                Box::pin(self.settle(out, Vec::new())).await?;
+            }
             Command::Progress { plan, since, reply } => drop(reply.send(self.view(plan, since))),
             Command::Why { plan, table, at, reply } => {
                 let mut reasons = self.scheduler.why_waiting(plan, &table, at.start);
@@ -441,6 +446,9 @@ impl Control {
     async fn complete(&mut self, id: PlanId, out: &mut Output) -> Result<(), ControlError> {
         let Some((record, _)) = self.book.plans.get(&id).cloned() else { return Ok(()) };
         let body: PlanBody = read_blob(&*self.store, record.body).await?;
+        if !record.materialised && body.plan.has_audits() {
+            return self.after_audits(&body.plan, out).await;
+        }
         if body.plan.skips_computing() {
             self.record_without_computing(&body.plan).await?;
         }

@@ -15,7 +15,7 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status, Streaming};
 
 use super::{Pieces, documents, pieces};
-use crate::control::{ApplyError, Command, Handle};
+use crate::control::{ApplyError, Book, Command, Handle};
 use crate::planning::{self, PlanRequest, Refusal};
 
 /// Shortest pause between two messages of a watch.
@@ -38,10 +38,36 @@ impl ControlService {
     }
 }
 
+impl ControlService {
+    /// The clock, cut to the minute, as SQLMesh does: planning again at once gives the same plan.
+    fn now(&self) -> Timestamp {
+        Timestamp((self.handle.clock)().0.div_euclid(60_000) * 60_000)
+    }
+}
+
+/// Plans against what is known.
+async fn planned(request: PlanRequest, book: Book, now: Timestamp) -> Result<planning::Answer, Status> {
+    let planned = tokio::task::spawn_blocking(move || planning::plan(&request, &book, now))
+        .await
+        .map_err(|error| Status::internal(format!("planning ended early: {error}")))?;
+    planned.map_err(refusal)
+}
+
+/// Largest body of a status in bytes: it travels in a header, of which clients take 16 KiB.
+const MAX_DETAILS: usize = 8 * 1024;
+
 /// The status of a refusal: its code and hint travel as metadata, so that `coordctl` can print
 /// them apart.
-pub(super) fn refusal(refusal: Refusal) -> Status {
-    let body = serde_json::to_vec(&refusal).unwrap_or_default();
+pub(super) fn refusal(mut refusal: Refusal) -> Status {
+    let mut body = serde_json::to_vec(&refusal).unwrap_or_default();
+    if body.len() > MAX_DETAILS {
+        // Headers are small: errors first, and as many as fit.
+        refusal.findings.sort_by_key(|finding| !finding.is_error());
+        while body.len() > MAX_DETAILS && !refusal.findings.is_empty() {
+            refusal.findings.truncate(refusal.findings.len() * 3 / 4);
+            body = serde_json::to_vec(&refusal).unwrap_or_default();
+        }
+    }
     Status::with_details(tonic::Code::FailedPrecondition, refusal.message.clone(), body.into())
 }
 
@@ -83,13 +109,9 @@ impl Control for ControlService {
     async fn plan(&self, request: Request<Streaming<wire::PlanRequest>>) -> Result<Response<Pieces>, Status> {
         let request = receive(request.into_inner()).await?;
         let book = self.handle.ask(|reply| Command::Book { reply }).await?;
-        // Cut to the minute, as SQLMesh does: planning again at once gives the same plan.
-        let now = Timestamp((self.handle.clock)().0.div_euclid(60_000) * 60_000);
+        let now = self.now();
         let unfinished = book.unfinished_restatements(&request.options.environment);
-        let planned = tokio::task::spawn_blocking(move || planning::plan(&request, &book, now))
-            .await
-            .map_err(|error| Status::internal(format!("planning ended early: {error}")))?;
-        let planned = planned.map_err(refusal)?;
+        let planned = planned(request, book, now).await?;
         let document =
             documents::planned(&planned, &unfinished).map_err(|error| Status::internal(error.to_string()))?;
         if !planned.planned.plan.is_empty() {
@@ -97,6 +119,33 @@ impl Control for ControlService {
             self.handle.ask(|reply| Command::StorePlan { planned, reply }).await?;
         }
         Ok(Response::new(pieces(document)))
+    }
+
+    type CheckIntervalsStream = Pieces;
+
+    async fn check_intervals(
+        &self,
+        request: Request<Streaming<wire::PlanRequest>>,
+    ) -> Result<Response<Pieces>, Status> {
+        let request = receive(request.into_inner()).await?;
+        let no_signals = request.no_signals;
+        let book = self.handle.ask(|reply| Command::Book { reply }).await?;
+        let planned = planned(request, book, self.now()).await?;
+        let plan = Box::new(planned.planned.plan);
+        let asked = if no_signals {
+            None
+        } else {
+            let asked = plan.clone();
+            let answer = self.handle.ask(|reply| Command::AskSignals { plan: asked, reply }).await?;
+            Some(answer.map_err(|(model, failure)| {
+                let hint = failure.hint.clone().unwrap_or_default();
+                let text = failure.to_string();
+                let text = if text.contains(&model) { text } else { format!("`{model}`: {text}") };
+                refusal(Refusal::new("signal-failed", text, &hint))
+            })?)
+        };
+        let document = documents::checked(&plan, asked.as_ref());
+        Ok(Response::new(pieces(document.to_string().into_bytes())))
     }
 
     type ShowPlanStream = Pieces;
@@ -233,12 +282,12 @@ async fn receive(mut stream: Streaming<wire::PlanRequest>) -> Result<PlanRequest
         }
     }
     let options = options.ok_or_else(|| Status::invalid_argument("the options are missing"))?;
-    let wire::PlanOptions { environment, options_json, env, gateway, run } = options;
+    let wire::PlanOptions { environment, options_json, env, gateway, run, no_signals } = options;
     let read: PlanOptions = serde_json::from_slice(&options_json)
         .map_err(|error| Status::invalid_argument(format!("the options can't be read: {error}")))?;
     if read.environment.as_str() != environment {
         return Err(Status::invalid_argument("the options name two environments"));
     }
     let env: BTreeMap<String, String> = env.into_iter().collect();
-    Ok(PlanRequest { options: read, files, env, gateway, run })
+    Ok(PlanRequest { options: read, files, env, gateway, run, no_signals })
 }

@@ -16,7 +16,7 @@ use tonic::Status;
 
 use super::control::refusal;
 use crate::control::book::Pointer;
-use crate::control::{Book, Command, Handle};
+use crate::control::{Book, Command, Handle, Todo};
 use crate::planning::{Answer, Refusal};
 
 /// What a client gets for a plan: the plan, findings, and definitions before and after of models
@@ -184,6 +184,27 @@ pub(super) fn intervals(book: &Book, name: &EnvironmentName, now: Timestamp) -> 
     Ok(json!({ "environment": name, "models": models }))
 }
 
+/// What a run would compute, model by model; `asked`: what signals left of it.
+pub(super) fn checked(plan: &Plan, asked: Option<&BTreeMap<TableId, Todo>>) -> Value {
+    let model = |model: &plan::PlannedModel| {
+        let table = model.table.as_ref()?;
+        let left = match asked {
+            Some(left) => left.get(table).map(|todo| todo.ranges.clone()).unwrap_or_default(),
+            None => model.missing.clone(),
+        };
+        (!model.missing.is_empty()).then(|| {
+            json!({
+                "model": model.name,
+                "missing": ranges(left.ranges()),
+                "not_ready": ranges(model.missing.difference(&left).ranges()),
+                "signals": model.signals,
+            })
+        })
+    };
+    let models: Vec<Value> = plan.models.iter().filter_map(model).collect();
+    json!({ "environment": plan.environment, "gateways": plan.layout.gateways, "models": models })
+}
+
 fn unknown_environment(name: &EnvironmentName) -> Refusal {
     Refusal::new(
         "unknown-environment",
@@ -204,6 +225,7 @@ fn missing_now(
         env: BTreeMap::new(),
         gateway: None,
         run: true,
+        no_signals: true,
     };
     let planned = crate::planning::plan(&request, book, now)?;
     let models = planned.planned.plan.models;
@@ -272,7 +294,7 @@ fn shown(book: &Book, model: &EnvironmentModel) -> Value {
         "version": version,
         "table": model.table.as_ref().map(|table| named(table).to_string()),
         "dev": model.table.as_ref().is_some_and(|table| table.dev),
-        "promoted": model.view.is_some(),
+        "promoted": model.promoted || model.view.is_some(),
         "view": model.view.as_ref().map(ToString::to_string),
     })
 }

@@ -124,7 +124,11 @@ fn property<'a>(source: &'a Source, run: &'a [Token]) -> Result<Property<'a>, Di
                 .hint("properties are written `name value`, with commas between them"));
         }
     }
-    let value = Value { source, tokens: &run[1..], fallback: key.end as usize };
+    // `enabled: true` is read as `enabled true`, as SQLMesh does.
+    let colon =
+        run.len() == 3 && run[1].is(':') && matches!(run[2].kind, TokenKind::Word | TokenKind::Number);
+    let tokens = if colon { &run[2..] } else { &run[1..] };
+    let value = Value { source, tokens, fallback: key.end as usize };
     if value.is_empty() {
         return Err(Diagnostic::error("syntax", place(), format!("property `{text}` has no value"))
             .hint(format!("write `{text} …,`")));

@@ -1,10 +1,12 @@
-//! Replacing `@name` and `@{name}` in a block's properties by a blueprint's or variable's value.
+//! Replacing macros in a block's properties: `@name` and `@{name}` by a blueprint's or variable's
+//! value, calls such as `@IF(…)` by what they give.
 
 use crate::diagnostic::Diagnostic;
 
 use super::source::Source;
 use super::token::{Token, TokenKind};
 use super::value::{matching, unquote};
+use crate::project::render::RenderError;
 
 /// Properties whose macros are expanded when they are used, not when the file is read.
 const DEFERRED: [&str; 7] = [
@@ -17,13 +19,21 @@ const DEFERRED: [&str; 7] = [
     "merge_filter",
 ];
 
+/// What a block's macros see.
+pub(crate) struct Macros<'a> {
+    /// A variable's value as SQL text, by lower-case name.
+    pub(crate) lookup: &'a dyn Fn(&str) -> Option<String>,
+    /// What a call gives; the number is its line in the file.
+    pub(crate) call: &'a dyn Fn(&str, u32) -> Result<String, RenderError>,
+}
+
 /// The text of a block's inside with its macros replaced and the bytes of `leave_out` left out;
 /// `None` if that changes nothing.
 pub(crate) fn expand(
     source: &Source,
     inside: &[Token],
     leave_out: Option<(usize, usize)>,
-    lookup: &dyn Fn(&str) -> Option<String>,
+    macros: &Macros<'_>,
     findings: &mut Vec<Diagnostic>,
 ) -> Option<Source> {
     let deferred = deferred_ranges(source, inside);
@@ -53,14 +63,24 @@ pub(crate) fn expand(
         let written = token.text(text);
         let name = written.trim_matches(['@', '{', '}', ' ']).to_ascii_lowercase();
         if inside.get(index + 1).is_some_and(|next| next.is('(') && next.start == token.end) {
-            let at = source.location(token.start as usize);
-            let message = format!("the macro function `{written}` in a property isn't supported yet");
-            findings.push(
-                Diagnostic::error("unsupported-macro", at, message).hint("write the value that it gives"),
-            );
+            let close = matching(inside, index + 1).map_or(end, |close| inside[close].end as usize);
+            match (macros.call)(&text[token.start as usize..close], source.line(token.start as usize)) {
+                Ok(value) => {
+                    out.push_str(&text[from..token.start as usize]);
+                    map.push((out.len(), token.start as usize));
+                    out.push_str(value.trim());
+                    from = close;
+                    map.push((out.len(), from));
+                }
+                Err(error) => {
+                    let at = source.location(token.start as usize);
+                    let finding = Diagnostic::error(error.code, at, error.message);
+                    findings.push(finding.hint(error.hint.unwrap_or_default()));
+                }
+            }
             continue;
         }
-        let Some(value) = lookup(&name) else {
+        let Some(value) = (macros.lookup)(&name) else {
             let at = source.location(token.start as usize);
             let message = format!("macro variable `{written}` is undefined");
             findings.push(

@@ -93,7 +93,7 @@ impl Rules {
                 D::ClickHouse,
             ]),
             double_quoted_strings: is(&[D::BigQuery, D::MySql, D::Spark, D::Databricks]),
-            brackets: is(&[D::TSql, D::Sqlite]),
+            brackets: is(&[D::TSql, D::Fabric, D::Sqlite]),
             dollar: is(&[D::DuckDb, D::Postgres, D::Redshift, D::ClickHouse, D::Snowflake]),
             triple: is(&[D::BigQuery]),
         }

@@ -1,16 +1,22 @@
 //! Macro functions that write expressions and projections.
 
+use std::sync::LazyLock;
+
 use super::call::{Arguments, Outcome};
 use super::expand::Expander;
 use super::lex;
 use super::lookup::{quote_text, write_name};
 use crate::id::ModelName;
 use crate::project::model::ColumnDef;
-use crate::project::render::{RenderError, Stage, relation_name};
+use crate::project::render::{RenderError, Stage, UNAVAILABLE_COLUMN, relation_name};
 use crate::sql::Dialect;
 
 /// Stands for NULL in surrogate keys; SQLMesh's own text, so that keys stay equal.
 const NULL_KEY: &str = "'_sqlmesh_surrogate_key_null_'";
+
+/// What stands for the columns of a relation while the project loads and they aren't known.
+static UNAVAILABLE: LazyLock<Vec<ColumnDef>> =
+    LazyLock::new(|| vec![ColumnDef { name: UNAVAILABLE_COLUMN.to_owned(), data_type: String::new() }]);
 
 impl Expander<'_> {
     /// A function with expanded arguments; nothing where we have none of this name.
@@ -72,7 +78,7 @@ impl Expander<'_> {
             Dialect::Spark | Dialect::Databricks => format!("({text} RLIKE {pattern})"),
             Dialect::ClickHouse => format!("match({text}, {pattern})"),
             Dialect::Sqlite => format!("({text} REGEXP {pattern})"),
-            Dialect::Generic | Dialect::MySql | Dialect::TSql | Dialect::Trino => {
+            Dialect::Generic | Dialect::MySql | Dialect::TSql | Dialect::Fabric | Dialect::Trino => {
                 format!("REGEXP_LIKE({text}, {pattern})")
             }
         })
@@ -86,7 +92,7 @@ impl Expander<'_> {
         let text_type = match dialect {
             Dialect::BigQuery | Dialect::Databricks | Dialect::Spark => "STRING",
             Dialect::Snowflake | Dialect::Trino => "VARCHAR",
-            Dialect::TSql | Dialect::Redshift => "VARCHAR(MAX)",
+            Dialect::TSql | Dialect::Fabric | Dialect::Redshift => "VARCHAR(MAX)",
             Dialect::ClickHouse => "Nullable(String)",
             Dialect::MySql => "CHAR",
             Dialect::Generic | Dialect::DuckDb | Dialect::Postgres | Dialect::Sqlite => "TEXT",
@@ -100,7 +106,7 @@ impl Expander<'_> {
             Dialect::DuckDb | Dialect::Postgres | Dialect::Redshift | Dialect::Sqlite => {
                 fields.join(" || '|' || ")
             }
-            Dialect::TSql => fields.join(" + '|' + "),
+            Dialect::TSql | Dialect::Fabric => fields.join(" + '|' + "),
             _ => format!("CONCAT({})", fields.join(", '|', ")),
         };
         let function = given.named.get("hash_function").map_or_else(
@@ -109,7 +115,7 @@ impl Expander<'_> {
         );
         Ok(match (dialect, function.to_ascii_uppercase().as_str()) {
             (Dialect::BigQuery, "MD5") => format!("TO_HEX(MD5({joined}))"),
-            (Dialect::TSql, "MD5") => format!("HASHBYTES('MD5', {joined})"),
+            (Dialect::TSql | Dialect::Fabric, "MD5") => format!("HASHBYTES('MD5', {joined})"),
             (Dialect::ClickHouse, "MD5") => format!("LOWER(HEX(MD5({joined})))"),
             (Dialect::Trino, name @ ("MD5" | "SHA256" | "SHA512")) => {
                 format!("LOWER(TO_HEX({name}(TO_UTF8({joined}))))")
@@ -151,6 +157,8 @@ impl Expander<'_> {
             .ok_or_else(|| self.wrong(place, &format!("`{relation}` is not the name of a relation")))?;
         match env.schemas.get(&name) {
             Some(columns) => Ok((name, columns)),
+            // The project can be read without them; a batch can't be computed.
+            None if self.context.stage == Stage::Loading => Ok((name, UNAVAILABLE.as_slice())),
             None => Err(self.error(
                 place,
                 "unknown-columns",
@@ -335,7 +343,7 @@ fn connect(name: &str, given: &Arguments, dialect: Dialect) -> String {
     let kept: Vec<&String> =
         given.positional.iter().filter(|sql| !sql.eq_ignore_ascii_case("null")).collect();
     match kept.as_slice() {
-        [] if dialect == Dialect::TSql => "(1 = 1)".to_owned(),
+        [] if dialect.is_tsql() => "(1 = 1)".to_owned(),
         [] => "TRUE".to_owned(),
         [one] => (*one).clone(),
         many => {

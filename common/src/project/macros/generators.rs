@@ -87,6 +87,7 @@ impl Expander<'_> {
             Dialect::Postgres
             | Dialect::MySql
             | Dialect::TSql
+            | Dialect::Fabric
             | Dialect::Sqlite
             | Dialect::Spark
             | Dialect::Trino => {
@@ -166,13 +167,13 @@ fn spine(part: &str, start: &str, end: &str, dialect: Dialect) -> String {
         Dialect::Trino => format!(
             "SELECT {column} FROM UNNEST(SEQUENCE({start}, {end}, INTERVAL '{count}' {step})) AS _exploded({column})"
         ),
-        Dialect::Redshift | Dialect::MySql | Dialect::TSql => {
+        Dialect::Redshift | Dialect::MySql | Dialect::TSql | Dialect::Fabric => {
             let next = if dialect == Dialect::MySql {
                 format!("CAST(DATE_ADD({column}, INTERVAL '1' {unit}) AS DATE)")
             } else {
                 format!("CAST(DATEADD({unit}, 1, {column}) AS DATE)")
             };
-            let (recursive, inner) = if dialect == Dialect::TSql {
+            let (recursive, inner) = if dialect.is_tsql() {
                 ("", format!("{column} AS {column}"))
             } else {
                 ("RECURSIVE ", column.clone())

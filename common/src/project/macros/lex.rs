@@ -28,7 +28,7 @@ pub(crate) fn opaque(text: &str, at: usize, dialect: Dialect) -> Option<(Opaque,
         b'"' if quotes_are_strings(dialect) => Some((Opaque::Text, string_end(bytes, at, dialect))),
         b'"' => Some((Opaque::QuotedName, quoted_end(bytes, at, b'"'))),
         b'`' => Some((Opaque::QuotedName, quoted_end(bytes, at, b'`'))),
-        b'[' if dialect == Dialect::TSql => Some((Opaque::QuotedName, quoted_end(bytes, at, b']'))),
+        b'[' if dialect.is_tsql() => Some((Opaque::QuotedName, quoted_end(bytes, at, b']'))),
         b'$' => dollar_end(text, at, dialect).map(|end| (Opaque::Text, end)),
         _ => None,
     }
@@ -141,7 +141,12 @@ fn quoted_end(bytes: &[u8], at: usize, close: u8) -> usize {
 fn dollar_end(text: &str, at: usize, dialect: Dialect) -> Option<usize> {
     if matches!(
         dialect,
-        Dialect::BigQuery | Dialect::MySql | Dialect::TSql | Dialect::Sqlite | Dialect::Trino
+        Dialect::BigQuery
+            | Dialect::MySql
+            | Dialect::TSql
+            | Dialect::Fabric
+            | Dialect::Sqlite
+            | Dialect::Trino
     ) || (at > 0 && is_word_byte(text.as_bytes()[at - 1]))
     {
         return None;
@@ -262,7 +267,7 @@ pub(crate) fn items(text: &str, dialect: Dialect) -> Option<Vec<&str>> {
     if first != b'[' && first != b'(' {
         return None;
     }
-    let end = if first == b'[' && dialect == Dialect::TSql {
+    let end = if first == b'[' && dialect.is_tsql() {
         quoted_end(list.as_bytes(), 0, b']')
     } else {
         closing(list, 0, dialect)?

@@ -70,8 +70,8 @@ impl Held<'_> {
 pub(crate) fn literal(value: &Value, dialect: Dialect) -> String {
     match value {
         Value::Null => "NULL".to_owned(),
-        Value::Bool(true) if dialect == Dialect::TSql => "1".to_owned(),
-        Value::Bool(false) if dialect == Dialect::TSql => "0".to_owned(),
+        Value::Bool(true) if dialect.is_tsql() => "1".to_owned(),
+        Value::Bool(false) if dialect.is_tsql() => "0".to_owned(),
         Value::Bool(true) => "TRUE".to_owned(),
         Value::Bool(false) => "FALSE".to_owned(),
         Value::Int(number) => number.to_string(),
@@ -109,6 +109,7 @@ pub(super) fn array_literal(value: &Value, dialect: Dialect) -> String {
         | Dialect::Redshift
         | Dialect::MySql
         | Dialect::TSql
+        | Dialect::Fabric
         | Dialect::Sqlite => format!("ARRAY({items})"),
         Dialect::DuckDb | Dialect::BigQuery | Dialect::Snowflake | Dialect::ClickHouse => {
             format!("[{items}]")
@@ -208,7 +209,7 @@ impl Expander<'_> {
             (_, "this_model") => {
                 "@this_model is known in statements and audits, not where the project is read"
             }
-            (Dialect::TSql | Dialect::MySql, _) => {
+            (Dialect::TSql | Dialect::Fabric | Dialect::MySql, _) => {
                 "@ starts a macro variable here: define it in the project's variables or with @DEF; \
                  a session variable of the database can't be used"
             }

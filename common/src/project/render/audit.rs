@@ -22,7 +22,7 @@ pub fn render_audit(
     for (name, sql) in audit.defaults.iter().chain(args) {
         locals.insert(name.to_lowercase(), Expander::new(context, sql, audit.query.line).expand(sql)?);
     }
-    if context.dialect == Dialect::TSql
+    if context.dialect.is_tsql()
         && let Some(condition) = locals.get_mut("condition").filter(|sql| sql.eq_ignore_ascii_case("true"))
     {
         // SQL Server has no truth values.

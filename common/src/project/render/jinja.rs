@@ -22,6 +22,11 @@ pub(super) fn render(code: &Code, context: &RenderContext<'_>) -> Result<String,
         RenderError::at(&code.text, code.line, 0, "jinja", message, None)
     })?;
     add_variables(&mut env, context);
+    if code.text.contains("gateway()") {
+        // SQLMesh has it as a function; people write it as a variable, too.
+        let gateway = context.env.gateway.clone();
+        env.add_function("gateway", move || gateway.clone());
+    }
     let failed = |why: &Error| failure(why, code);
     let template = env.template_from_str(&code.text).map_err(|why| failed(&why))?;
     template.render(()).map_err(|why| failed(&why))
@@ -134,6 +139,7 @@ fn add_variables(env: &mut Environment<'_>, context: &RenderContext<'_>) {
     for (name, value) in variables.iter().chain(&blueprint) {
         env.add_global(name.clone(), value.clone());
     }
+
     for (name, sql) in context.locals {
         env.add_global(name.clone(), Jinja::from(plain(sql)));
     }

@@ -95,7 +95,7 @@ pub(crate) fn value(time: TimeVars, variable: TimeVar, dialect: Dialect) -> Opti
         (TimeVars::Batch { start, .. }, Point::Start) => whole(start),
         (TimeVars::Batch { end, .. }, Point::End) => Moment {
             at: Timestamp(end.0.saturating_sub(1)),
-            nanos: if dialect == Dialect::TSql { 999_999 } else { 999_000 },
+            nanos: if dialect.is_tsql() { 999_999 } else { 999_000 },
         },
         (TimeVars::Batch { execution, .. } | TimeVars::ExecutionOnly { execution }, Point::Execution) => {
             whole(execution)
@@ -161,7 +161,7 @@ impl TimeValue {
             Dialect::BigQuery => "DATETIME",
             Dialect::MySql => sized("DATETIME", digits, ""),
             Dialect::Trino => sized("TIMESTAMP", digits, ""),
-            Dialect::TSql => "DATETIME2",
+            Dialect::TSql | Dialect::Fabric => "DATETIME2",
             Dialect::ClickHouse => "DateTime64(6)",
             _ => "TIMESTAMP",
         };
@@ -173,7 +173,9 @@ impl TimeValue {
         let data_type = match dialect {
             Dialect::Sqlite => return format!("'{text}'"),
             Dialect::MySql => return format!("TIMESTAMP('{text}')"),
-            Dialect::TSql => return format!("CAST('{text}' AS DATETIMEOFFSET) AT TIME ZONE 'UTC'"),
+            Dialect::TSql | Dialect::Fabric => {
+                return format!("CAST('{text}' AS DATETIMEOFFSET) AT TIME ZONE 'UTC'");
+            }
             Dialect::ClickHouse => {
                 return format!("CAST('{}' AS DateTime64(6, 'UTC'))", self.moment.text(false));
             }

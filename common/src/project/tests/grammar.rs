@@ -293,3 +293,39 @@ fn external_models_come_from_yaml() {
     assert_eq!((&models[0].kind, &models[0].source), (&ModelKind::External, &ModelSource::External));
     assert_eq!(models[2].about.description.as_deref(), Some("won"));
 }
+
+#[test]
+fn macro_functions_may_give_values_of_properties() {
+    let text = "MODEL (\n  name a.b,\n  kind @IF(@gateway = 'local', FULL, VIEW),\n  owner @IF(@days > 3, 'many', 'few'),\n  \
+                enabled: true,\n  tags (@EACH([x, y], t -> @t))\n);\nSELECT 1 AS one";
+    let model = model(text);
+    assert_eq!(model.kind, ModelKind::Full);
+    assert_eq!(model.about.owner.as_deref(), Some("many"));
+    assert_eq!(model.about.tags, ["x", "y"]);
+}
+
+#[test]
+fn a_macro_may_give_the_blueprints() {
+    for given in
+        ["@EACH([north, south], r -> (region := @r))", "(@EACH([north, south], r -> (region := @r)))"]
+    {
+        let text =
+            format!("MODEL (name s.@{{region}}_sales, blueprints {given});\nSELECT '@region' AS region");
+        let names: Vec<String> =
+            models(&[("models/m.sql", &text)]).into_iter().map(|model| model.name.to_string()).collect();
+        assert_eq!(names, ["s.north_sales", "s.south_sales"], "{given}");
+    }
+}
+
+#[test]
+fn a_seed_may_lie_beside_the_project() {
+    let text = "MODEL (name a.b, kind SEED (path '../../data/b.csv'))";
+    let seeds = models(&[("models/b.sql", text), ("../data/b.csv", "x\n1\n")]);
+    assert!(matches!(&seeds[0].source, ModelSource::Seed(seed) if seed.path == "../data/b.csv"));
+}
+
+#[test]
+fn names_in_fabric_keep_their_case_and_may_have_brackets() {
+    let model = model("MODEL (name [dbo].[Sales], dialect fabric, kind FULL);\nSELECT 1 AS one");
+    assert_eq!((model.name.as_str(), model.dialect), ("dbo.Sales", Dialect::Fabric));
+}

@@ -61,6 +61,9 @@ impl Query {
     /// The result's columns in order, or nothing where a star can't be expanded or a column has no
     /// name that the text gives.
     pub fn output_columns(&self, schemas: &dyn Schemas) -> Option<Vec<OutputColumn>> {
+        if self.opaque {
+            return None;
+        }
         let table = self.table(schemas);
         if !table.complete || table.columns.iter().any(|column| !column.named) {
             return None;
@@ -71,6 +74,9 @@ impl Query {
 
     /// What every output column is made of.
     pub fn lineage(&self, schemas: &dyn Schemas) -> Lineage {
+        if self.opaque {
+            return Lineage { columns: BTreeMap::new(), complete: false };
+        }
         let table = self.table(schemas);
         let mut columns: BTreeMap<String, ColumnLineage> = BTreeMap::new();
         for column in &table.columns {

@@ -26,6 +26,9 @@ type Read = Result<Option<Window>, String>;
 /// Proves a window for all reads of the upstream, or says why there is none.
 pub(super) fn scan(query: &Query, upstream: &UpstreamTime) -> Result<Window, String> {
     let name = upstream.relation.join(".");
+    if query.opaque {
+        return Err("the query is not understood in full".to_owned());
+    }
     if upstream.kind == TimeKind::Opaque {
         return Err(format!(
             "the time column `{}` of `{name}` is neither date nor timestamp",

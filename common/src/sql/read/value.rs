@@ -102,7 +102,7 @@ pub(super) enum CastTo {
 pub(super) fn cast_to(data_type: &DataType, dialect: Dialect) -> Option<CastTo> {
     let fine = |precision: &Option<u64>| precision.is_none_or(|digits| digits >= 6);
     // These round to their precision, which is whole seconds or 1/300 of one by default.
-    let rounds = matches!(dialect, Dialect::MySql | Dialect::TSql | Dialect::ClickHouse);
+    let rounds = matches!(dialect, Dialect::MySql | Dialect::TSql | Dialect::Fabric | Dialect::ClickHouse);
     match data_type {
         DataType::Date => Some(CastTo::Day),
         DataType::Timestamp(precision, _) if fine(precision) && !rounds => Some(CastTo::Same),

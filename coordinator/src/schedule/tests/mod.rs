@@ -2,6 +2,7 @@
 
 mod errands;
 mod events;
+mod failures;
 mod makespan;
 mod simulation;
 mod store;
