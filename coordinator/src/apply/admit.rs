@@ -67,8 +67,9 @@ pub(crate) fn check_base(plan: &Plan, book: &Book, now: Timestamp) -> Result<(),
 
 /// Checks that tables which the plan found are still there: the janitor may have dropped them.
 fn check_tables(plan: &Plan, book: &Book) -> Result<(), StalePlan> {
+    let exists = |table: &TableId| book.tables.get(table).is_some_and(|known| known.created);
     let found = plan.models.iter().filter(|model| !model.create);
-    let gone = found.filter_map(|model| model.table.as_ref()).find(|table| !book.tables.contains_key(table));
+    let gone = found.filter_map(|model| model.table.as_ref()).find(|table| !exists(table));
     match gone {
         None => Ok(()),
         Some(table) => Err(StalePlan {

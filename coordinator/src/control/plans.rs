@@ -490,7 +490,12 @@ impl Control {
         Ok(())
     }
 
-    async fn flip(&mut self, id: PlanId, mut record: PlanRecord, plan: &Plan) -> Result<(), ControlError> {
+    pub(super) async fn flip(
+        &mut self,
+        id: PlanId,
+        mut record: PlanRecord,
+        plan: &Plan,
+    ) -> Result<(), ControlError> {
         let environment = Environment {
             name: plan.environment.clone(),
             // The warehouse never goes back: an environment that is made anew counts on.
