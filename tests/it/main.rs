@@ -5,6 +5,7 @@ mod coordinators;
 mod embedded;
 mod failures;
 mod fleet;
+mod forward_only;
 mod lifecycle;
 mod mistakes;
 mod races;

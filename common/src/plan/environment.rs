@@ -56,6 +56,9 @@ pub struct EnvironmentModel {
     /// The view, where the environment has one of its own.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub view: Option<Relation>,
+    /// Whether the model belongs to what the environment shows, as its view, where its kind has one.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub promoted: bool,
     /// Whether the view has statements to run after it was switched.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub on_virtual_update: bool,
@@ -94,9 +97,12 @@ pub(super) fn target(
     let all =
         options.environment.is_prod() || (options.include_unmodified && options.backfill_models.is_none());
     let promoted_before: BTreeSet<SnapshotId> = match input.current {
-        Some(current) => {
-            current.models.values().filter(|model| model.view.is_some()).map(|model| model.snapshot).collect()
-        }
+        Some(current) => current
+            .models
+            .values()
+            .filter(|model| model.promoted || model.view.is_some())
+            .map(|model| model.snapshot)
+            .collect(),
         None => BTreeSet::new(),
     };
     records
@@ -118,6 +124,7 @@ pub(super) fn target(
                 snapshot: record.id(),
                 table,
                 relation,
+                promoted,
                 on_virtual_update: view.is_some() && !model.on_virtual_update.is_empty(),
                 view,
             };

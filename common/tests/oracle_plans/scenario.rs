@@ -338,9 +338,8 @@ impl Scenario {
                     self.one_to_one("version", name, &subject, version, record.version.to_string());
                 }
                 let promoted = theirs["promoted"] != false;
-                let view = model.view.is_some() || model.table.is_none();
-                self.check("promoted", &subject, promoted == view || model.table.is_none(), || {
-                    (promoted.to_string(), view.to_string())
+                self.check("promoted", &subject, promoted == model.promoted, || {
+                    (promoted.to_string(), model.promoted.to_string())
                 });
                 if let (true, Some(table)) = (promoted, theirs["table"].as_str()) {
                     // A view has generations of its own under one version: to the user it stays one.

@@ -1,8 +1,10 @@
 //! Plans of small projects, from their files: what changes mean, and which time is computed.
 
+mod audits;
 mod changes;
 mod choices;
 mod differences;
+mod forward;
 mod lifecycle;
 mod properties;
 mod reads;

@@ -446,6 +446,9 @@ impl Control {
     async fn complete(&mut self, id: PlanId, out: &mut Output) -> Result<(), ControlError> {
         let Some((record, _)) = self.book.plans.get(&id).cloned() else { return Ok(()) };
         let body: PlanBody = read_blob(&*self.store, record.body).await?;
+        if !record.materialised && body.plan.has_audits() {
+            return self.after_audits(&body.plan, out).await;
+        }
         if body.plan.skips_computing() {
             self.record_without_computing(&body.plan).await?;
         }
@@ -487,7 +490,12 @@ impl Control {
         Ok(())
     }
 
-    async fn flip(&mut self, id: PlanId, mut record: PlanRecord, plan: &Plan) -> Result<(), ControlError> {
+    pub(super) async fn flip(
+        &mut self,
+        id: PlanId,
+        mut record: PlanRecord,
+        plan: &Plan,
+    ) -> Result<(), ControlError> {
         let environment = Environment {
             name: plan.environment.clone(),
             // The warehouse never goes back: an environment that is made anew counts on.

@@ -294,7 +294,8 @@ fn shown(book: &Book, model: &EnvironmentModel) -> Value {
         "version": version,
         "table": model.table.as_ref().map(|table| named(table).to_string()),
         "dev": model.table.as_ref().is_some_and(|table| table.dev),
-        "promoted": model.view.is_some(),
+        "promoted": model.promoted || model.view.is_some(),
+        "relation": model.relation.as_ref().map(ToString::to_string),
         "view": model.view.as_ref().map(ToString::to_string),
     })
 }

@@ -1,0 +1,147 @@
+//! Changes that keep their tables.
+
+use coord_common::interval::{Interval, IntervalSet};
+use coord_common::plan::{Change, PlanError, PlanOptions, Planned};
+
+use crate::world::{INCREMENTAL, STAGED, World, at, find, missing, options, world};
+
+const FORWARD: &str = "kind INCREMENTAL_BY_TIME_RANGE (time_column ds, forward_only true)";
+
+fn live(kind: &str) -> World {
+    let mut world = world();
+    world.model("stg.events", kind, STAGED);
+    world.plan_and_apply("prod");
+    world
+}
+
+fn forward(environment: &str, effective_from: Option<&str>) -> PlanOptions {
+    PlanOptions {
+        forward_only: true,
+        effective_from: effective_from.map(str::to_owned),
+        ..options(environment)
+    }
+}
+
+fn planned(world: &World, options: &PlanOptions) -> Result<Planned, PlanError> {
+    world.try_plan(options)
+}
+
+fn days(start: &str, end: &str) -> IntervalSet {
+    Interval::new(at(start), at(end)).into_iter().collect()
+}
+
+#[test]
+fn a_preview_computes_one_day_and_takes_the_rest_as_there() {
+    let mut world = live(FORWARD);
+    world.model("stg.events", FORWARD, &STAGED.replace("AS amount FROM", "+ 1 AS amount FROM"));
+    let preview = world.plan_and_apply("dev");
+    let model = find(&preview, "stg.events");
+    assert_eq!(missing(&preview, "stg.events"), "01-07..01-08");
+    assert_eq!(model.assumed, days("2024-01-01", "2024-01-07"));
+    assert!(model.table.as_ref().is_some_and(|table| table.dev) && !model.migrate);
+    assert!(world.plan("dev").plan.is_empty());
+    // Production takes it over in the same table, and computes nothing.
+    let taken = world.plan_and_apply("prod");
+    let model = find(&taken, "stg.events");
+    assert!(model.migrate && model.missing.is_empty() && !model.create);
+    assert!(find(&taken, "mart.top").migrate, "what reads it may have other columns, too");
+    assert!(!find(&taken, "raw.events").migrate);
+    assert!(world.plan("prod").plan.is_empty());
+}
+
+#[test]
+fn without_previews_a_development_environment_computes_nothing() {
+    let mut world = live(FORWARD);
+    world.model("stg.events", FORWARD, &STAGED.replace("AS amount FROM", "+ 1 AS amount FROM"));
+    let silent = PlanOptions { enable_preview: Some(false), ..options("dev") };
+    assert!(!planned(&world, &silent).expect("a plan").plan.requires_backfill());
+}
+
+#[test]
+fn from_its_effective_date_on_a_change_is_computed_in_production() {
+    let mut world = live(INCREMENTAL);
+    world.model("stg.events", INCREMENTAL, &STAGED.replace("AS amount FROM", "+ 1 AS amount FROM"));
+    let taken = planned(&world, &forward("prod", Some("2024-01-05"))).expect("a plan");
+    let model = find(&taken, "stg.events");
+    assert_eq!(missing(&taken, "stg.events"), "01-05..01-08");
+    assert_eq!(model.effective_from, Some(at("2024-01-05")));
+    world.apply(&taken);
+    assert!(world.plan("prod").plan.is_empty());
+}
+
+#[test]
+fn an_effective_date_needs_a_forward_only_plan_and_lies_in_the_past() {
+    let mut world = live(INCREMENTAL);
+    world.model("stg.events", INCREMENTAL, &format!("{STAGED} AND amount > 1"));
+    let alone = PlanOptions { forward_only: false, ..forward("prod", Some("2024-01-05")) };
+    for (options, code) in
+        [(alone, "effective-from-alone"), (forward("prod", Some("2024-02-01")), "effective-from-in-future")]
+    {
+        let error = planned(&world, &options).expect_err(code);
+        assert_eq!(error.code, code);
+        assert!(error.hint.is_some());
+    }
+}
+
+#[test]
+fn columns_go_and_come_only_where_the_model_or_the_plan_permits() {
+    let strict =
+        "kind INCREMENTAL_BY_TIME_RANGE (time_column ds, forward_only true, on_additive_change error)";
+    let less = STAGED.replace(", CAST(amount AS INT) AS amount", "");
+    let more = STAGED.replace("SELECT id", "SELECT id, 1 AS one");
+    for (query, code, words) in
+        [(&less, "destructive-change", "lose `amount`"), (&more, "additive-change", "get `one`")]
+    {
+        let mut world = live(strict);
+        world.write("models/mart_daily.sql", "MODEL (name mart.daily, kind VIEW); SELECT ds FROM stg.events");
+        world.write("models/mart_users.sql", "MODEL (name mart.users, kind VIEW); SELECT id FROM stg.events");
+        world.write("models/mart_top.sql", "MODEL (name mart.top, kind VIEW); SELECT id FROM mart.users");
+        world.model("stg.events", strict, query);
+        let error = planned(&world, &options("dev")).expect_err(code);
+        assert_eq!(error.code, code);
+        assert!(error.message.contains(words), "{}", error.message);
+        let name = vec!["stg.events".parse().expect("a name")];
+        let allowed = PlanOptions { allow_destructive: name.clone(), allow_additive: name, ..options("dev") };
+        assert!(planned(&world, &allowed).is_ok());
+        let warns = strict.replace("error", "warn").replace("true,", "true, on_destructive_change warn,");
+        world.model("stg.events", &warns, query);
+        let kind = code.trim_end_matches("-change");
+        let noted = planned(&world, &options("prod")).expect("a plan").plan.column_notes;
+        assert_eq!(noted, [format!("{kind}:stg.events")]);
+    }
+}
+
+#[test]
+fn what_a_forward_only_change_left_behind_comes_back_as_a_new_snapshot() {
+    let mut world = live(FORWARD);
+    let first = find(&world.plan("prod"), "stg.events").snapshot;
+    world.model("stg.events", FORWARD, &STAGED.replace("AS amount FROM", "+ 1 AS amount FROM"));
+    world.plan_and_apply("prod");
+    world.model("stg.events", FORWARD, STAGED);
+    let back = world.plan_and_apply("prod");
+    let model = find(&back, "stg.events");
+    assert_ne!(model.snapshot, first);
+    assert_eq!((model.change, missing(&back, "stg.events").as_str()), (Change::DirectlyModified, ""));
+    // Those below had followed it in their tables: they are made anew.
+    assert_eq!(missing(&back, "mart.daily"), "01-01..01-08");
+    assert!(world.plan("prod").plan.is_empty(), "the same files lead to the same snapshots");
+}
+
+#[test]
+fn a_development_environment_never_fills_a_table_of_productions_that_it_may_not_hand_over() {
+    let mut world = live(FORWARD);
+    world.model("stg.events", FORWARD, &STAGED.replace("AS amount FROM", "+ 1 AS amount FROM"));
+    world.plan_and_apply("prod");
+    // A day later, with a change elsewhere.
+    world.now = at("2024-01-09 12:00:00");
+    world.model("mart.top", "kind VIEW", "SELECT id, total FROM mart.users WHERE total > 16");
+    let dev = planned(
+        &world,
+        &PlanOptions { execution_time: Some("2024-01-09 12:00:00".to_owned()), ..options("dev") },
+    );
+    let dev = dev.expect("a plan");
+    let model = find(&dev, "stg.events");
+    assert_eq!(missing(&dev, "stg.events"), "01-08..01-09");
+    assert!(model.table.as_ref().is_some_and(|table| !table.dev), "it shows production's table");
+    assert!(model.filled().is_some_and(|table| table.dev), "and fills another one");
+}
