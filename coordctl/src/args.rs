@@ -84,6 +84,13 @@ pub(crate) enum Command {
     Plans,
     /// Show what is complete and what is missing.
     Intervals(EnvironmentArg),
+    /// Print the physical table behind a model.
+    #[command(name = "table_name")]
+    TableName(TableNameArgs),
+    /// Show how the project differs from an environment; exits with 1 if it does.
+    Diff(DiffArgs),
+    /// Remove all environments, production too, with all their tables.
+    Destroy(DestroyArgs),
     /// Show what is missing, after asking signals what is ready.
     #[command(name = "check_intervals", alias = "check-intervals")]
     CheckIntervals(CheckIntervalsArgs),
@@ -335,6 +342,31 @@ pub(crate) struct JanitorArgs {
 pub(crate) struct EnvironmentArg {
     /// The environment.
     pub(crate) environment: Option<String>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct TableNameArgs {
+    /// The model.
+    pub(crate) model: String,
+    /// The environment [default: production].
+    #[arg(long, visible_alias = "env", value_name = "ENV")]
+    pub(crate) environment: Option<String>,
+    /// Production, as without an environment.
+    #[arg(long, conflicts_with = "environment")]
+    pub(crate) prod: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct DiffArgs {
+    /// The environment.
+    pub(crate) environment: String,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct DestroyArgs {
+    /// Don't ask.
+    #[arg(long)]
+    pub(crate) no_prompts: bool,
 }
 
 #[derive(Debug, Args)]

@@ -53,6 +53,7 @@ pub(crate) enum Tend {
     Rollback { environment: EnvironmentName, to: String, dry_run: bool },
     Abandon { what: String },
     Janitor { ignore_ttl: bool },
+    Destroy,
 }
 
 impl PlanUpload {
@@ -153,6 +154,7 @@ impl Client {
                 Action::Rollback(wire::Rollback { environment: environment.to_string(), to, dry_run })
             }
             Tend::Abandon { what } => Action::Abandon(wire::Abandon { what }),
+            Tend::Destroy => Action::Destroy(wire::Destroy {}),
             Tend::Janitor { ignore_ttl } => Action::Janitor(wire::Janitor { ignore_ttl }),
         };
         let request = wire::TendRequest { by, action: Some(action) };

@@ -7,12 +7,13 @@ use super::categorize::Records;
 use super::{PlanInput, Purpose, Tables};
 use crate::id::ModelName;
 use crate::interval::{Interval, IntervalSet};
+use crate::project::model::ModelKind;
 use crate::task::TableId;
 
 /// A reason against applying a plan, with what to do about it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Blocker {
-    /// A stable word for programs: `uncategorized`, `gaps`, `selection-unfilled`.
+    /// A stable word for programs: `uncategorized`, `unsupported-kind`, `gaps`, `selection-unfilled`.
     pub code: String,
     /// What is wrong.
     pub message: String,
@@ -39,9 +40,26 @@ pub(super) fn blockers(
             models: uncategorized,
         });
     }
+    found.extend(unsupported(input, records, tables));
     found.extend(gaps(input, records, tables, windows));
     found.extend(unfilled(input, tables, windows));
     found
+}
+
+/// Models that no engine here can keep.
+fn unsupported(input: &PlanInput<'_>, records: &Records, tables: &Tables) -> Option<Blocker> {
+    let missing = |name: &&ModelName| {
+        let created = tables.get(*name).and_then(|table| input.tables.get(table)).is_some_and(|t| t.created);
+        matches!(records[*name].snapshot.model.kind, ModelKind::Managed) && !created
+    };
+    let models: Vec<ModelName> = records.keys().filter(missing).cloned().collect();
+    (!models.is_empty()).then(|| Blocker {
+        code: "unsupported-kind".to_owned(),
+        message: format!("{}: no engine here keeps MANAGED tables up to date by itself", named(&models)),
+        hint: "use `kind VIEW (materialized true)` where the warehouse has such, or `kind FULL` with a cron"
+            .to_owned(),
+        models,
+    })
 }
 
 fn named(models: &[ModelName]) -> String {

@@ -3,6 +3,7 @@
 //! A [`Plan`] is a value. It names the state of the environment that it was made against; applying
 //! decides nothing anew, and is refused when that state has moved.
 
+mod audit;
 mod backfill;
 mod blocker;
 mod categorize;
@@ -174,6 +175,9 @@ pub struct PlannedModel {
     /// another snapshot of the same version filled it.
     #[serde(default, skip_serializing_if = "IntervalSet::is_empty")]
     pub skipped: IntervalSet,
+    /// What its new or changed audits look at before anything is computed, where only they differ.
+    #[serde(default, skip_serializing_if = "IntervalSet::is_empty")]
+    pub audits: IntervalSet,
     /// How that is cut into batches.
     pub batches: BatchRule,
     /// Whether `missing` holds ranges that are complete but computed again (lookback).
@@ -279,7 +283,9 @@ pub fn plan(input: &PlanInput<'_>) -> Result<Planned, PlanError> {
         Purpose::Change => input.options.with_defaults(input.settings),
         Purpose::Run => input.options.clone(),
     };
-    let input = &PlanInput { options: &options, ..*input };
+    let base_seq = input.current.map_or(0, |environment| environment.seq);
+    let current = input.current.filter(|_| !environment::is_made_anew(input));
+    let input = &PlanInput { options: &options, current, ..*input };
     let order = proposed_order(input)?;
     let restorable = revert::restorable(input, &order);
     let input = &PlanInput { proposed: restorable.as_ref().unwrap_or(input.proposed), ..*input };
@@ -316,6 +322,7 @@ pub fn plan(input: &PlanInput<'_>) -> Result<Planned, PlanError> {
     };
     let windows = backfill::windows(input, &scope, records, &tables);
     let blockers = blocker::blockers(input, records, &tables, &windows, categorized.undecided);
+    let audited = audit::audited(input, &scope, records, &tables, &windows);
     let mut models = Vec::with_capacity(diff.changes.len());
     for (name, change) in &diff.changes {
         let Some(record) = records.get(name) else {
@@ -325,6 +332,7 @@ pub fn plan(input: &PlanInput<'_>) -> Result<Planned, PlanError> {
         let restated = restatements.ranges.get(name).or_else(|| restatements.automatic.get(name)).copied();
         models.push(PlannedModel {
             restatement: restated,
+            audits: audited.get(name).cloned().unwrap_or_default(),
             fills: places.filled.get(name).filter(|table| tables.get(name) != Some(table)).cloned(),
             ..planned(input, record, *change, &tables, &windows, &diff)
         });
@@ -351,7 +359,7 @@ pub fn plan(input: &PlanInput<'_>) -> Result<Planned, PlanError> {
         id: PlanId(crate::id::Hash128(0)),
         purpose: input.purpose,
         environment: input.options.environment.clone(),
-        base_seq: input.current.map_or(0, |environment| environment.seq),
+        base_seq,
         start,
         end,
         execution_time: times.execution,
@@ -405,6 +413,11 @@ impl Plan {
     /// Whether rows must be computed.
     pub fn requires_backfill(&self) -> bool {
         self.models.iter().any(|model| !model.missing.is_empty() || model.restatement.is_some())
+    }
+
+    /// Whether new or changed audits look at complete ranges before anything is computed.
+    pub fn has_audits(&self) -> bool {
+        self.models.iter().any(|model| !model.audits.is_empty())
     }
 
     /// Whether models are computed again although they were complete: because somebody asked for it,
@@ -469,6 +482,7 @@ fn removed(name: &ModelName, base: Option<&Environment>) -> PlannedModel {
         anew: false,
         batches: BatchRule::default(),
         restatement: None,
+        audits: IntervalSet::new(),
         fills: None,
         migrate: false,
         allows: Allowed::default(),
@@ -524,6 +538,7 @@ fn planned(
         skipped: windows.skipped.get(name).cloned().unwrap_or_default(),
         redo,
         restatement: None,
+        audits: IntervalSet::new(),
         before: if directly { diff.before.get(name).copied() } else { None },
     }
 }

@@ -9,7 +9,7 @@ use crate::interval::batches;
 /// One step of applying a plan.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct PlanStage {
-    /// A stable word for programs: `record`, `create`, `migrate`, `assume`, `backfill`, `clear`, `promote`.
+    /// A stable word for programs: `record`, `create`, `audit`, `migrate`, `assume`, `backfill`, `clear`, `promote`.
     pub stage: &'static str,
     /// What happens, for people.
     pub what: String,
@@ -47,6 +47,11 @@ pub fn stages(plan: &Plan) -> Vec<PlanStage> {
             model.missing.ranges().iter().map(|range| format!("[{}, {})", range.start, range.end)).collect();
         (count > 0).then(|| format!("{} in {count} batches", ranges.join(" ")))
     };
+    let audited = |model: &PlannedModel| {
+        let ranges: Vec<String> =
+            model.audits.ranges().iter().map(|range| format!("[{}, {})", range.start, range.end)).collect();
+        (!ranges.is_empty()).then(|| ranges.join(" "))
+    };
     let shown = |model: &PlannedModel| {
         let view = plan.target.get(&model.name).and_then(|shown| shown.view.as_ref());
         match (model.change, view) {
@@ -61,6 +66,7 @@ pub fn stages(plan: &Plan) -> Vec<PlanStage> {
     [
         ("record", "Keep the new snapshots".to_owned(), pick(&new)),
         ("create", "Create tables".to_owned(), pick(&created)),
+        ("audit", "Look at complete ranges with new or changed audits".to_owned(), pick(&audited)),
         ("migrate", "Give kept tables the columns of the change".to_owned(), pick(&migrated)),
         if assumed {
             ("assume", "Record as complete without computing".to_owned(), pick(&filled))

@@ -322,3 +322,14 @@ fn a_development_view_goes_when_its_model_changes_unselected() {
     };
     assert!(view("stg.events") && !view("mart.daily"));
 }
+
+#[test]
+fn a_managed_table_is_planned_but_cannot_be_applied() {
+    let mut world = live();
+    world.model("mart.kept", "kind MANAGED", "SELECT id FROM stg.events");
+    let planned = world.plan("prod");
+    let blocker = &planned.plan.blockers[0];
+    assert_eq!((blocker.code.as_str(), blocker.models[0].as_str()), ("unsupported-kind", "mart.kept"));
+    assert!(blocker.hint.contains("materialized true"));
+    assert_eq!(find(&planned, "mart.kept").change, Change::Added);
+}

@@ -1,5 +1,6 @@
 //! Plans of small projects, from their files: what changes mean, and which time is computed.
 
+mod audits;
 mod changes;
 mod choices;
 mod differences;

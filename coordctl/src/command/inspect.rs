@@ -2,12 +2,13 @@
 
 use std::process::ExitCode;
 
+use coord_common::id::EnvironmentName;
 use serde_json::{Value, json};
 
 use super::plan::environment;
 use super::{driver, fetch};
-use crate::args::{ExplainArgs, Format, InfoArgs};
-use crate::error::CliResult;
+use crate::args::{ExplainArgs, Format, InfoArgs, TableNameArgs};
+use crate::error::{CliError, CliResult};
 use crate::output;
 use crate::session::Session;
 
@@ -128,6 +129,30 @@ pub(crate) async fn intervals(session: &mut Session, given: Option<String>) -> C
         Format::Csv => output::csv(&header, &rows)?,
         Format::Text | Format::Json => output::table(&header, &rows),
     }
+    Ok(())
+}
+
+/// `coordctl table_name`.
+pub(crate) async fn table_name(session: &mut Session, args: TableNameArgs) -> CliResult {
+    let name = environment(
+        args.environment.as_deref().or(Some(EnvironmentName::PROD)),
+        &coord_common::project::Settings::default(),
+    )?;
+    let model = super::plan::model(&args.model)?;
+    let document = session.client().await?.list("state", "").await?;
+    let shown = document["environments"].get(name.as_str()).ok_or_else(|| {
+        let message = format!("there is no environment `{name}`");
+        CliError::user("unknown-environment", message, "`coordctl environments` lists those that exist")
+    })?;
+    let found = shown["models"].get(model.as_str()).and_then(|model| model["relation"].as_str());
+    let table = found.ok_or_else(|| {
+        let message = format!("`{name}` has no model `{model}` with a table");
+        CliError::user("unknown-model", message, "`coordctl dag` lists the models")
+    })?;
+    if session.format() == Format::Json {
+        return output::json(&json!({ "environment": name, "model": model, "table": table }));
+    }
+    output::line(table);
     Ok(())
 }
 

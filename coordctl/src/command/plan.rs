@@ -79,6 +79,26 @@ async fn planned(session: &mut Session, files: &ProjectFiles, options: PlanOptio
         .await
 }
 
+/// `coordctl diff`.
+pub(crate) async fn diff(session: &mut Session, name: &str) -> CliResult<ExitCode> {
+    let files = session.files()?;
+    let settings = files.settings()?;
+    let name = environment(Some(name), &settings)?;
+    let shown = session.client().await?.list("environments", "").await?;
+    let mut shown = shown["environments"].as_array().into_iter().flatten();
+    if !shown.any(|shown| shown["name"] == name.as_str() && shown["expired"] != true) {
+        let message = format!("there is no environment `{name}`");
+        let hint = "`coordctl environments` lists those that exist";
+        return Err(CliError::user("unknown-environment", message, hint));
+    }
+    let answer = planned(session, &files, PlanOptions::new(name)).await?;
+    match session.format() {
+        Format::Json => output::json(&coord_common::plan::document(&answer.plan, None))?,
+        Format::Text | Format::Csv => output::plan(&answer, false),
+    }
+    Ok(if answer.plan.has_changes { ExitCode::from(1) } else { ExitCode::SUCCESS })
+}
+
 /// The steps of applying, instead of applying.
 fn explain(session: &Session, answer: &PlanAnswer) -> CliResult<ExitCode> {
     let stages = coord_common::plan::stages(&answer.plan);

@@ -97,6 +97,24 @@ pub(super) async fn tidy_up(session: &mut Session) {
     }
 }
 
+/// `coordctl destroy`.
+pub(crate) async fn destroy(session: &mut Session, no_prompts: bool) -> CliResult {
+    let question = "This removes all environments, production too, and all their tables. Go on? [y/n]";
+    if !no_prompts && !output::is_terminal() {
+        let hint = "give --no-prompts to remove everything without being asked";
+        return Err(CliError::user("not-asked", "nobody can be asked whether to remove everything", hint));
+    }
+    if !no_prompts && !output::ask(question)? {
+        return Ok(());
+    }
+    let answer = tend(session, Tend::Destroy).await?;
+    if session.format() == Format::Json {
+        return output::json(&answer);
+    }
+    tidied(&answer);
+    Ok(())
+}
+
 /// Says what went.
 fn tidied(answer: &Value) {
     let names = |key: &str| -> Vec<&str> {

@@ -67,8 +67,9 @@ pub(crate) fn check_base(plan: &Plan, book: &Book, now: Timestamp) -> Result<(),
 
 /// Checks that tables which the plan found are still there: the janitor may have dropped them.
 fn check_tables(plan: &Plan, book: &Book) -> Result<(), StalePlan> {
+    let exists = |table: &TableId| book.tables.get(table).is_some_and(|known| known.created);
     let found = plan.models.iter().filter(|model| !model.create);
-    let gone = found.filter_map(|model| model.table.as_ref()).find(|table| !book.tables.contains_key(table));
+    let gone = found.filter_map(|model| model.table.as_ref()).find(|table| !exists(table));
     match gone {
         None => Ok(()),
         Some(table) => Err(StalePlan {
@@ -217,7 +218,7 @@ fn is_view(record: &SnapshotRecord) -> bool {
     matches!(record.snapshot.model.kind, ModelKind::View { materialized: false } | ModelKind::Embedded)
 }
 
-fn cut(model: &PlannedModel, record: &SnapshotRecord, book: &Book) -> Arc<dyn Cut> {
+pub(super) fn cut(model: &PlannedModel, record: &SnapshotRecord, book: &Book) -> Arc<dyn Cut> {
     match record.snapshot.model.kind {
         ModelKind::IncrementalUnmanaged { insert_overwrite: false, .. } => {
             let lost = book.lost.iter().filter(|batch| Some(&batch.table) == model.filled());

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use coord_common::id::{Hash128, Hasher, ModelName};
-use coord_common::plan::{Plan, PlannedModel, topological};
+use coord_common::plan::{Plan, PlannedModel, Purpose, topological};
 use coord_common::project::model::ModelKind;
 use coord_common::snapshot::{SnapshotRecord, aside_relation, merged_relation};
 use coord_common::task::{Aside, Binding, Keeps, Publish, PublishTable, Relation, TableId};
@@ -30,8 +30,31 @@ pub(super) fn filled(plan: &Plan, model: &PlannedModel, book: &Book) -> Option<T
         return Some(table.clone());
     }
     let exists = book.tables.get(table).is_some_and(|known| known.created);
-    let aside = goes_aside(plan) && model.restatement.is_some() && !model.missing.is_empty() && exists;
+    // What the environment doesn't show yet is seen with the flip.
+    let shown = exists && shows(plan, model, table, book);
+    let aside = goes_aside(plan) && model.restatement.is_some() && !model.missing.is_empty() && shown;
     Some(if aside { table.beside(plan.id) } else { table.clone() })
+}
+
+/// Whether a plan's environment shows a table for a model.
+fn shows(plan: &Plan, model: &PlannedModel, table: &TableId, book: &Book) -> bool {
+    let environment = book.environments.get(&plan.environment);
+    let shown = environment.and_then(|(environment, _)| environment.models.get(&model.name));
+    shown.is_some_and(|shown| shown.table.as_ref() == Some(table))
+}
+
+/// Whether a restatement moves its environment's pointer: because files have changed, or because it
+/// shows other tables by the plan's times, as development environments may.
+pub(crate) fn moves_the_pointer(plan: &Plan, book: &Book) -> bool {
+    if plan.purpose == Purpose::Run {
+        return false;
+    }
+    let Some((environment, _)) = book.environments.get(&plan.environment) else { return true };
+    let others = || {
+        let table = |name| environment.models.get(name).and_then(|shown| shown.table.as_ref());
+        plan.target.iter().any(|(name, target)| table(name) != target.table.as_ref())
+    };
+    plan.has_changes || (environment.seq == plan.base_seq && others())
 }
 
 /// Whether a plan computes what it restates aside.
@@ -182,6 +205,9 @@ pub(crate) fn check_restated(plan: &Plan, book: &Book) -> Result<(), StalePlan> 
     let Some((environment, _)) = book.environments.get(&plan.environment) else {
         return Err(StalePlan::new(plan, "it was removed".to_owned()));
     };
+    if environment.seq == plan.base_seq {
+        return Ok(());
+    }
     let others: BTreeSet<String> = restated(plan)
         .filter(|(model, table)| {
             environment.models.get(&model.name).is_none_or(|shown| shown.table.as_ref() != Some(*table))

@@ -130,7 +130,7 @@ fn changes(record: &Record) -> Result<Changes, StoreError> {
                 Setback { attempts: *attempts, losses: *losses, delay: *delay, failure: error.clone() };
             vec![(keys::lease(*token), None), (keys::waiting(*plan, batch), Some(encode_json(&setback)?))]
         }
-        Record::Failed { token, plan, batch, attempts, losses, failure } => {
+        Record::Failed { token, plan, batch, attempts, losses, failure, .. } => {
             let setback =
                 Setback { attempts: *attempts, losses: *losses, delay: 0, failure: Some(failure.clone()) };
             vec![(keys::lease(*token), None), (keys::failed(*plan, batch), Some(encode_json(&setback)?))]
@@ -193,7 +193,8 @@ fn committed(committed: &Committed) -> Result<Changes, StoreError> {
         (keys::lease(committed.token), None),
         (keys::intervals(&committed.table), Some(encode_intervals(&committed.done))),
     ];
-    for shrunk in &committed.shrunk {
+    // Audits fill nothing, and are no part of what a plan has on record to do.
+    for shrunk in committed.shrunk.iter().filter(|_| committed.mode != Mode::Audit) {
         let left =
             Todo { ranges: shrunk.todo.clone(), create: shrunk.create_left, migrate: shrunk.migrate_left };
         let value = if left.ranges.is_empty() && !left.create && !left.migrate {

@@ -37,7 +37,7 @@ impl Control {
     /// Begins a plan that has nothing on record yet: statements first.
     pub(super) async fn begin(&mut self, plan: &Plan, out: &mut Output) -> Result<(), ControlError> {
         if plan.hooks.before_all.is_empty() {
-            return self.ask_signals(plan, out).await;
+            return self.audit_first(plan, out).await;
         }
         self.run_statements(plan, HookPoint::BeforeAll, out);
         Ok(())
@@ -55,6 +55,24 @@ impl Control {
             sql,
         };
         self.scheduler.on(self.now(), Event::Errand(Work::Statements(statements), plan.id), out);
+    }
+
+    /// New and changed audits come before all that is computed: it is put on record once they have
+    /// passed.
+    async fn audit_first(&mut self, plan: &Plan, out: &mut Output) -> Result<(), ControlError> {
+        let Some(work) = apply::audit_work(plan, &self.book) else {
+            return self.ask_signals(plan, out).await;
+        };
+        let now = self.now();
+        self.scheduler.on(now, Event::Limits(plan.layout.concurrent_tasks.clone()), out);
+        self.scheduler.on(now, Event::Admit(work), out);
+        Ok(())
+    }
+
+    /// The audits have passed: now all the rest.
+    pub(super) async fn after_audits(&mut self, plan: &Plan, out: &mut Output) -> Result<(), ControlError> {
+        self.scheduler.on(self.now(), Event::Forget { plan: plan.id }, out);
+        self.ask_signals(plan, out).await
     }
 
     /// Has signals asked what is ready; where there are none, the plan goes on at once.
@@ -126,7 +144,7 @@ impl Control {
             Work::Statements(statements) => match statements.point {
                 HookPoint::BeforeAll => {
                     let Some(plan) = self.plan_of(id).await? else { return Ok(()) };
-                    self.ask_signals(&plan, out).await
+                    self.audit_first(&plan, out).await
                 }
                 HookPoint::AfterAll => self.finish(id, PlanState::Finished, "finished").await,
                 HookPoint::AfterFailure => self.finish(id, PlanState::Failed, "failed").await,

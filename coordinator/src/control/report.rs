@@ -21,7 +21,7 @@ pub struct ExecutedBatch {
     pub model: String,
     /// The batch's interval.
     pub interval: Interval,
-    /// `ok`, `audit_failed` or `error`.
+    /// `ok`, `audit_failed` or `error`; with `audit:` before it where it only ran audits.
     pub status: String,
     /// Rows written.
     pub rows: u64,
@@ -158,7 +158,7 @@ impl Logs {
                 ExecutedBatch {
                     model: done.table.model.to_string(),
                     interval: done.interval,
-                    status: "ok".to_owned(),
+                    status: status(done.mode, "ok"),
                     rows: done.rows,
                     millis: done.millis,
                     warnings: done
@@ -170,12 +170,12 @@ impl Logs {
                     error: None,
                 },
             ),
-            Record::Failed { plan, batch, failure, .. } => (
+            Record::Failed { plan, batch, mode, failure, .. } => (
                 *plan,
                 ExecutedBatch {
                     model: batch.table.model.to_string(),
                     interval: batch.interval,
-                    status: status(failure).to_owned(),
+                    status: status(*mode, failed(failure)),
                     rows: 0,
                     millis: 0,
                     warnings: Vec::new(),
@@ -204,7 +204,12 @@ impl Logs {
     }
 }
 
-fn status(failure: &Failure) -> &'static str {
+/// How a batch ended, told apart where it only audited.
+fn status(mode: Mode, end: &str) -> String {
+    if mode == Mode::Audit { format!("audit:{end}") } else { end.to_owned() }
+}
+
+fn failed(failure: &Failure) -> &'static str {
     match failure.class {
         coord_common::task::FailureClass::Audit => "audit_failed",
         coord_common::task::FailureClass::Permanent | coord_common::task::FailureClass::Transient => "error",

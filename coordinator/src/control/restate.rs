@@ -21,14 +21,14 @@ const CHUNK: usize = 100;
 
 impl Control {
     /// Checks that a plan can be applied to the environment as it is now; for one that restates, what
-    /// is kept of that. A restatement that was asked for leaves the environment's pointer alone, so it
-    /// needs no more than the tables that it restates.
+    /// is kept of that. A restatement without other changes needs no more than the tables that
+    /// it restates.
     pub(super) fn still_fits(
         &self,
         plan: &Plan,
         record: &PlanRecord,
     ) -> Result<Option<Restatement>, StalePlan> {
-        if !plan.restates {
+        if !plan.restates || plan.has_changes {
             apply::check_base(plan, &self.book, (self.clock)())?;
         }
         plan.recomputes().then(|| self.restatement(plan, record)).transpose()
@@ -151,7 +151,13 @@ impl Control {
         let txn = self.clears(plan).await?;
         let Some((record, revision)) = self.book.plans.get(&plan.id).cloned() else { return Ok(()) };
         let restatement = record.restatement.clone().map(|known| Restatement { aside: false, ..known });
-        self.book.plans.insert(plan.id, (PlanRecord { restatement, ..record }, revision));
+        let record = PlanRecord { restatement, ..record };
+        self.book.plans.insert(plan.id, (record.clone(), revision));
+        if apply::moves_the_pointer(plan, &self.book) {
+            self.commit(txn).await?;
+            self.flip(plan.id, record, plan).await?;
+            return self.promote(plan.id, &plan.environment, out).await;
+        }
         if !plan.hooks.after_all.is_empty() {
             self.commit(txn).await?;
             return self.end_well(plan, out).await;

@@ -30,6 +30,8 @@ pub(crate) enum Tend {
         /// Which; absent: all that have expired.
         environment: Option<EnvironmentName>,
     },
+    /// Remove all environments, production too.
+    RetireAll,
     /// Show again what an earlier plan promoted.
     Rollback {
         /// Which environment.
@@ -122,6 +124,7 @@ impl Control {
                 self.abandon_environment(&environment, by, &mut out).await?
             }
             Tend::Collect { ignore_ttl } => Ok(self.collect(ignore_ttl, &mut out).await?),
+            Tend::RetireAll => self.retire_all(by, &mut out).await?,
             Tend::Retire { environment } => self.retire_expired(environment, by, &mut out).await?,
         };
         Box::pin(self.settle(out, Vec::new())).await?;
@@ -181,6 +184,30 @@ impl Control {
             tended.environments.insert(name);
         }
         tended.waits.environments.clone_from(&tended.environments);
+        Ok(Ok(tended))
+    }
+
+    /// Removes all environments, unless a plan is being applied to one.
+    async fn retire_all(
+        &mut self,
+        by: &str,
+        out: &mut Output,
+    ) -> Result<Result<Tended, Refusal>, ControlError> {
+        let all: Vec<EnvironmentName> = self.book.pointers.keys().cloned().collect();
+        if let Some(moved) = all.iter().find(|name| self.is_being_moved(name)) {
+            let message = format!("a plan is being applied to `{moved}`, or left half done");
+            let hint = "wait for it to end (`coordctl status`), or cancel it (`coordctl cancel`)";
+            return Ok(Err(Refusal::new("environment-busy", message, hint)));
+        }
+        let mut tended = Tended::default();
+        for name in all {
+            if !self.book.switches.contains_key(&name) {
+                self.retire(&name, by, out).await?;
+            }
+            tended.gateways.extend(self.book.switches.get(&name).map(|switch| switch.gateway.clone()));
+            tended.waits.environments.insert(name.clone());
+            tended.environments.insert(name);
+        }
         Ok(Ok(tended))
     }
 

@@ -295,6 +295,7 @@ fn shown(book: &Book, model: &EnvironmentModel) -> Value {
         "table": model.table.as_ref().map(|table| named(table).to_string()),
         "dev": model.table.as_ref().is_some_and(|table| table.dev),
         "promoted": model.promoted || model.view.is_some(),
+        "relation": model.relation.as_ref().map(ToString::to_string),
         "view": model.view.as_ref().map(ToString::to_string),
     })
 }

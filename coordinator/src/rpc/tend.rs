@@ -58,6 +58,7 @@ async fn steps(handle: &Handle, action: wire::tend_request::Action) -> Result<Ve
             vec![Tend::Rollback { environment: parse("environment", &environment)?, to, dry_run }]
         }
         Action::Abandon(wire::Abandon { what }) => vec![abandon(handle, &what).await?],
+        Action::Destroy(wire::Destroy {}) => vec![Tend::RetireAll, Tend::Collect { ignore_ttl: true }],
         Action::Janitor(wire::Janitor { ignore_ttl }) => {
             vec![Tend::Retire { environment: None }, Tend::Collect { ignore_ttl }]
         }

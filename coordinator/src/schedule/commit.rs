@@ -228,7 +228,16 @@ impl Scheduler {
             }
             Next::Failed { attempts, losses, failure } => {
                 let error = failure.clone();
-                out.records.push(Record::Failed { token, plan, batch, attempts, losses, failure: error });
+                let mode = lease.mode;
+                out.records.push(Record::Failed {
+                    token,
+                    plan,
+                    batch,
+                    attempts,
+                    losses,
+                    mode,
+                    failure: error,
+                });
                 self.mark_failed(lease.at, lease.interval, failure, attempts);
             }
         }

@@ -96,6 +96,8 @@ pub enum Record {
         attempts: u32,
         /// Lost leases.
         losses: u32,
+        /// What was done for it.
+        mode: Mode,
         /// Why.
         failure: Failure,
     },

@@ -1,5 +1,6 @@
 //! The SQL of batches. Pure: texts in, texts out.
 
+use coord_common::id::Hasher;
 use coord_common::project::model::ColumnDef;
 
 use super::error::EngineError;
@@ -299,13 +300,27 @@ impl Builder<'_> {
         let target = &self.target;
         script.reshapes = true;
         if materialized && self.profile.materialized_views {
-            script.data.push(format!("DROP MATERIALIZED VIEW IF EXISTS {target}"));
-            script.data.push(format!("CREATE MATERIALIZED VIEW {target} AS {}", clean(query)));
+            script.data.push(self.materialized_view(clean(query)));
         } else {
             // A view whose columns changed can't be replaced in place everywhere; where it can't,
             // the same is tried again with the view dropped (`batch::attempt`).
             script.data.push(format!("CREATE OR REPLACE VIEW {target} AS {}", clean(query)));
         }
+    }
+
+    /// Refreshes the view where it was made of the same query, which its comment tells: what shows it
+    /// stands in the way of making it anew.
+    fn materialized_view(&self, query: &str) -> String {
+        let target = &self.target;
+        let made_of = Hasher::new("materialized-view/v1").field("query", query).finish();
+        let comment = literal(&format!("coordctl {made_of}"));
+        format!(
+            "DO $coordctl$ BEGIN IF (SELECT obj_description(to_regclass({name}), 'pg_class')) = {comment} THEN \
+             REFRESH MATERIALIZED VIEW {target}; ELSE DROP MATERIALIZED VIEW IF EXISTS {target}; \
+             CREATE MATERIALIZED VIEW {target} AS {query}\n; COMMENT ON MATERIALIZED VIEW {target} IS {comment}; \
+             END IF; END $coordctl$",
+            name = literal(target),
+        )
     }
 
     fn seed(&self, script: &mut Script, columns: &[ColumnDef], rows: &[Vec<Option<String>>], batch: usize) {

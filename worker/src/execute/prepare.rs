@@ -54,11 +54,11 @@ pub(super) fn batch(
     Ok(BatchWrite {
         target: work.task.target.clone(),
         write,
-        pre: scene.statements(&model.pre_statements, &target)?,
-        post: scene.statements(&model.post_statements, &target)?,
+        pre: scene.around(&model.pre_statements, &target)?,
+        post: scene.around(&model.post_statements, &target)?,
         audits,
         fence: Fence {
-            slot: work.batch.to_string(),
+            slot: slot(work),
             token: lease.token,
             plan: lease.plan.to_string(),
             table: work.task.table.to_string(),
@@ -72,6 +72,14 @@ pub(super) fn batch(
             && work.task.aside.as_ref().is_none_or(|aside| aside.keeps != Keeps::Copy),
         aside: work.task.aside.as_ref().map(|aside| beside(aside, snapshot)).transpose()?,
     })
+}
+
+/// Audits of their own must not look as if they had filled the batch.
+fn slot(work: &Evaluate) -> String {
+    match work.mode {
+        Mode::Audit => format!("audit:{}", work.batch),
+        _ => work.batch.to_string(),
+    }
 }
 
 /// The query of a signal for one candidate range: its models' names stand for their tables.
@@ -368,6 +376,11 @@ impl Scene<'_> {
             },
             None => Ok(None),
         }
+    }
+
+    /// Statements around the write; where only audits run there are none.
+    fn around(&self, codes: &[Code], this: &str) -> Result<Vec<String>, Failure> {
+        if self.work.mode == Mode::Audit { Ok(Vec::new()) } else { self.statements(codes, this) }
     }
 
     fn statements(&self, codes: &[Code], this: &str) -> Result<Vec<String>, Failure> {

@@ -205,3 +205,23 @@ async fn two_workers_may_make_the_ledger_at_once() {
         assert_eq!(done.unwrap().unwrap().outcome, Outcome::Written);
     }
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_materialized_view_is_refreshed_under_what_shows_it() {
+    let lab = Lab::postgres().await;
+    let view = |token, query: &str| {
+        batch(&format!("v{token}"), token, Write::View { query: query.to_owned(), materialized: true })
+    };
+    lab.engine.query("CREATE TABLE source AS SELECT 1 AS i").await.unwrap();
+    lab.run(&view(1, "SELECT i FROM source -- all")).await.unwrap();
+    lab.engine.query("CREATE VIEW shown AS SELECT * FROM s.t").await.unwrap();
+    lab.engine.query("INSERT INTO source VALUES (2)").await.unwrap();
+    assert_eq!(lab.rows("SELECT i FROM shown").await, ["1"], "it is kept as a table");
+    lab.run(&view(2, "SELECT i FROM source -- all")).await.unwrap();
+    assert_eq!(lab.rows("SELECT i FROM shown ORDER BY i").await, ["1", "2"]);
+    let error = lab.run(&view(3, "SELECT i + 1 AS i FROM source")).await.unwrap_err();
+    assert_eq!((error.class, error.code.as_deref()), (Class::Permanent, Some("2BP01")), "another query");
+    lab.engine.query("DROP VIEW shown").await.unwrap();
+    lab.run(&view(4, "SELECT i + 1 AS i FROM source")).await.unwrap();
+    assert_eq!(lab.rows("SELECT i FROM s.t ORDER BY i").await, ["2", "3"]);
+}
