@@ -1,5 +1,6 @@
 //! The system end to end: real processes, real servers.
 
+mod again;
 mod appends;
 mod coordinators;
 mod embedded;

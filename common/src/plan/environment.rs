@@ -71,6 +71,18 @@ pub(super) fn ttl(name: &EnvironmentName, settings: &Settings) -> Option<String>
     if name.is_prod() || pinned() { None } else { settings.environment_ttl.clone() }
 }
 
+/// Whether a development environment forgets what it shows and starts again from its baseline, because
+/// the settings say so (`always_recreate_environment`).
+pub(super) fn is_made_anew(input: &PlanInput<'_>) -> bool {
+    let options = input.options;
+    let baseline = options.create_from.clone().unwrap_or_else(EnvironmentName::prod);
+    input.settings.plan.always_recreate_environment
+        && input.purpose == Purpose::Change
+        && options.restate_models.is_empty()
+        && options.environment != baseline
+        && !options.environment.is_prod()
+}
+
 /// What the project is compared with: the environment itself, or where a new one starts from. A new
 /// environment that starts from one which isn't there starts empty.
 pub(super) fn baseline<'a>(input: &PlanInput<'a>) -> Option<&'a Environment> {

@@ -283,7 +283,9 @@ pub fn plan(input: &PlanInput<'_>) -> Result<Planned, PlanError> {
         Purpose::Change => input.options.with_defaults(input.settings),
         Purpose::Run => input.options.clone(),
     };
-    let input = &PlanInput { options: &options, ..*input };
+    let base_seq = input.current.map_or(0, |environment| environment.seq);
+    let current = input.current.filter(|_| !environment::is_made_anew(input));
+    let input = &PlanInput { options: &options, current, ..*input };
     let order = proposed_order(input)?;
     let restorable = revert::restorable(input, &order);
     let input = &PlanInput { proposed: restorable.as_ref().unwrap_or(input.proposed), ..*input };
@@ -357,7 +359,7 @@ pub fn plan(input: &PlanInput<'_>) -> Result<Planned, PlanError> {
         id: PlanId(crate::id::Hash128(0)),
         purpose: input.purpose,
         environment: input.options.environment.clone(),
-        base_seq: input.current.map_or(0, |environment| environment.seq),
+        base_seq,
         start,
         end,
         execution_time: times.execution,

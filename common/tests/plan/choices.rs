@@ -138,3 +138,15 @@ fn the_stages_of_a_plan_are_told_in_their_order() {
     let planned = ask(&world, "dev", |options| options.empty_backfill = true);
     assert_eq!(names(&planned), ["record", "create", "assume", "promote"]);
 }
+
+#[test]
+fn an_environment_that_is_always_made_anew_is_compared_with_production() {
+    let mut world = live();
+    let config = world.files["config.yaml"].clone();
+    world.write("config.yaml", &format!("{config}plan:\n  always_recreate_environment: true\n"));
+    world.model("mart.users", "kind FULL", "SELECT id, 1 AS total FROM stg.events");
+    world.plan_and_apply("dev");
+    let again = world.plan("dev");
+    assert_eq!(find(&again, "mart.users").change, Change::DirectlyModified);
+    assert_eq!(again.plan.base_seq, 1);
+}

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use coord_common::plan::{Executed, Plan, document};
+use coord_common::plan::{Executed, Plan, Purpose, document};
 use coord_common::project::Settings;
 use coordinator::control::{ExecutedBatch, PlanView};
 
@@ -155,8 +155,15 @@ fn failed(plan: &Plan, view: &PlanView) -> CliError {
     if skipped > 0 {
         message += &format!("\n  {skipped} models below were skipped");
     }
+    // What runs after all runs when the environment has moved already.
+    let shown = match view.failures.first() {
+        Some(failure) if failure.model.starts_with("after_all") && plan.purpose == Purpose::Change => {
+            "the environment shows the plan already"
+        }
+        _ => "the environment shows what it showed before",
+    };
     let hint = format!(
-        "mend the cause and apply it again ({}): what is committed is not computed again; the environment shows what it showed before",
+        "mend the cause and apply it again ({}): what is committed is not computed again; {shown}",
         output::short(&plan.id.to_string())
     );
     CliError {

@@ -73,6 +73,6 @@ pub(crate) fn narrowed(
             unready.insert(name, all);
         }
     }
-    left.retain(|_, todo| todo.create || !todo.ranges.is_empty());
+    left.retain(|_, todo| todo.create || todo.migrate || !todo.ranges.is_empty());
     left
 }

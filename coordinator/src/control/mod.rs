@@ -7,6 +7,7 @@
 pub(crate) mod book;
 mod command;
 mod fleet;
+mod flip;
 mod history;
 mod janitor;
 mod lead;

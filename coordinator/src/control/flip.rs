@@ -1,0 +1,136 @@
+//! The flip: the pointer moves in one conditioned transaction, and the views follow it.
+
+use std::sync::Arc;
+
+use coord_common::id::{EnvironmentName, PlanId};
+use coord_common::plan::{Environment, Plan, views};
+use coord_common::task::Promote;
+use tracing::info;
+
+use super::book::{HistoryEntry, PlanBody, PlanRecord, PlanState, Pointer, read_blob};
+use super::history::Promotion;
+use super::tend::later;
+use super::{Control, ControlError, nothing_left};
+use crate::schedule::{Event, Output};
+use crate::store::record::encode_json;
+use crate::store::{StoreError, Txn, blob, keys};
+
+impl Control {
+    /// Moves the pointer.
+    pub(super) async fn flip(
+        &mut self,
+        id: PlanId,
+        mut record: PlanRecord,
+        plan: &Plan,
+    ) -> Result<(), ControlError> {
+        let environment = Environment {
+            name: plan.environment.clone(),
+            // The warehouse never goes back: an environment that is made anew counts on.
+            seq: self.book.last_seq(&plan.environment) + 1,
+            plan: id,
+            start: plan.start,
+            end: plan.end,
+            models: plan.target.clone(),
+            hooks: plan.hooks.source.clone(),
+            unrestorable: plan.unrestorable.clone(),
+        };
+        let bytes = serde_json::to_vec(&environment).map_err(|e| StoreError::Invalid(e.to_string()))?;
+        let set = blob::put_blob(&*self.store, &bytes).await?;
+        // What the views show: a set that they never came to show is left out.
+        let shown = |pointer: Pointer| if pointer.views_done { Some(pointer.set) } else { pointer.previous };
+        let previous = self.pointer(&plan.environment).await?.and_then(shown);
+        let now = (self.clock)();
+        let expires = plan.layout.environment_ttl.as_deref().map(|ttl| later(ttl, now));
+        // Views that were being dropped may be there or not: all are made.
+        let leaving = self.book.pointers.get(&plan.environment).is_some_and(|pointer| pointer.leaving);
+        let pointer =
+            Pointer { seq: environment.seq, plan: id, set, previous, views_done: false, expires, leaving };
+        record.state = PlanState::Promoting;
+        let what = format!("flipped {} to revision {}", plan.environment, environment.seq);
+        record.history.push(HistoryEntry { at: now, what, by: None });
+        let key = keys::environment(&plan.environment);
+        let txn = Txn::new()
+            .require(nothing_left(id))
+            .require(self.environment_unchanged(&plan.environment))
+            .put(key, encode_json(&pointer)?);
+        let by = record.history.iter().rev().find_map(|entry| entry.by.clone()).unwrap_or_default();
+        let from = self.shown_promotions(&plan.environment).next().map(|(seq, _)| seq);
+        let promotion = Promotion { plan: id, set, at: now, by, from, back_to: None, replaced: None };
+        let txn = self.put_promotion(&plan.environment, pointer.seq, &promotion, txn)?;
+        let revision = self.put_plan(id, record, txn).await?;
+        self.note_promotion(&plan.environment, pointer.seq, promotion);
+        info!(plan = %id, environment = %plan.environment, seq = environment.seq, "flipped");
+        let environment = Arc::new(environment);
+        let before = self.book.environments.insert(plan.environment.clone(), (environment, revision));
+        self.book.pointers.insert(plan.environment.clone(), pointer);
+        match before {
+            Some((before, _)) => self.left_behind(&before.models, &plan.target).await,
+            None => Ok(()),
+        }
+    }
+
+    pub(super) async fn pointer(
+        &self,
+        environment: &EnvironmentName,
+    ) -> Result<Option<Pointer>, ControlError> {
+        let entry = self.store.get(&keys::environment(environment)).await?;
+        Ok(entry.as_ref().map(super::book::decode).transpose()?)
+    }
+
+    /// Has the views follow the pointer.
+    pub(super) async fn promote(
+        &mut self,
+        id: PlanId,
+        name: &EnvironmentName,
+        out: &mut Output,
+    ) -> Result<(), ControlError> {
+        let Some((environment, _)) = self.book.environments.get(name).cloned() else { return Ok(()) };
+        let Some(pointer) = self.pointer(name).await? else { return Ok(()) };
+        let before: Option<Environment> = match pointer.previous {
+            Some(hash) => Some(read_blob(&*self.store, hash).await?),
+            None => None,
+        };
+        let (mut make, drop) = views(before.as_ref().map(|before| &before.models), &environment.models);
+        if pointer.leaving {
+            make = views(None, &environment.models).0;
+        }
+        let Some((record, _)) = self.book.plans.get(&id) else { return Ok(()) };
+        let body: PlanBody = read_blob(&*self.store, record.body).await?;
+        let promote = Promote {
+            environment: name.clone(),
+            seq: environment.seq,
+            gateway: body.plan.layout.default_gateway.clone(),
+            execution_time: body.plan.execution_time,
+            views: make,
+            drop,
+            drop_schemas: Vec::new(),
+        };
+        if promote.views.is_empty() && promote.drop.is_empty() {
+            return Box::pin(self.promoted(id, &promote, out)).await;
+        }
+        self.scheduler.on(self.now(), Event::Promote(promote, id), out);
+        Ok(())
+    }
+
+    /// The views show what they should: the plan is done.
+    pub(super) async fn promoted(
+        &mut self,
+        id: PlanId,
+        promote: &Promote,
+        out: &mut Output,
+    ) -> Result<(), ControlError> {
+        let Some((record, _)) = self.book.plans.get(&id) else { return Ok(()) };
+        let body: PlanBody = read_blob(&*self.store, record.body).await?;
+        let Some(pointer) = self.pointer(&promote.environment).await? else { return Ok(()) };
+        let key = keys::environment(&promote.environment);
+        let unchanged = self.environment_unchanged(&promote.environment);
+        let pointer = Pointer { views_done: true, leaving: false, ..pointer };
+        let txn = Txn::new().require(unchanged).put(key, encode_json(&pointer)?);
+        let revision = self.commit(txn).await?;
+        if let Some(entry) = self.book.environments.get_mut(&promote.environment) {
+            entry.1 = revision;
+        }
+        self.book.pointers.insert(promote.environment.clone(), pointer);
+        self.end_well(&body.plan, out).await
+    }
+}
