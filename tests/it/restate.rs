@@ -98,7 +98,7 @@ fn readers_see_all_of_a_restatement_or_nothing_whatever_is_killed() {
             assert!(notes.contains(&format!("unfinished_restatement:{id}")), "{planned}");
         }
         fleet.pause(0.0);
-        wait_until("the restatement's end", || fleet.plan_state(&id) == "finished");
+        fleet.wait_until_finished(&id);
         std::thread::sleep(Duration::from_millis(50));
         done.store(true, Ordering::Release);
         reader.join().expect("the reader ends")
@@ -138,7 +138,7 @@ fn a_publication_that_is_killed_in_its_midst_is_done_again_and_once() {
     assert_eq!(fleet.sql(SHOWN), [[OLD]]);
     assert_eq!(fleet.plan_state(&id), "publishing");
     slow.join().expect("the lock is let go").expect("the lock was held");
-    wait_until("the end", || fleet.plan_state(&id) == "finished");
+    fleet.wait_until_finished(&id);
     assert_eq!(fleet.sql(SHOWN), [[NEW]]);
     assert_eq!(fleet.count(ASIDE), 0);
 }
@@ -196,7 +196,7 @@ fn a_restatement_in_place_shows_old_beside_new_rows_and_ends_the_same() {
     fleet.wait_until_serving();
     assert!(restating(&fleet));
     fleet.pause(0.0);
-    wait_until("the end", || fleet.plan_state(&id) == "finished");
+    fleet.wait_until_finished(&id);
     assert_eq!(fleet.sql(SHOWN), [[NEW]]);
 }
 

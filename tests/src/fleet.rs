@@ -278,6 +278,36 @@ impl Fleet {
         found.and_then(|plan| plan["state"].as_str()).unwrap_or("unknown").to_owned()
     }
 
+    /// Kills workers as a crash would, and starts them again.
+    pub fn crash_workers(&mut self, which: &[usize]) {
+        for worker in which {
+            self.workers[*worker].kill9();
+        }
+        for worker in which {
+            self.workers[*worker].restart();
+        }
+    }
+
+    /// Waits until all batches that were lost with their workers are committed: a batch that is lost
+    /// three times fails for good, so whoever goes on crashing workers must not always hit the same.
+    pub fn wait_until_losses_are_made_good(&self) {
+        wait_until("commits of what was lost", || {
+            let records = self.etcd.etcdctl(&["get", "--prefix", "--print-value-only", ""]);
+            records.split("\"losses\":").skip(1).all(|rest| rest.starts_with('0'))
+        });
+    }
+
+    /// Waits until a plan that is under way has finished; panics with what it says of itself as soon
+    /// as it has ended in any other way.
+    pub fn wait_until_finished(&self, id: &str) {
+        wait_until("the plan's end", || {
+            let state = self.plan_state(id);
+            let said = || self.cli().run(&["watch", id]).stderr;
+            assert!(!matches!(state.as_str(), "failed" | "cancelled"), "the plan is {state}: {}", said());
+            state == "finished"
+        });
+    }
+
     /// How many batches have committed, by what they log themselves.
     pub fn committed(&self) -> i64 {
         self.count("SELECT COUNT(*) FROM public.batch_log")

@@ -327,7 +327,10 @@ impl Control {
                 Record::Published { superseded, .. } => {
                     self.book.lost.retain(|batch| !superseded.contains(batch));
                 }
-                Record::Lost { batch, .. } => self.book.lost.push(batch.clone()),
+                Record::Lost { token, batch, .. } => {
+                    warn!(%batch, token = token.0, "a lease was lost: its worker went silent");
+                    self.book.lost.push(batch.clone());
+                }
                 Record::Granted { .. }
                 | Record::Waiting { .. }
                 | Record::Failed { .. }

@@ -7,7 +7,8 @@ use std::time::Duration;
 
 use coord_common::id::Token;
 use coord_common::task::LeaseState;
-use tokio::time::Instant;
+use tokio::sync::Notify;
+use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
@@ -26,19 +27,27 @@ struct HeldLease {
 
 /// Leases by token.
 #[derive(Default)]
-pub(super) struct Held(Mutex<BTreeMap<Token, HeldLease>>);
+pub(super) struct Held {
+    leases: Mutex<BTreeMap<Token, HeldLease>>,
+    /// Told when a lease comes in that needs quicker heartbeats than those that are there.
+    hurry: Notify,
+}
 
 impl Held {
     fn lock(&self) -> MutexGuard<'_, BTreeMap<Token, HeldLease>> {
         // A panic elsewhere leaves the map whole: every change to it is one insert or remove.
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.leases.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Adds a lease; what it returns fires when the lease is lost.
     pub(super) fn add(&self, token: Token, ttl: Duration) -> CancellationToken {
         let cancel = CancellationToken::new();
         let deadline = Instant::now() + (ttl - ttl / MARGIN);
-        self.lock().insert(token, HeldLease { cancel: cancel.clone(), ttl, deadline });
+        let mut leases = self.lock();
+        if leases.values().all(|lease| lease.ttl > ttl) {
+            self.hurry.notify_one();
+        }
+        leases.insert(token, HeldLease { cancel: cancel.clone(), ttl, deadline });
         cancel
     }
 
@@ -52,9 +61,22 @@ impl Held {
         self.lock().keys().copied().collect()
     }
 
+    /// Waits until the next heartbeat is due after one at `last`, and gives the pause between them.
+    /// A lease that comes in meanwhile counts at once: the pause of a worker that had none can be
+    /// longer than that lease lives.
+    pub(super) async fn next_beat(&self, last: Instant) -> Duration {
+        loop {
+            let pause = self.beat_every();
+            tokio::select! {
+                () = sleep_until(last + pause) => return pause,
+                () = self.hurry.notified() => {}
+            }
+        }
+    }
+
     /// How long to wait until the next heartbeat: a third of the shortest time to live, give or
     /// take a tenth so that a fleet doesn't beat as one.
-    pub(super) fn beat_every(&self) -> Duration {
+    fn beat_every(&self) -> Duration {
         let shortest = self.lock().values().map(|lease| lease.ttl).min();
         let third = shortest.map_or(BEAT.1, |ttl| ttl / 3).clamp(BEAT.0, BEAT.1);
         // Each `RandomState` has keys of its own: randomness enough to spread beats.
@@ -114,6 +136,32 @@ mod tests {
         tokio::time::advance(Duration::from_secs(6)).await;
         held.give_up_expired(Instant::now());
         assert!(cancel.is_cancelled());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_first_lease_after_a_pause_is_kept_alive_however_short_it_is() {
+        let held = Held::default();
+        let start = Instant::now();
+        let ttl = Duration::from_millis(600);
+        let (pause, ()) = tokio::join!(held.next_beat(start), async {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+            held.add(Token(1), ttl);
+        });
+        assert!(pause < ttl / 2 && start.elapsed() < ttl / 2, "{pause:?} of {ttl:?}");
+        // Leases that come and go faster than hearts beat put the beat off for no longer.
+        let last = Instant::now();
+        let comings_and_goings = async {
+            for token in 2.. {
+                tokio::time::sleep(Duration::from_millis(10)).await;
+                held.finished(Token(token - 1));
+                held.add(Token(token), ttl);
+            }
+        };
+        tokio::select! {
+            _ = held.next_beat(last) => {}
+            () = comings_and_goings => {}
+        }
+        assert!(last.elapsed() < ttl / 2, "{:?}", last.elapsed());
     }
 
     #[tokio::test(start_paused = true)]

@@ -15,7 +15,7 @@ use coord_common::id::WorkerId;
 use coord_common::task::{Lease, Outcome, Report};
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
-use tokio::time::{Instant, sleep, timeout};
+use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
 use tonic::transport::Channel;
 use tracing::{debug, info, warn};
@@ -144,20 +144,20 @@ impl Agent {
 
 /// Prolongs leases at a third of their time to live, and gives up those that time out.
 async fn heartbeats(link: Link, held: Arc<Held>, quit: CancellationToken) {
+    let mut last = Instant::now();
     loop {
-        let pause = held.beat_every();
-        tokio::select! {
+        let pause = tokio::select! {
             () = quit.cancelled() => return,
-            () = sleep(pause) => {}
-        }
+            pause = held.next_beat(last) => pause,
+        };
+        last = Instant::now();
         held.give_up_expired(Instant::now());
         let tokens = held.tokens();
         if tokens.is_empty() {
             continue;
         }
-        let sent = Instant::now();
         if let Some(states) = link.heartbeat(tokens, pause).await {
-            held.answered(sent, &states);
+            held.answered(last, &states);
         }
     }
 }
