@@ -10,6 +10,7 @@
 
 mod adbc;
 mod batch;
+mod columns;
 mod config;
 mod discard;
 mod duckdb;
@@ -23,6 +24,7 @@ mod publish;
 mod scd;
 mod session;
 mod statements;
+mod transaction;
 mod views;
 
 #[cfg(test)]
