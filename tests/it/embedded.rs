@@ -143,3 +143,36 @@ fn an_apply_that_was_killed_goes_on_at_once_when_applied_again() {
     );
     assert_eq!(cli.plan(&[])["requires_backfill"], false);
 }
+
+#[test]
+fn new_audits_look_at_what_is_there_before_anything_is_computed() {
+    let _permit = Permit::wait();
+    let project = example();
+    let cli = Cli::embedded(project.path()).now("2024-01-10 00:00:00");
+    cli.plan_and_apply(&[]);
+    let model = "sqlmesh_example.incremental_model";
+    let audited = |audit: &str| {
+        let text = format!(
+            "MODEL (name {model}, kind INCREMENTAL_BY_TIME_RANGE (time_column event_date), start '2020-01-01', \
+             grain (id, event_date), audits ({audit}));\n\nSELECT id, item_id, event_date FROM \
+             sqlmesh_example.seed_model WHERE event_date BETWEEN @start_date AND @end_date\n"
+        );
+        project.write("models/incremental_model.sql", &text);
+    };
+    audited("not_null(columns := (id))");
+    let passes = cli.plan_and_apply(&[]);
+    assert_eq!(executed(&passes, model, "audit:ok"), 1, "{passes}");
+    assert_eq!(executed_in_all(&passes), 1, "nothing is computed: {passes}");
+
+    audited("unique_values(columns := (item_id), blocking := false)");
+    let warns = cli.plan_and_apply(&[]);
+    assert_eq!(executed(&warns, model, "audit:ok"), 1, "{warns}");
+
+    audited("accepted_range(column := id, max_v := 3)");
+    let fails = cli.run(&["plan", "--auto-apply", "--format", "json"]);
+    assert_ne!(fails.code, Some(0));
+    assert!(fails.stdout.contains("audit:audit_failed"), "{}", fails.stdout);
+    assert_eq!(rows(&cli, &format!("SELECT COUNT(*) FROM {model}")), [["7"]], "the rows stay");
+    let again = cli.plan(&[]);
+    assert_eq!(again["has_changes"], true, "prod keeps what it showed: {again}");
+}

@@ -7,7 +7,7 @@ use super::Dialect;
 use super::parse::Lines;
 
 /// Tokens as written with one space between, no comments (but hints), keywords in upper case, no
-/// semicolon at the end.
+/// comma at the end of a list, no semicolon at the end.
 pub(super) fn canonical(text: &str, tokens: &[TokenWithSpan], dialect: Dialect) -> String {
     let lines = Lines::new(text);
     let mut words = Casing { dialect, casts: Vec::new(), after: After::Other };
@@ -19,6 +19,7 @@ pub(super) fn canonical(text: &str, tokens: &[TokenWithSpan], dialect: Dialect) 
             Token::Whitespace(Whitespace::MultiLineComment(comment)) if !is_hint(comment) => continue,
             Token::Whitespace(Whitespace::MultiLineComment(_)) => {}
             Token::Whitespace(_) | Token::EOF => continue,
+            Token::Comma if trails(next(tokens, at)) => continue,
             _ => {}
         }
         if !out.is_empty() {
@@ -46,6 +47,15 @@ fn is_hint(comment: &str) -> bool {
 fn next(tokens: &[TokenWithSpan], at: usize) -> Option<&Token> {
     let later = tokens.get(at + 1..)?;
     later.iter().map(|t| &t.token).find(|t| !matches!(t, Token::Whitespace(_)))
+}
+
+/// Whether a comma before this token ends its list: engines that allow it read nothing into it.
+fn trails(next: Option<&Token>) -> bool {
+    match next {
+        None | Some(Token::EOF | Token::RParen | Token::SemiColon) => true,
+        Some(Token::Word(word)) => word.quote_style.is_none() && word.keyword == Keyword::FROM,
+        Some(_) => false,
+    }
 }
 
 #[derive(PartialEq)]

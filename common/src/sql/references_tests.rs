@@ -124,7 +124,7 @@ fn canonical_ignores_format_only() {
     for dialect in [Dialect::DuckDb, Dialect::BigQuery] {
         let base = form("SELECT a, b FROM t WHERE a >= 'x y'", dialect);
         for same in
-            ["select a,b\n\tfrom t -- c\nwhere a>='x y';", "SELECT /* note */ a , b FROM t WHERE a >= 'x y'"]
+            ["select a,b,\n\tfrom t -- c\nwhere a>='x y';", "SELECT /* note */ a , b FROM t WHERE a >= 'x y'"]
         {
             assert_eq!(form(same, dialect), base);
         }

@@ -19,7 +19,7 @@ fn audited(world: &World, environment: &str) -> Vec<(String, String)> {
     let day = |time: coord_common::interval::Timestamp| time.to_string()[5..10].to_owned();
     models
         .map(|model| {
-            let hull = model.audits.hull().unwrap();
+            let hull = model.audits.hull().expect("models without audits are left out");
             (model.name.to_string(), format!("{}..{}", day(hull.start), day(hull.end)))
         })
         .collect()

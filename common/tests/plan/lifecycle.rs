@@ -64,7 +64,7 @@ fn lived(steps: &[Step]) -> (World, Vec<coord_common::plan::Environment>) {
                 world.apply(&planned);
             }
             Step::End(which) => {
-                world.environments.remove(&ENVIRONMENTS[*which].parse().unwrap());
+                world.environments.remove(&ENVIRONMENTS[*which].parse().expect("a name of ours"));
             }
         }
     }
@@ -166,7 +166,8 @@ fn the_window_holds_the_last_promotions_that_are_young_and_the_one_that_is_shown
             replaced.iter().map(|(seq, at)| (*seq, at.map(Timestamp))).collect();
         retention.window(&all, Timestamp(1000)).into_iter().collect()
     };
-    let cases: [(&[(u64, Option<i64>)], &[u64]); 5] = [
+    type Case = (&'static [(u64, Option<i64>)], &'static [u64]);
+    let cases: [Case; 5] = [
         (&[], &[]),
         (&[(1, None)], &[1]),
         (&[(1, Some(950)), (2, Some(960)), (3, Some(970)), (4, Some(980)), (5, None)], &[2, 3, 4, 5]),

@@ -68,7 +68,7 @@ fn render_all(
         let name = snapshot.name();
         match render_one(snapshot, args) {
             Ok(text) if session.format() == Format::Json => {
-                documents.push(json!({ "model": name, "sql": text }))
+                documents.push(json!({ "model": name, "sql": text }));
             }
             Ok(text) => output::line(&format!("-- {name}\n{};\n", text.trim())),
             Err(error) => {
