@@ -37,7 +37,7 @@ fn killing_workers_never_adds_rows_twice() {
     fleet.crash_workers(&[0, 1]);
     for round in 1..6 {
         fleet.wait_for_commits(1 + round * 4);
-        fleet.wait_until_losses_are_made_good();
+        fleet.wait_until_losses_are_made_good(&id);
         fleet.crash_workers(&[(round % 2) as usize]);
     }
     fleet.pause(0.0);

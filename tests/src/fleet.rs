@@ -290,8 +290,9 @@ impl Fleet {
 
     /// Waits until all batches that were lost with their workers are committed: a batch that is lost
     /// three times fails for good, so whoever goes on crashing workers must not always hit the same.
-    pub fn wait_until_losses_are_made_good(&self) {
+    pub fn wait_until_losses_are_made_good(&self, id: &str) {
         wait_until("commits of what was lost", || {
+            self.assert_under_way(id);
             let records = self.etcd.etcdctl(&["get", "--prefix", "--print-value-only", ""]);
             records.split("\"losses\":").skip(1).all(|rest| rest.starts_with('0'))
         });
@@ -301,11 +302,17 @@ impl Fleet {
     /// as it has ended in any other way.
     pub fn wait_until_finished(&self, id: &str) {
         wait_until("the plan's end", || {
-            let state = self.plan_state(id);
-            let said = || self.cli().run(&["watch", id]).stderr;
-            assert!(!matches!(state.as_str(), "failed" | "cancelled"), "the plan is {state}: {}", said());
+            let state = self.assert_under_way(id);
             state == "finished"
         });
+    }
+
+    /// A plan's state, which must be neither failed nor cancelled.
+    fn assert_under_way(&self, id: &str) -> String {
+        let state = self.plan_state(id);
+        let said = || self.cli().run(&["watch", id]).stderr;
+        assert!(!matches!(state.as_str(), "failed" | "cancelled"), "the plan is {state}: {}", said());
+        state
     }
 
     /// How many batches have committed, by what they log themselves.
