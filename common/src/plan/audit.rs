@@ -18,10 +18,7 @@ pub(super) fn audited(
     tables: &Tables,
     windows: &Windows,
 ) -> BTreeMap<ModelName, IntervalSet> {
-    // A plan without a start of its own begins with the first range that it fills.
-    let filled = windows.missing.values().chain(windows.skipped.values());
-    let first = filled.filter_map(IntervalSet::hull).map(|hull| hull.start).min();
-    let from = scope.times.start.or(first).unwrap_or(windows.earliest);
+    let from = windows.begin(scope.times);
     let changed = records.iter().filter(|(_, record)| audits_changed(input, record));
     let ranges = changed.filter_map(|(name, record)| {
         let table = tables.get(name)?;

@@ -8,10 +8,11 @@ use super::categorize::Records;
 use super::change::Diff;
 use super::options::Times;
 use super::restate::Restatements;
-use super::{EnvironmentModel, PlanInput, Purpose, Tables};
+use super::{EnvironmentModel, PlanInput, PlannedModel, Purpose, Tables};
 use crate::id::{ModelName, SnapshotId};
 use crate::interval::{
-    IntervalSet, IntervalUnit, MissingQuery, TimePoint, Timestamp, default_start, missing, parse_time,
+    Interval, IntervalSet, IntervalUnit, MissingQuery, TimePoint, Timestamp, default_start, missing,
+    parse_time, recorded,
 };
 use crate::project::model::ModelKind;
 use crate::snapshot::{Snapshot, SnapshotRecord};
@@ -55,6 +56,16 @@ pub(super) struct Windows {
     /// Where each model's history starts.
     pub(super) starts: BTreeMap<ModelName, Timestamp>,
     pub(super) earliest: Timestamp,
+}
+
+impl Windows {
+    /// Where the plan's time begins: a plan without a start of its own begins with the first range
+    /// that it fills, or would fill.
+    pub(super) fn begin(&self, times: &Times) -> Timestamp {
+        let filled = self.missing.values().chain(self.skipped.values());
+        let first = filled.filter_map(IntervalSet::hull).map(|hull| hull.start).min();
+        times.start.or(first).unwrap_or(self.earliest)
+    }
 }
 
 pub(super) fn windows(
@@ -212,14 +223,41 @@ fn kept(input: &PlanInput<'_>, record: &SnapshotRecord, table: &TableId) -> Inte
     own.map_or_else(IntervalSet::new, |own| record.inherits(&own.done))
 }
 
-/// The part of it that the plan doesn't compute.
+/// The part of it that isn't previewed, now or, where nothing is computed, later.
 pub(super) fn assumed(
     input: &PlanInput<'_>,
     record: &SnapshotRecord,
     table: Option<&TableId>,
-    missing: &IntervalSet,
+    windows: &Windows,
+    previewed: Option<Interval>,
 ) -> IntervalSet {
-    table.map_or_else(IntervalSet::new, |table| kept(input, record, table).difference(missing))
+    let Some(table) = table else { return IntervalSet::new() };
+    let none = IntervalSet::new();
+    let of = |sets: &'_ BTreeMap<ModelName, IntervalSet>| sets.get(record.name()).unwrap_or(&none).clone();
+    let mut assumed =
+        kept(input, record, table).difference(&of(&windows.missing)).difference(&of(&windows.skipped));
+    if let Some(range) = previewed {
+        assumed.remove(range);
+    }
+    assumed
+}
+
+/// Takes the plan's whole time as complete, in whole units, for every model that would be computed.
+pub(super) fn declare(
+    models: &mut [PlannedModel],
+    records: &Records,
+    backfilled: Option<&BTreeSet<ModelName>>,
+    time: Option<Interval>,
+) {
+    for planned in models {
+        let selected = backfilled.is_none_or(|names| names.contains(&planned.name));
+        let record = records.get(&planned.name).filter(|_| selected && planned.table.is_some());
+        let (Some(record), Some(time)) = (record, time) else { continue };
+        let model = &record.snapshot.model;
+        if let Some(range) = recorded(time, record.snapshot.interval_unit(), model.allow_partials) {
+            planned.assumed.insert(range);
+        }
+    }
 }
 
 /// Whether forward-only changes are computed in development, into throwaway tables.

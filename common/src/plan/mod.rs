@@ -199,8 +199,9 @@ pub struct PlannedModel {
     /// From here on, what is complete was filled by other snapshots and is computed again.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub effective_from: Option<Timestamp>,
-    /// What counts as complete once the table is made although this plan doesn't compute it: a
-    /// preview leaves out most of the history that production has.
+    /// What counts as complete although this plan doesn't compute it. A preview leaves out most of
+    /// the history that production has: recorded once the table is made. An empty backfill declares
+    /// all of the plan's time complete: recorded at the plan's end.
     #[serde(default, skip_serializing_if = "IntervalSet::is_empty")]
     pub assumed: IntervalSet,
     /// Whether the table must be made.
@@ -333,6 +334,7 @@ pub fn plan(input: &PlanInput<'_>) -> Result<Planned, PlanError> {
         models.push(PlannedModel {
             restatement: restated,
             audits: audited.get(name).cloned().unwrap_or_default(),
+            assumed: backfill::assumed(input, record, tables.get(name), &windows, restated),
             fills: places.filled.get(name).filter(|table| tables.get(name) != Some(table)).cloned(),
             ..planned(input, record, *change, &tables, &windows, &diff)
         });
@@ -355,6 +357,14 @@ pub fn plan(input: &PlanInput<'_>) -> Result<Planned, PlanError> {
     let new_records: Vec<_> =
         records.values().filter(|record| !input.records.contains_key(&record.id())).cloned().collect();
     let moves = environment::moves(input, &target);
+    if input.options.empty_backfill {
+        backfill::declare(
+            &mut models,
+            records,
+            backfilled.as_ref(),
+            Interval::new(windows.begin(&times), end),
+        );
+    }
     let mut plan = Plan {
         id: PlanId(crate::id::Hash128(0)),
         purpose: input.purpose,
@@ -526,7 +536,7 @@ fn planned(
         migrate: created && migrates(input, record),
         allows: policy::allowed(input, name),
         effective_from: anew.then_some(record.effective_from).flatten(),
-        assumed: backfill::assumed(input, record, table.as_ref(), &missing),
+        assumed: IntervalSet::new(),
         create: table.is_some() && !created,
         batches: BatchRule { unit: snapshot.interval_unit(), size: snapshot.model.batch_size() },
         sequential: snapshot.depends_on_past(),

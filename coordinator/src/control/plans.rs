@@ -309,7 +309,9 @@ impl Control {
         let mut work = apply::work(plan, &self.book, todo);
         if plan.skips_computing() {
             for node in &mut work.nodes {
+                // Nothing counts as complete before the plan's end.
                 node.todo = coord_common::interval::IntervalSet::new();
+                node.assumed = coord_common::interval::IntervalSet::new();
             }
         }
         let now = self.now();
@@ -481,7 +483,7 @@ impl Control {
         for model in &plan.models {
             let Some(table) = model.filled() else { continue };
             let known = self.book.tables.entry(table.clone()).or_default();
-            known.done = known.done.union(&model.missing);
+            known.done = known.done.union(&model.missing).union(&model.assumed);
             let value = encode_intervals(&known.done);
             let txn = Txn::new().put(keys::intervals(table), value).delete(keys::todo(plan.id, table));
             self.commit(txn).await?;

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use coord_common::diagnostic::Diagnostic;
 use coord_common::id::{EnvironmentName, ModelName, PlanId};
-use coord_common::interval::{Interval, Timestamp};
+use coord_common::interval::{Interval, IntervalSet, Timestamp};
 use coord_common::plan::{self, Environment, EnvironmentModel, Plan, PlanOptions};
 use coord_common::project::model::ModelSource;
 use coord_common::snapshot::{SnapshotRecord, load_text, reads};
@@ -242,7 +242,7 @@ fn ranges(ranges: &[Interval]) -> Vec<Value> {
 /// Environments, and what is recorded of their tables: ids are opaque, only equality counts.
 pub(super) fn state(book: &Book) -> Value {
     let mut environments = serde_json::Map::new();
-    let mut tables: BTreeMap<String, serde_json::Map<String, Value>> = BTreeMap::new();
+    let mut tables: BTreeMap<String, BTreeMap<String, IntervalSet>> = BTreeMap::new();
     for (environment, _) in book.environments.values() {
         let models: serde_json::Map<String, Value> =
             environment.models.iter().map(|(name, model)| (name.to_string(), shown(book, model))).collect();
@@ -253,11 +253,14 @@ pub(super) fn state(book: &Book) -> Value {
     let versions = versions(book);
     for (table, known) in book.tables.iter().filter(|(table, _)| table.aside.is_none()) {
         let id = versions.get(table).unwrap_or(table).to_string();
-        tables
-            .entry(table.model.to_string())
-            .or_default()
-            .insert(id, Value::Array(ranges(known.done.ranges())));
+        let of_version = tables.entry(table.model.to_string()).or_default().entry(id).or_default();
+        *of_version = of_version.union(&known.done);
     }
+    let recorded = |sets: BTreeMap<String, IntervalSet>| -> serde_json::Map<String, Value> {
+        sets.into_iter().map(|(id, done)| (id, Value::Array(ranges(done.ranges())))).collect()
+    };
+    let tables: BTreeMap<String, _> =
+        tables.into_iter().map(|(model, sets)| (model, recorded(sets))).collect();
     json!({ "environments": environments, "tables": tables })
 }
 
