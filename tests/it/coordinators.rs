@@ -126,7 +126,7 @@ fn a_crash_of_etcd_stalls_an_apply_and_no_more() {
 
 #[test]
 fn a_crash_of_the_warehouse_stalls_an_apply_and_no_more() {
-    let mut fleet = Fleet::start(FleetOptions::default(), sales());
+    let mut fleet = Fleet::start(FleetOptions { retry_base: 2000, ..FleetOptions::default() }, sales());
     fleet.pause(0.1);
     let id = start_plan(&fleet);
     fleet.wait_for_commits(10);

@@ -58,6 +58,9 @@ pub struct FleetOptions {
     pub connection: String,
     /// Flushes to disk in etcd: for tests that crash it.
     pub fsync: bool,
+    /// The longest pause before a first repetition, in milliseconds; it doubles with each. All
+    /// repetitions of a batch must outlast what a test breaks.
+    pub retry_base: u64,
 }
 
 impl Default for FleetOptions {
@@ -69,6 +72,7 @@ impl Default for FleetOptions {
             now: "2024-02-10 00:00:00".to_owned(),
             connection: "concurrent_tasks: 16".to_owned(),
             fsync: false,
+            retry_base: 300,
         }
     }
 }
@@ -345,7 +349,7 @@ fn start_coordinator(name: &str, etcd: &Etcd, options: &FleetOptions, logs: &Pat
         format!("--state={}", etcd.url("test")),
         format!("--lease-ttl-millis={}", options.lease_ttl),
         "--election-ttl-millis=1000".to_owned(),
-        "--retry-base-millis=50".to_owned(),
+        format!("--retry-base-millis={}", options.retry_base),
     ];
     let clock = vec![("COORDCTL_NOW".to_owned(), options.now.clone())];
     let service = Service::start(name.to_owned(), "coordinator", arguments, clock, logs);
