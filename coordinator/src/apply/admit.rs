@@ -8,7 +8,7 @@ use coord_common::interval::{BatchPlan, Interval, IntervalSet, Timestamp};
 use coord_common::plan::{BatchRule, Plan, PlannedModel, Purpose, Tables, bindings};
 use coord_common::project::model::ModelKind;
 use coord_common::snapshot::{SnapshotRecord, reads};
-use coord_common::task::{ReadRange, TableId, TableTask};
+use coord_common::task::{Allowed, Binding, ReadRange, TableId, TableTask};
 
 use super::aside::{Asides, filled, gateway};
 use crate::control::book::{Book, Todo};
@@ -117,6 +117,25 @@ fn again(model: &PlannedModel, done: &IntervalSet) -> IntervalSet {
     model.missing.ranges().iter().filter(covered).copied().collect()
 }
 
+/// What all leases over a planned model's own table share.
+pub(super) fn task(
+    plan: &Plan,
+    record: &SnapshotRecord,
+    table: &TableId,
+    bindings: BTreeMap<ModelName, Binding>,
+) -> TableTask {
+    TableTask {
+        snapshot: record.id(),
+        table: table.clone(),
+        target: record.relation(table.dev),
+        gateway: gateway(plan, record),
+        bindings,
+        execution_time: plan.execution_time,
+        allows: Allowed::default(),
+        aside: None,
+    }
+}
+
 /// What the scheduler needs: one node per table with something to do.
 ///
 /// `todo` may hold less than [`todos`] computes now: on resuming, what is on record counts.
@@ -136,14 +155,11 @@ pub(crate) fn work(plan: &Plan, book: &Book, todo: &BTreeMap<TableId, Todo>) -> 
         asides.rebind(&mut bindings);
         nodes.push(NodeWork {
             task: Arc::new(TableTask {
-                snapshot: record.id(),
                 table: filled,
                 target: aside.map_or_else(|| record.relation(table.dev), |aside| aside.relation.clone()),
-                gateway: gateway(plan, record),
-                bindings,
-                execution_time: plan.execution_time,
                 allows: model.allows,
                 aside: aside.map(|aside| aside.aside.clone()),
+                ..task(plan, record, table, bindings)
             }),
             todo: left.ranges.clone(),
             assumed: model.assumed.clone(),

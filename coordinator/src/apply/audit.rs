@@ -6,8 +6,7 @@ use coord_common::interval::IntervalSet;
 use coord_common::plan::{Plan, PlannedModel, Tables, bindings};
 use coord_common::task::TableTask;
 
-use super::admit::{cut, records, table_state};
-use super::aside::gateway;
+use super::admit::{cut, records, table_state, task};
 use crate::control::book::Book;
 use crate::schedule::{NodeMode, NodeWork, PlanWork, RetryLimits};
 
@@ -21,14 +20,8 @@ pub(crate) fn audit_work(plan: &Plan, book: &Book) -> Option<PlanWork> {
         let record = records.get(&model.name)?;
         Some(NodeWork {
             task: Arc::new(TableTask {
-                snapshot: record.id(),
-                table: table.clone(),
-                target: record.relation(table.dev),
-                gateway: gateway(plan, record),
-                bindings: bindings(record, &records, &tables),
-                execution_time: plan.execution_time,
-                aside: None,
                 allows: model.allows,
+                ..task(plan, record, table, bindings(record, &records, &tables))
             }),
             todo: model.audits.clone(),
             assumed: IntervalSet::new(),

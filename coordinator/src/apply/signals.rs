@@ -6,10 +6,9 @@ use std::sync::Arc;
 use coord_common::id::ModelName;
 use coord_common::interval::{IntervalSet, without_unready};
 use coord_common::plan::{Plan, PlannedModel, bindings, topological};
-use coord_common::task::{Check, TableId, TableTask};
+use coord_common::task::{Check, TableId};
 
-use super::admit::{records, tables};
-use super::aside::gateway;
+use super::admit::{records, tables, task};
 use crate::control::book::{Book, Todo};
 
 /// The questions to ask before a plan's batches: one for each model that has signals and something
@@ -24,17 +23,8 @@ pub(crate) fn checks(plan: &Plan, book: &Book, todo: &BTreeMap<TableId, Todo>) -
         let table = model.filled()?;
         let record = records.get(&model.name).filter(|record| !record.snapshot.model.signals.is_empty())?;
         let candidates = todo.get(table).map(|todo| todo.ranges.clone()).filter(|set| !set.is_empty())?;
-        let task = TableTask {
-            snapshot: record.id(),
-            table: table.clone(),
-            target: record.relation(table.dev),
-            gateway: gateway(plan, record),
-            bindings: bindings(record, &records, &tables),
-            execution_time: plan.execution_time,
-            aside: None,
-            allows: Default::default(),
-        };
-        Some(Check { task: Arc::new(task), candidates })
+        let task = Arc::new(task(plan, record, table, bindings(record, &records, &tables)));
+        Some(Check { task, candidates })
     };
     plan.models.iter().filter_map(of).collect()
 }

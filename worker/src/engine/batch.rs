@@ -148,9 +148,11 @@ impl TransactionalEngine {
 
     /// The statements that raise the token, where they may share the data's round trip: nobody can
     /// have tried the batch before, and all that must be known to write it is known. The raise is
-    /// still a transaction of its own, and what it answers is looked at before the commit.
+    /// still a transaction of its own, and what it answers is looked at before the commit. A
+    /// migration never knows: it describes the table anew.
     fn raise_along(&self, ledger: &Ledger, batch: &BatchWrite) -> Vec<String> {
-        let fresh = !tried_before(batch) && !matches!(batch.write, Write::Append { .. });
+        let fresh =
+            !tried_before(batch) && !matches!(batch.write, Write::Append { .. } | Write::Migrate { .. });
         let whole = fresh && batch.pre.is_empty() && self.columns.knows_all_of(batch);
         let setting = self.pool.profile().before_raise.filter(|_| whole);
         setting.map_or_else(Vec::new, |setting| ledger.raise_statements(setting, &batch.fence, false))

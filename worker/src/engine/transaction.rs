@@ -111,6 +111,14 @@ impl<'a> Transaction<'a> {
             _ => engine.target_columns(self.session, &batch.target).await?,
         };
         let mut go = std::mem::take(&mut self.raise);
+        if target.is_none() && !go.is_empty() {
+            // The table was known a moment ago and is gone: making it takes round trips of its own.
+            let answers = self.session.run(&go).await?;
+            go.clear();
+            if let Some(report) = done_before(batch, raised(&answers, &batch.fence)?) {
+                return Ok(Worked::Before(report));
+            }
+        }
         let raises = !go.is_empty();
         if let (None, Some(beside)) = (&target, batch.made_aside()) {
             // The query may read it, so it comes before that is described.
