@@ -69,7 +69,10 @@ fn a_model_in_another_dialect_than_its_gateways_is_planned_but_never_run() {
 fn all_models_are_rendered_and_one_that_cannot_be_is_named() {
     let _permit = Permit::wait();
     let (project, cli) = project(&[
-        ("models/a.sql", "MODEL (name m.a, kind FULL);\nSELECT @start_ds AS day, 1 + 1 AS two"),
+        (
+            "models/a.sql",
+            "MODEL (name m.a, kind INCREMENTAL_BY_TIME_RANGE (time_column day));\nSELECT @start_ds AS day, 1 + 1 AS two",
+        ),
         ("models/b.sql", "MODEL (name m.b, kind VIEW);\nSELECT day FROM m.a"),
     ]);
     let text = cli.ok(&["render", "--start", "2024-01-02"]).stdout;
@@ -92,11 +95,10 @@ fn this_model_is_the_table_that_is_written_in_queries_and_statements() {
     let _permit = Permit::wait();
     let (_project, cli) = project(&[(
         "models/counted.sql",
-        "MODEL (name m.counted, kind INCREMENTAL_BY_TIME_RANGE (time_column day, batch_size 1), depends_on [m.counted],\n  columns (day DATE, before BIGINT));\n\nCREATE TABLE IF NOT EXISTS log (name TEXT);\n\nSELECT @start_date AS day, (SELECT COUNT(*) FROM @this_model) AS before;\n\nINSERT INTO log SELECT COUNT(*) || ' in ' || '@this_model' FROM @this_model",
+        "MODEL (name m.counted, kind INCREMENTAL_BY_TIME_RANGE (time_column day, batch_size 1), depends_on [m.counted],\n  columns (day DATE, before BIGINT));\n\nCREATE TABLE IF NOT EXISTS log (name TEXT);\n\nSELECT @start_date AS day, (SELECT COUNT(*) FROM @this_model) AS before;\n\nINSERT INTO log SELECT COUNT(*)::TEXT FROM @this_model",
     )]);
     cli.plan_and_apply(&[]);
     let rows = csv(&cli, "SELECT day::TEXT AS day, before FROM m.counted ORDER BY 1");
     assert_eq!(rows, "day,before\n2024-01-01,0\n2024-01-02,1\n2024-01-03,2\n2024-01-04,3\n");
-    let log = csv(&cli, "SELECT COUNT(DISTINCT name) AS n FROM log WHERE name LIKE '% in %counted%'");
-    assert_eq!(log, "n\n4\n");
+    assert_eq!(csv(&cli, "SELECT name FROM log ORDER BY 1"), "name\n1\n2\n3\n4\n");
 }
