@@ -133,6 +133,37 @@ impl BlockReader<'_, '_> {
         kind.map(|_| Head { model, name_at })
     }
 
+    /// The node that a standalone audit's properties describe. The project's defaults are for models.
+    pub(crate) fn read_audit(mut self, properties: &[Property<'_>]) -> Option<Head> {
+        let (name, name_at) = self.name(properties.iter().rev().find(|property| property.is("name")))?;
+        let mut model = Model {
+            cron: "@daily".to_owned(),
+            cron_tz: None,
+            interval_unit: None,
+            start: None,
+            allow_partials: false,
+            about: About::default(),
+            audits: Vec::new(),
+            storage: Storage::default(),
+            gateway: None,
+            ..self.with_defaults(name, ModelKind::Audit)
+        };
+        let catalog = self.gateway.default_catalog.as_deref();
+        for property in properties {
+            match property.key.to_ascii_lowercase().as_str() {
+                "allow_partials" => {}
+                "depends_on" => model.depends_on = self.fields().names(property, catalog),
+                "stamp" => model.stamp = self.fields().text(property),
+                key if !self.schedule(key, property, &mut model) => {
+                    self.about(key, property, &mut model.about);
+                }
+                _ => {}
+            }
+        }
+        self.check(&mut model, properties);
+        Some(Head { model, name_at })
+    }
+
     fn fields(&mut self) -> Fields<'_> {
         Fields { dialect: self.dialect, findings: self.findings }
     }

@@ -215,7 +215,9 @@ pub(crate) fn lint(session: &Session) -> CliResult {
         return Err(CliError { findings: Vec::new(), ..CliError::project(findings) });
     }
     if session.format() != Format::Json {
-        output::line(&format!("{} models, no errors.", snapshots.order.len()));
+        let audits = snapshots.by_name.values().filter(|node| node.model.kind.is_audit()).count();
+        let beside = if audits > 0 { format!(" and {audits} standalone audits") } else { String::new() };
+        output::line(&format!("{} models{beside}, no errors.", snapshots.order.len() - audits));
     }
     Ok(())
 }

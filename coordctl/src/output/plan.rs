@@ -89,14 +89,32 @@ fn refused(plan: &Plan) {
 }
 
 fn backfill(plan: &Plan) {
-    let missing: Vec<&PlannedModel> = plan.models.iter().filter(|model| !model.missing.is_empty()).collect();
-    if missing.is_empty() {
+    let missing = plan.models.iter().filter(|model| !model.missing.is_empty());
+    let (audits, models): (Vec<&PlannedModel>, Vec<&PlannedModel>) =
+        missing.partition(|model| model.is_audit());
+    if models.is_empty() {
         line("\nNothing must be computed: only tables and views are made or switched.");
-        return;
     }
-    line("\nModels needing backfill:");
+    let mut batches = 0;
+    for (title, nodes) in [("Models needing backfill", &models), ("Standalone audits to run", &audits)] {
+        if !nodes.is_empty() {
+            line(&format!("\n{title}:"));
+            batches += ranges(plan, nodes);
+        }
+    }
+    if !models.is_empty() {
+        let audits = match audits.len() {
+            0 => String::new(),
+            number => format!(" and {}", count(number, "standalone audit")),
+        };
+        line(&format!("\n{} in {}{audits}.", count(batches, "batch"), count(models.len(), "model")));
+    }
+}
+
+/// What nodes miss, one a line; how many batches that is.
+fn ranges(plan: &Plan, nodes: &[&PlannedModel]) -> usize {
     let mut total = 0;
-    for model in &missing {
+    for model in nodes {
         let ranges: Vec<String> =
             model.missing.ranges().iter().take(3).map(|interval| format!("[{}]", range(*interval))).collect();
         let more = model.missing.ranges().len().saturating_sub(3);
@@ -108,7 +126,7 @@ fn backfill(plan: &Plan) {
         let batches = if needed > 1 { format!("  {needed} batches") } else { String::new() };
         line(&format!("  {}: {}{more}{batches}{again}{preview}", model.name, ranges.join(" ")));
     }
-    line(&format!("\n{} in {}.", count(total, "batch"), count(missing.len(), "model")));
+    total
 }
 
 /// The lines that differ between the definitions before and after.

@@ -6,6 +6,7 @@
 //! Invariant: a chore ends in exactly one notice, unless it was given up. (`tests::errands`)
 
 use coord_common::id::{PlanId, Token, WorkerId};
+use coord_common::interval::IntervalSet;
 use coord_common::task::{Done, DropTable, Failure, FailureClass, Lease, Promote, TableId, Work};
 
 use super::commit::lost_too_often;
@@ -109,6 +110,7 @@ impl Scheduler {
             attempts: chore.failures,
             losses: chore.losses,
             serves: Vec::new(),
+            void: IntervalSet::new(),
         });
         out.grants.push((worker.clone(), lease));
         self.hold_chore(token, worker, number, self.config.accept);
