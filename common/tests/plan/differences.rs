@@ -77,6 +77,35 @@ fn a_table_of_development_is_left_only_for_one_that_is_there() {
 }
 
 #[test]
+fn a_throwaway_table_has_one_record_whoever_filled_it() {
+    let mut world = world();
+    world.plan_and_apply("dev");
+    world.write("seeds/raw.csv", "id,ds,amount,more\n1,2024-01-01,10,1\n2,2024-01-02,20,2\n");
+    let columns = "columns (id INT, ds DATE, amount INT, more INT)";
+    world.model("raw.events", &format!("kind SEED (path '../seeds/raw.csv'), {columns}"), "");
+    let mut asked = options("dev");
+    asked.start = Some("2024-01-03".into());
+    let first = world.try_plan(&asked).expect("a plan");
+    world.apply(&first);
+    // Another environment that comes to the same definitions by another way.
+    world.model(
+        "raw.events",
+        &format!("kind SEED (path '../seeds/raw.csv'), {columns}, description 'd'"),
+        "",
+    );
+    asked = options("dev2");
+    asked.start = Some("2024-01-06".into());
+    let second = world.try_plan(&asked).expect("a plan");
+    world.apply(&second);
+    assert_ne!(find(&second, "mart.top").snapshot, find(&first, "mart.top").snapshot);
+    assert_eq!(find(&second, "mart.top").table, find(&first, "mart.top").table);
+    asked.start = Some("2024-01-03".into());
+    asked.include_unmodified = true;
+    let third = world.try_plan(&asked).expect("a plan");
+    assert_eq!(missing(&third, "mart.top"), "");
+}
+
+#[test]
 fn ranges_that_end_before_they_start_are_empty() {
     let mut world = empty();
     world.model(
