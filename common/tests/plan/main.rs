@@ -11,5 +11,6 @@ mod questions;
 mod reads;
 mod restate;
 mod selection;
+mod standalone;
 mod times;
 mod world;
