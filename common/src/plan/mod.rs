@@ -311,8 +311,7 @@ pub fn plan(input: &PlanInput<'_>) -> Result<Planned, PlanError> {
     let ground =
         deployability::Ground { input, records, starts: &starts, times: &times, restatements: &restatements };
     let places = deployability::tables(&ground, &order);
-    let tables = places.read;
-    let target = environment::target(input, records, &tables, &diff);
+    let mut tables = places.read;
     let backfilled = backfilled.or_else(|| {
         let restated = || restatements.ranges.keys().collect();
         (!input.options.restate_models.is_empty()).then(|| backfill::with_upstream(input, restated()))
@@ -325,6 +324,8 @@ pub fn plan(input: &PlanInput<'_>) -> Result<Planned, PlanError> {
         before: &diff.before,
     };
     let windows = backfill::windows(input, &scope, records, &tables);
+    environment::stay(input, records, &mut tables, &windows);
+    let target = environment::target(input, records, &tables, &diff);
     let blockers = blocker::blockers(input, records, &tables, &windows, categorized.undecided);
     let audited = audit::audited(input, &scope, records, &tables, &windows);
     let facts = planned::Facts {
