@@ -395,8 +395,6 @@ fn going_back_to_the_first_snapshot_of_a_forward_only_model_destroys_nothing() {
     world.plan_and_apply("prod");
     world.model("stg.events", kind, &STAGED.replace(" FROM", ", id + 1 AS next FROM"));
     world.plan_and_apply("dev");
-    let second = world.try_plan(&options("dev")).expect("a plan");
-    assert!(second.plan.is_empty());
     world.model("stg.events", kind, STAGED);
     let back = world.try_plan(&options("dev")).expect("`next` was never in production's table");
     assert_eq!(find(&back, "stg.events").change, Change::DirectlyModified);
