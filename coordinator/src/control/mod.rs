@@ -42,6 +42,7 @@ pub(crate) use tend::{Tend, Tended};
 use crate::apply::{Group, groups};
 use crate::schedule::{Config, Event, Instant, Output, Random, Record, Scheduler};
 use crate::store::{Compare, Outcome, Revision, Store, StoreError, Txn, keys};
+pub(crate) use fleet::Poll;
 use fleet::Workers;
 use lead::Lead;
 use report::Logs;
@@ -281,7 +282,7 @@ impl Control {
         let now = self.now();
         for (worker, gateways) in self.workers.answered() {
             let mut none = Output::default();
-            self.scheduler.on(now, Event::Ask { worker, gateways, free: 0 }, &mut none);
+            self.scheduler.on(now, Event::Ask { worker, gateways, free: 0, queues: false }, &mut none);
         }
     }
 

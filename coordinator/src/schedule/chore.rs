@@ -6,6 +6,7 @@ use coord_common::task::{DropTable, Failure, FailureClass, Lease, Promote, Table
 
 use super::fleet::{GatewayNo, Ready};
 use super::lease::Setback;
+use super::queue::Standing;
 use super::{Held, Notice, Output, Record, Scheduler, Target, Timer};
 
 /// How often a drop may fail before it is given up: whoever asked for it can ask again.
@@ -104,6 +105,7 @@ impl Scheduler {
             work: chore.work.clone(),
             ttl_millis: self.config.ttl,
             attempt: chore.failures + 1,
+            behind: None,
         };
         out.records.push(Record::Granted {
             lease: lease.clone(),
@@ -133,7 +135,10 @@ impl Scheduler {
         counted.ready.remove(&ready);
         let deadline = self.now.after(millis);
         self.timers.insert((deadline, Timer::Lease(token)));
-        self.leases.insert(token, Held { worker, deadline, gateway, target: Target::Chore(number) });
+        self.leases.insert(
+            token,
+            Held { worker, deadline, gateway, target: Target::Chore(number), standing: Standing::new(None) },
+        );
         self.recheck_ready_publications();
     }
 
@@ -167,7 +172,7 @@ impl Scheduler {
             return;
         }
         let failure = match setback {
-            Setback::HandedBack | Setback::Lost => return self.chore_due(number),
+            Setback::HandedBack | Setback::Lost { .. } => return self.chore_due(number),
             Setback::Failed(failure) => failure,
         };
         if chore.is_hopeless(&failure) {

@@ -9,6 +9,7 @@ use coord_common::task::{Done, FailureClass, Lease, Work};
 
 use super::fleet::{GatewayNo, Ready};
 use super::lease::Setback;
+use super::queue::Standing;
 use super::{Held, Notice, Output, Record, RetryLimits, Scheduler, Target, Timer};
 
 /// An errand that isn't done yet.
@@ -51,6 +52,7 @@ impl Scheduler {
             work: errand.work.clone(),
             ttl_millis: self.config.ttl,
             attempt: errand.failures + errand.losses + 1,
+            behind: None,
         };
         out.records.push(Record::Granted {
             lease: lease.clone(),
@@ -65,7 +67,10 @@ impl Scheduler {
         counted.ready.remove(&Ready::Errand(number));
         let deadline = self.now.after(self.config.accept);
         self.timers.insert((deadline, Timer::Lease(token)));
-        self.leases.insert(token, Held { worker, deadline, gateway, target: Target::Errand(number) });
+        self.leases.insert(
+            token,
+            Held { worker, deadline, gateway, target: Target::Errand(number), standing: Standing::new(None) },
+        );
     }
 
     pub(super) fn errand_done(&mut self, token: Token, number: u64, done: Done, out: &mut Output) {
@@ -92,7 +97,7 @@ impl Scheduler {
         }
         let failure = match setback {
             Setback::HandedBack => return self.errand_due(number),
-            Setback::Lost => {
+            Setback::Lost { .. } => {
                 errand.losses += 1;
                 if errand.losses < limits.max_losses {
                     return self.errand_due(number);

@@ -3,7 +3,7 @@
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
 
-use coord_common::id::WorkerId;
+use coord_common::id::{Token, WorkerId};
 use coord_common::interval::Timestamp;
 
 /// A gateway's number.
@@ -37,6 +37,10 @@ pub(super) struct Gateway {
     pub(super) limit: Option<u32>,
     pub(super) in_flight: u32,
     pub(super) ready: BTreeSet<Ready>,
+    /// Batches of tables that have room only behind what is in flight of them.
+    pub(super) behind: BTreeSet<Ready>,
+    /// Workers that have places for leases behind those that they hold, the same way.
+    queueing: BTreeSet<(u64, WorkerId)>,
     /// Workers that ask, the one that waits longest first.
     asking: BTreeSet<(u64, WorkerId)>,
 }
@@ -44,6 +48,11 @@ pub(super) struct Gateway {
 impl Gateway {
     pub(super) fn is_full(&self) -> bool {
         self.limit.is_some_and(|limit| self.in_flight >= limit)
+    }
+
+    /// The offers that begin at once, or those that begin behind others.
+    pub(super) fn offers(&mut self, behind: bool) -> &mut BTreeSet<Ready> {
+        if behind { &mut self.behind } else { &mut self.ready }
     }
 
     pub(super) fn has_asking(&self) -> bool {
@@ -57,6 +66,12 @@ struct Worker {
     free: u32,
     turn: u64,
     draining: bool,
+    /// Whether it takes leases behind those that it holds.
+    queues: bool,
+    /// Leases that it holds with nothing behind them yet.
+    places: BTreeMap<Token, GatewayNo>,
+    /// How many it holds that wait behind others.
+    queued: u32,
 }
 
 /// The workers and the gateways that they reach.
@@ -96,7 +111,7 @@ impl Fleet {
         self.limits = limits;
     }
 
-    pub(super) fn ask(&mut self, worker: WorkerId, gateways: &BTreeSet<String>, free: u32) {
+    pub(super) fn ask(&mut self, worker: WorkerId, gateways: &BTreeSet<String>, free: u32, queues: bool) {
         let gateways: Vec<GatewayNo> = gateways.iter().map(|name| self.gateway(name)).collect();
         self.leave(&worker);
         let entry = self.workers.entry(worker.clone()).or_default();
@@ -105,6 +120,7 @@ impl Fleet {
         }
         entry.gateways = gateways;
         entry.free = free;
+        entry.queues = queues;
         self.queue(&worker);
     }
 
@@ -112,6 +128,7 @@ impl Fleet {
         self.leave(&worker);
         let entry = self.workers.entry(worker).or_default();
         entry.free = 0;
+        entry.queues = false;
         entry.draining = true;
     }
 
@@ -140,18 +157,98 @@ impl Fleet {
 
     /// Puts a worker at the end of the queues that it asks in.
     fn queue(&mut self, worker: &WorkerId) {
-        let Some(entry) = self.workers.get_mut(worker).filter(|entry| entry.free > 0) else { return };
+        let Some(entry) = self.workers.get_mut(worker) else { return };
+        let queues = entry.queues && !entry.places.is_empty();
+        if entry.free == 0 && !queues {
+            return;
+        }
         self.turns += 1;
         entry.turn = self.turns;
         for gateway in &entry.gateways {
-            self.gateways[gateway.0].asking.insert((entry.turn, worker.clone()));
+            let gateway = &mut self.gateways[gateway.0];
+            let key = (entry.turn, worker.clone());
+            if queues {
+                gateway.queueing.insert(key.clone());
+            }
+            if entry.free > 0 {
+                gateway.asking.insert(key);
+            }
         }
     }
 
     fn leave(&mut self, worker: &WorkerId) {
         let Some(entry) = self.workers.get(worker) else { return };
         for gateway in &entry.gateways {
-            self.gateways[gateway.0].asking.remove(&(entry.turn, worker.clone()));
+            let key = (entry.turn, worker.clone());
+            let gateway = &mut self.gateways[gateway.0];
+            gateway.asking.remove(&key);
+            gateway.queueing.remove(&key);
         }
+    }
+
+    /// Lets another lease wait behind one that a worker holds.
+    pub(super) fn open_place(&mut self, worker: &WorkerId, token: Token, gateway: GatewayNo) {
+        let Some(entry) = self.workers.get_mut(worker) else { return };
+        entry.places.insert(token, gateway);
+        self.requeue(worker);
+    }
+
+    /// Lets no lease wait behind one any more.
+    pub(super) fn close_place(&mut self, worker: &WorkerId, token: Token) {
+        let Some(entry) = self.workers.get_mut(worker) else { return };
+        if entry.places.remove(&token).is_some() {
+            self.requeue(worker);
+        }
+    }
+
+    /// Counts leases that wait behind others.
+    pub(super) fn count_queued(&mut self, worker: &WorkerId, count: impl Fn(u32) -> u32) {
+        if let Some(entry) = self.workers.get_mut(worker) {
+            entry.queued = count(entry.queued);
+        }
+    }
+
+    /// How many leases a worker holds that wait behind others.
+    pub(super) fn queued(&self, worker: &WorkerId) -> u32 {
+        self.workers.get(worker).map_or(0, |entry| entry.queued)
+    }
+
+    /// Brings a worker's place in the queues up to date, keeping its turn in those that it stays in.
+    fn requeue(&mut self, worker: &WorkerId) {
+        let Some(entry) = self.workers.get(worker) else { return };
+        let queues = entry.queues && !entry.places.is_empty();
+        for gateway in &entry.gateways {
+            let queueing = &mut self.gateways[gateway.0].queueing;
+            let key = (entry.turn, worker.clone());
+            if queues {
+                queueing.insert(key)
+            } else {
+                queueing.remove(&key)
+            };
+        }
+    }
+
+    /// Gateways with workers that take leases behind those that they hold, and with such leases.
+    pub(super) fn queueing(&self) -> impl Iterator<Item = (GatewayNo, &Gateway)> {
+        let open = |(_, gateway): &(usize, &Gateway)| {
+            !gateway.queueing.is_empty() && !(gateway.ready.is_empty() && gateway.behind.is_empty())
+        };
+        self.gateways.iter().enumerate().filter(open).map(|(no, gateway)| (GatewayNo(no), gateway))
+    }
+
+    /// Whether a worker takes leases of a gateway behind those that it holds.
+    pub(super) fn is_queueing(&self, gateway: GatewayNo, worker: &WorkerId) -> bool {
+        let turn = self.workers.get(worker).map_or(0, |entry| entry.turn);
+        self.gateways[gateway.0].queueing.contains(&(turn, worker.clone()))
+    }
+
+    /// The worker that has waited longest for a lease of the gateway behind one of the same gateway,
+    /// and that one.
+    pub(super) fn first_place(&self, gateway: GatewayNo) -> Option<(WorkerId, Token)> {
+        self.gateways[gateway.0].queueing.iter().find_map(|(_, worker)| {
+            let places = &self.workers.get(worker)?.places;
+            let (token, _) = places.iter().find(|(_, of)| **of == gateway)?;
+            Some((worker.clone(), *token))
+        })
     }
 }

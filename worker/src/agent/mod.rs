@@ -6,6 +6,7 @@
 
 mod held;
 mod link;
+mod places;
 mod report;
 
 use std::sync::Arc;
@@ -23,6 +24,7 @@ use tracing::{debug, info, warn};
 use held::Held;
 use link::Link;
 pub use link::SnapshotSource;
+use places::{Places, Turn};
 
 /// Runs leases. What the agent needs of the rest of the worker.
 #[async_trait::async_trait]
@@ -94,9 +96,10 @@ impl Agent {
         reports: &mpsc::Sender<Report>,
         stop: &CancellationToken,
     ) {
+        let mut places = Places::default();
         loop {
             while running.try_join_next().is_some() {}
-            let free = (self.config.slots as usize).saturating_sub(running.len());
+            let free = (self.config.slots as usize).saturating_sub(places.taken());
             // A poll stays open even while all slots are taken: the coordinator learns of slots that
             // came free by the reports, and what takes their place is in the same transaction.
             let leases = tokio::select! {
@@ -104,12 +107,20 @@ impl Agent {
                 leases = self.link.poll(free as u32) => leases,
             };
             for lease in leases {
-                self.start(lease, running, reports.clone());
+                let turn = places.add(lease.token, lease.behind);
+                self.start(lease, turn, running, reports.clone(), stop.clone());
             }
         }
     }
 
-    fn start(&self, lease: Lease, running: &mut JoinSet<()>, reports: mpsc::Sender<Report>) {
+    fn start(
+        &self,
+        lease: Lease,
+        turn: Turn,
+        running: &mut JoinSet<()>,
+        reports: mpsc::Sender<Report>,
+        stop: CancellationToken,
+    ) {
         let cancel = self.held.add(lease.token, Duration::from_millis(lease.ttl_millis));
         let executor = self.executor.clone();
         let held = self.held.clone();
@@ -117,11 +128,17 @@ impl Agent {
         running.spawn(async move {
             let token = lease.token;
             let batch = lease.batch().cloned();
-            let outcome = executor.execute(lease, cancel).await;
+            let outcome = if turn.comes(&stop, &cancel).await {
+                executor.execute(lease, cancel).await
+            } else {
+                Outcome::HandedBack
+            };
             held.finished(token);
+            // What it did is told before what the one behind it does.
             if reports.send(Report { token, batch, outcome }).await.is_err() {
                 warn!(token = token.0, "no reporter is left; the lease will expire");
             }
+            drop(turn);
         });
     }
 
