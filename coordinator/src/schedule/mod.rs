@@ -14,7 +14,6 @@
 mod admit;
 mod chore;
 mod commit;
-mod errand;
 mod event;
 mod explain;
 mod fleet;
@@ -42,7 +41,6 @@ pub use output::{Committed, FailedBatch, Notice, Output, PlanOutcome, Record, Sh
 pub use random::Random;
 
 use chore::Chore;
-use errand::Errand;
 use fleet::{Fleet, GatewayNo};
 use plan::{Offer, Phase, Plan};
 use queue::Standing;
@@ -107,7 +105,6 @@ pub struct Scheduler {
     tables: Tables,
     fleet: Fleet,
     chores: BTreeMap<u64, Chore>,
-    errands: BTreeMap<u64, Errand>,
     leases: BTreeMap<Token, Held>,
     timers: BTreeSet<(Instant, Timer)>,
     /// Leases that a report ended, oldest first.
@@ -131,7 +128,6 @@ struct Held {
 enum Target {
     Batch(BatchLease),
     Chore(u64),
-    Errand(u64),
 }
 
 #[derive(Debug)]
@@ -156,7 +152,6 @@ enum Timer {
     Lease(Token),
     Retry(NodeRef, Interval),
     Chore(u64),
-    Errand(u64),
 }
 
 impl Scheduler {
@@ -174,7 +169,6 @@ impl Scheduler {
             tables: Tables::default(),
             fleet: Fleet::default(),
             chores: BTreeMap::new(),
-            errands: BTreeMap::new(),
             leases: BTreeMap::new(),
             timers: BTreeSet::new(),
             ended: VecDeque::new(),
@@ -194,11 +188,11 @@ impl Scheduler {
             Event::Hold { plan, tables } => self.hold(plan, &tables),
             Event::Release { plan } => self.release(plan),
             Event::Publish(publish, plan) => self.publish(publish, plan),
-            Event::Clear(ranges) => self.clear(&ranges),
+            Event::Clear(ranges) => self.clear(&ranges, out),
             Event::Promote(promote, plan) => self.promote(promote, plan),
             Event::Drop(drop, plan) => self.drop_table(drop, plan),
             Event::Spare(table) => self.spare(&table),
-            Event::Errand(work, plan) => self.errand(work, plan),
+            Event::Errand(work, plan) => self.add_chore(work, plan),
             Event::Ask { worker, gateways, free, queues } => {
                 self.fleet.ask(worker, &gateways, free, queues);
             }
@@ -211,7 +205,6 @@ impl Scheduler {
             Event::WorkerGone { worker } => self.fleet.gone(&worker),
             Event::Tick => {}
             Event::Cancel { plan } => self.cancel(plan, out),
-            Event::Forget { plan } => self.forget(plan),
             Event::Limits(limits) => self.fleet.set_limits(limits),
         }
         // After the event: a report or heartbeat that comes before anybody noticed that its lease
@@ -222,6 +215,11 @@ impl Scheduler {
         }
         self.grant_behind(out);
         self.settle(out);
+    }
+
+    /// A worker wants no more leases until it asks again. No event, as nothing can follow from it.
+    pub fn stop_asking(&mut self, worker: &WorkerId) {
+        self.fleet.stop(worker);
     }
 
     /// When the scheduler wants a [`Event::Tick`] at the latest; nothing if only events matter.
@@ -247,7 +245,6 @@ impl Scheduler {
                 Timer::Lease(token) => self.expire(token, out),
                 Timer::Retry(node, interval) => self.retry_due(node, interval),
                 Timer::Chore(number) => self.chore_due(number),
-                Timer::Errand(number) => self.errand_due(number),
             }
         }
     }
