@@ -128,6 +128,7 @@ impl Fleet {
         self.leave(worker);
         if let Some(entry) = self.workers.get_mut(worker) {
             entry.free = 0;
+            entry.queues = false;
         }
     }
 
