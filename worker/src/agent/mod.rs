@@ -25,6 +25,7 @@ use held::Held;
 use link::Link;
 pub use link::SnapshotSource;
 use places::{Places, Turn};
+use report::Ended;
 
 /// Runs leases. What the agent needs of the rest of the worker.
 #[async_trait::async_trait]
@@ -77,7 +78,7 @@ impl Agent {
         for lease in self.link.missed().await {
             // Granted while the poll was given up: nobody has begun with it.
             let unstarted = Report { token: lease.token, batch: None, outcome: Outcome::HandedBack };
-            let _ = reports.send(unstarted).await;
+            let _ = reports.send(Ended { report: unstarted, urgent: true }).await;
         }
         self.drain(&mut running).await;
         // Closing the inbox ends the reporter once the last verdict is in.
@@ -93,7 +94,7 @@ impl Agent {
     async fn take_leases(
         &self,
         running: &mut JoinSet<()>,
-        reports: &mpsc::Sender<Report>,
+        reports: &mpsc::Sender<Ended>,
         stop: &CancellationToken,
     ) {
         let mut places = Places::default();
@@ -118,7 +119,7 @@ impl Agent {
         lease: Lease,
         turn: Turn,
         running: &mut JoinSet<()>,
-        reports: mpsc::Sender<Report>,
+        reports: mpsc::Sender<Ended>,
         stop: CancellationToken,
     ) {
         let cancel = self.held.add(lease.token, Duration::from_millis(lease.ttl_millis));
@@ -135,7 +136,8 @@ impl Agent {
             };
             held.finished(token);
             // What it did is told before what the one behind it does.
-            if reports.send(Report { token, batch, outcome }).await.is_err() {
+            let urgent = !turn.is_followed();
+            if reports.send(Ended { report: Report { token, batch, outcome }, urgent }).await.is_err() {
                 warn!(token = token.0, "no reporter is left; the lease will expire");
             }
             drop(turn);

@@ -2,6 +2,8 @@
 //! place when that one has ended.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use coord_common::id::Token;
@@ -18,6 +20,7 @@ pub(super) struct Places(BTreeMap<Token, Place>);
 
 struct Place {
     ended: CancellationToken,
+    followed: Arc<AtomicBool>,
     behind: Option<Token>,
 }
 
@@ -27,16 +30,21 @@ pub(super) struct Turn {
     before: Option<CancellationToken>,
     /// To fire when it has ended itself.
     ended: CancellationToken,
+    /// Whether another lease waits behind it.
+    followed: Arc<AtomicBool>,
 }
 
 impl Places {
     /// Takes a lease in. One whose predecessor has ended meanwhile needn't wait.
     pub(super) fn add(&mut self, token: Token, behind: Option<Token>) -> Turn {
         self.0.retain(|_, place| !place.ended.is_cancelled());
-        let before = behind.and_then(|before| self.0.get(&before)).map(|place| place.ended.clone());
-        let ended = CancellationToken::new();
-        self.0.insert(token, Place { ended: ended.clone(), behind });
-        Turn { before, ended }
+        let before = behind.and_then(|before| self.0.get(&before)).map(|place| {
+            place.followed.store(true, Ordering::Relaxed);
+            place.ended.clone()
+        });
+        let (ended, followed) = (CancellationToken::new(), Arc::new(AtomicBool::new(false)));
+        self.0.insert(token, Place { ended: ended.clone(), followed: followed.clone(), behind });
+        Turn { before, ended, followed }
     }
 
     /// How many leases have a place of their own, rather than waiting for another's.
@@ -48,6 +56,11 @@ impl Places {
 }
 
 impl Turn {
+    /// Whether another lease is at hand that takes the place of this one.
+    pub(super) fn is_followed(&self) -> bool {
+        self.followed.load(Ordering::Relaxed)
+    }
+
     /// Waits until the lease's turn has come; false when it didn't in time, or `stop` or `cancel`
     /// fired before.
     pub(super) async fn comes(&self, stop: &CancellationToken, cancel: &CancellationToken) -> bool {
