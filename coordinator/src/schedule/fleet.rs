@@ -39,8 +39,9 @@ pub(super) struct Gateway {
     pub(super) ready: BTreeSet<Ready>,
     /// Batches of tables that have room only behind what is in flight of them.
     pub(super) behind: BTreeSet<Ready>,
-    /// Workers that have places for leases behind those that they hold, the same way.
-    queueing: BTreeSet<(u64, WorkerId)>,
+    /// Leases behind which their workers take another one now; the oldest, which ends first as a
+    /// rule, first.
+    places: BTreeSet<(Token, WorkerId)>,
     /// Workers that ask, the one that waits longest first.
     asking: BTreeSet<(u64, WorkerId)>,
 }
@@ -53,6 +54,16 @@ impl Gateway {
     /// The offers that begin at once, or those that begin behind others.
     pub(super) fn offers(&mut self, behind: bool) -> &mut BTreeSet<Ready> {
         if behind { &mut self.behind } else { &mut self.ready }
+    }
+
+    /// Whether another lease may wait behind one now.
+    pub(super) fn has_place(&self, token: Token, worker: &WorkerId) -> bool {
+        self.places.contains(&(token, worker.clone()))
+    }
+
+    /// The lease that is the first to have another behind it.
+    pub(super) fn first_place(&self) -> Option<&(Token, WorkerId)> {
+        self.places.first()
     }
 
     pub(super) fn has_asking(&self) -> bool {
@@ -120,7 +131,7 @@ impl Fleet {
         }
         entry.gateways = gateways;
         entry.free = free;
-        entry.queues = queues;
+        self.set_queues(&worker, queues);
         self.queue(&worker);
     }
 
@@ -128,20 +139,21 @@ impl Fleet {
         self.leave(worker);
         if let Some(entry) = self.workers.get_mut(worker) {
             entry.free = 0;
-            entry.queues = false;
         }
+        self.set_queues(worker, false);
     }
 
     pub(super) fn drain(&mut self, worker: WorkerId) {
         self.leave(&worker);
+        self.set_queues(&worker, false);
         let entry = self.workers.entry(worker).or_default();
         entry.free = 0;
-        entry.queues = false;
         entry.draining = true;
     }
 
     pub(super) fn gone(&mut self, worker: &WorkerId) {
         self.leave(worker);
+        self.set_queues(worker, false);
         self.workers.remove(worker);
     }
 
@@ -165,32 +177,18 @@ impl Fleet {
 
     /// Puts a worker at the end of the queues that it asks in.
     fn queue(&mut self, worker: &WorkerId) {
-        let Some(entry) = self.workers.get_mut(worker) else { return };
-        let queues = entry.queues && !entry.places.is_empty();
-        if entry.free == 0 && !queues {
-            return;
-        }
+        let Some(entry) = self.workers.get_mut(worker).filter(|entry| entry.free > 0) else { return };
         self.turns += 1;
         entry.turn = self.turns;
         for gateway in &entry.gateways {
-            let gateway = &mut self.gateways[gateway.0];
-            let key = (entry.turn, worker.clone());
-            if queues {
-                gateway.queueing.insert(key.clone());
-            }
-            if entry.free > 0 {
-                gateway.asking.insert(key);
-            }
+            self.gateways[gateway.0].asking.insert((entry.turn, worker.clone()));
         }
     }
 
     fn leave(&mut self, worker: &WorkerId) {
         let Some(entry) = self.workers.get(worker) else { return };
         for gateway in &entry.gateways {
-            let key = (entry.turn, worker.clone());
-            let gateway = &mut self.gateways[gateway.0];
-            gateway.asking.remove(&key);
-            gateway.queueing.remove(&key);
+            self.gateways[gateway.0].asking.remove(&(entry.turn, worker.clone()));
         }
     }
 
@@ -198,14 +196,33 @@ impl Fleet {
     pub(super) fn open_place(&mut self, worker: &WorkerId, token: Token, gateway: GatewayNo) {
         let Some(entry) = self.workers.get_mut(worker) else { return };
         entry.places.insert(token, gateway);
-        self.requeue(worker);
+        if entry.queues {
+            self.gateways[gateway.0].places.insert((token, worker.clone()));
+        }
     }
 
     /// Lets no lease wait behind one any more.
     pub(super) fn close_place(&mut self, worker: &WorkerId, token: Token) {
         let Some(entry) = self.workers.get_mut(worker) else { return };
-        if entry.places.remove(&token).is_some() {
-            self.requeue(worker);
+        if let Some(gateway) = entry.places.remove(&token) {
+            self.gateways[gateway.0].places.remove(&(token, worker.clone()));
+        }
+    }
+
+    /// Whether a worker takes leases behind those that it holds.
+    fn set_queues(&mut self, worker: &WorkerId, queues: bool) {
+        let Some(entry) = self.workers.get_mut(worker) else { return };
+        if std::mem::replace(&mut entry.queues, queues) == queues {
+            return;
+        }
+        for (token, gateway) in &entry.places {
+            let places = &mut self.gateways[gateway.0].places;
+            let place = (*token, worker.clone());
+            if queues {
+                places.insert(place)
+            } else {
+                places.remove(&place)
+            };
         }
     }
 
@@ -221,42 +238,11 @@ impl Fleet {
         self.workers.get(worker).map_or(0, |entry| entry.queued)
     }
 
-    /// Brings a worker's place in the queues up to date, keeping its turn in those that it stays in.
-    fn requeue(&mut self, worker: &WorkerId) {
-        let Some(entry) = self.workers.get(worker) else { return };
-        let queues = entry.queues && !entry.places.is_empty();
-        for gateway in &entry.gateways {
-            let queueing = &mut self.gateways[gateway.0].queueing;
-            let key = (entry.turn, worker.clone());
-            if queues {
-                queueing.insert(key)
-            } else {
-                queueing.remove(&key)
-            };
-        }
-    }
-
-    /// Gateways with workers that take leases behind those that they hold, and with such leases.
-    pub(super) fn queueing(&self) -> impl Iterator<Item = (GatewayNo, &Gateway)> {
-        let open = |(_, gateway): &(usize, &Gateway)| {
-            !gateway.queueing.is_empty() && !(gateway.ready.is_empty() && gateway.behind.is_empty())
+    /// Gateways with leases behind which another may wait, and with such that would.
+    pub(super) fn queueing(&self) -> impl Iterator<Item = &Gateway> {
+        let open = |gateway: &&Gateway| {
+            !gateway.places.is_empty() && !(gateway.ready.is_empty() && gateway.behind.is_empty())
         };
-        self.gateways.iter().enumerate().filter(open).map(|(no, gateway)| (GatewayNo(no), gateway))
-    }
-
-    /// Whether a worker takes leases of a gateway behind those that it holds.
-    pub(super) fn is_queueing(&self, gateway: GatewayNo, worker: &WorkerId) -> bool {
-        let turn = self.workers.get(worker).map_or(0, |entry| entry.turn);
-        self.gateways[gateway.0].queueing.contains(&(turn, worker.clone()))
-    }
-
-    /// The worker that has waited longest for a lease of the gateway behind one of the same gateway,
-    /// and that one.
-    pub(super) fn first_place(&self, gateway: GatewayNo) -> Option<(WorkerId, Token)> {
-        self.gateways[gateway.0].queueing.iter().find_map(|(_, worker)| {
-            let places = &self.workers.get(worker)?.places;
-            let (token, _) = places.iter().find(|(_, of)| **of == gateway)?;
-            Some((worker.clone(), *token))
-        })
+        self.gateways.iter().filter(open)
     }
 }

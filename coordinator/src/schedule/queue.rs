@@ -9,7 +9,7 @@
 use coord_common::id::{Token, WorkerId};
 use coord_common::task::Mode;
 
-use super::fleet::{GatewayNo, Ready};
+use super::fleet::{Gateway, Ready};
 use super::table::NodeRef;
 use super::{BatchLease, Held, Output, Scheduler, Target};
 
@@ -61,23 +61,23 @@ impl Scheduler {
     }
 
     fn next_behind(&self) -> Option<(WorkerId, Token, NodeRef)> {
-        self.fleet.queueing().find_map(|(no, gateway)| {
-            let own = |ready: &Ready| self.own_place(no, node_of(ready)?);
+        self.fleet.queueing().find_map(|gateway| {
+            let own = |ready: &Ready| self.own_place(gateway, node_of(ready)?);
             let plain = |ready: &&Ready| node_of(ready).is_some_and(|at| self.offers_plain(at));
             gateway.behind.iter().find_map(own).or_else(|| {
                 let at = node_of(gateway.ready.iter().find(plain)?)?;
-                let (worker, place) = self.fleet.first_place(no)?;
-                Some((worker, place, at))
+                let (place, worker) = gateway.first_place()?;
+                Some((worker.clone(), *place, at))
             })
         })
     }
 
     /// A place behind a batch of the node's own table.
-    fn own_place(&self, gateway: GatewayNo, at: NodeRef) -> Option<(WorkerId, Token, NodeRef)> {
+    fn own_place(&self, gateway: &Gateway, at: NodeRef) -> Option<(WorkerId, Token, NodeRef)> {
         let table = self.plans.get(&at.plan)?.nodes[at.node].table;
         self.tables.get(table).places.iter().find_map(|token| {
             let worker = &self.leases.get(token)?.worker;
-            self.fleet.is_queueing(gateway, worker).then(|| (worker.clone(), *token, at))
+            gateway.has_place(*token, worker).then(|| (worker.clone(), *token, at))
         })
     }
 
