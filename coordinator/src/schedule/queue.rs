@@ -42,7 +42,7 @@ impl Held {
     pub(super) fn table(&self) -> Option<super::TableNo> {
         match &self.target {
             Target::Batch(lease) => Some(lease.table),
-            Target::Chore(_) | Target::Errand(_) => None,
+            Target::Chore(_) => None,
         }
     }
 }
