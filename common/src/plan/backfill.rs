@@ -126,9 +126,25 @@ pub(super) struct Scope<'a> {
     pub(super) before: &'a BTreeMap<ModelName, SnapshotId>,
 }
 
+/// What is recorded of a table. A view that is made anew beside the one before it has what that has.
+fn done(input: &PlanInput<'_>, record: &SnapshotRecord, table: &TableId) -> IntervalSet {
+    let known = input.tables.get(table).map(|known| known.done.clone());
+    known.or_else(|| followed(input, record, table)).unwrap_or_default()
+}
+
+/// What is recorded of the view that a new view of the same version follows.
+fn followed(input: &PlanInput<'_>, record: &SnapshotRecord, table: &TableId) -> Option<IntervalSet> {
+    if table.dev || record.view.is_none() || !record.forward_only {
+        return None;
+    }
+    let same = record.previous.iter().rev().take_while(|previous| previous.version == record.version);
+    let mut before = same.filter_map(|previous| input.records.get(&previous.id));
+    before.find_map(|before| Some(input.tables.get(&before.table(false))?.done.clone()))
+}
+
 /// What is recorded of a table, as far as it holds for the snapshot.
 fn recorded_done(input: &PlanInput<'_>, record: &SnapshotRecord, table: &TableId) -> IntervalSet {
-    let known = input.tables.get(table).map_or_else(IntervalSet::new, |known| record.counts(&known.done));
+    let known = record.counts(&done(input, record, table));
     let known = known.union(&earlier_generations(input, record, table));
     if follows_anew(input, record, table) { record.inherits(&known) } else { known }
 }
@@ -158,8 +174,7 @@ fn known_done(
     record: &SnapshotRecord,
     table: &TableId,
 ) -> IntervalSet {
-    let done =
-        |table: &TableId| input.tables.get(table).map_or_else(IntervalSet::new, |known| known.done.clone());
+    let done = |table: &TableId| done(input, record, table);
     let old = before.get(record.name()).and_then(|id| input.records.get(id));
     if !table.dev && old.is_some_and(|old| is_rebuilt(old, record)) {
         return IntervalSet::new();
@@ -252,11 +267,16 @@ pub(super) fn follows_anew(input: &PlanInput<'_>, record: &SnapshotRecord, table
 }
 
 /// What a new throwaway table is taken to have because production's table has it: of a change that
-/// keeps that table only a preview is computed.
+/// keeps that table only a preview is computed. And what a view has that is made beside another one.
 fn kept(input: &PlanInput<'_>, record: &SnapshotRecord, table: &TableId) -> IntervalSet {
     let is_new = !input.records.contains_key(&record.id());
-    let own = input.tables.get(&record.table(false)).filter(|_| table.dev && record.forward_only && is_new);
-    own.map_or_else(IntervalSet::new, |own| record.inherits(&own.done))
+    if table.dev && record.forward_only && is_new {
+        return record.inherits(&done(input, record, &record.table(false)));
+    }
+    match input.tables.get(table) {
+        None => followed(input, record, table).unwrap_or_default(),
+        Some(_) => IntervalSet::new(),
+    }
 }
 
 /// The part of it that isn't previewed, now or, where nothing is computed, later.

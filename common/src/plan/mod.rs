@@ -16,6 +16,7 @@ mod options;
 mod order;
 mod policy;
 mod propose;
+mod reach;
 mod restate;
 mod retention;
 mod revert;
@@ -576,6 +577,8 @@ fn migrates(input: &PlanInput<'_>, record: &SnapshotRecord) -> bool {
         && record.category != Category::Metadata
         && !record.snapshot.model.kind.is_audit()
         && !seed
+        // Such a view is made beside the one before it.
+        && record.view.is_none()
         && shown.is_none_or(|shown| shown.snapshot != record.id())
 }
 
