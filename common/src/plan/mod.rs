@@ -17,6 +17,7 @@ mod order;
 mod planned;
 mod policy;
 mod propose;
+mod reach;
 mod restate;
 mod retention;
 mod revert;
@@ -185,7 +186,8 @@ pub struct PlannedModel {
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub redo: bool,
     /// Whether `missing` is computed whatever of it is complete: a new snapshot trusts only the rows that
-    /// the one before it left in a throwaway table.
+    /// the one before it left in a throwaway table, lookback reaches ranges that stand alone, and a view
+    /// is made again over other tables.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub anew: bool,
     /// What is computed again although it was complete.
@@ -298,7 +300,9 @@ pub fn plan(input: &PlanInput<'_>) -> Result<Planned, PlanError> {
     let differs = diff.changes.values().any(|change| *change == Change::Removed)
         || input.proposed.values().any(|snapshot| diff.touches(snapshot));
     if input.purpose == Purpose::Change {
-        environment::refuse_empty_new(input, differs)?;
+        // Statements around plans are part of what an environment is.
+        let others = base.is_some_and(|base| base.hooks != *input.hooks);
+        environment::refuse_empty_new(input, differs || others)?;
     }
     let backfilled = backfill::backfilled(input, &diff);
     let times = options::resolve_times(input, &diff, backfilled.as_ref())?;

@@ -104,8 +104,10 @@ fn planned(facts: &Facts<'_>, record: &Arc<SnapshotRecord>, change: Change) -> P
     let missing = windows.missing.get(name).cloned().unwrap_or_default();
     let done = table.as_ref().and_then(|id| input.tables.get(id)).map(|known| &known.done);
     let redo = done.is_some_and(|done| !done.intersection(&missing).is_empty());
+    // Lookback and views over other tables compute again what is complete.
+    let complete = done.is_some_and(|done| missing.ranges().iter().any(|range| done.covers(*range)));
     let created = table.as_ref().is_some_and(|id| input.tables.get(id).is_some_and(|known| known.created));
-    let anew = table.as_ref().is_some_and(|table| backfill::follows_anew(input, record, table));
+    let follows = table.as_ref().is_some_and(|table| backfill::follows_anew(input, record, table));
     let directly = matches!(change, Change::DirectlyModified | Change::MetadataUpdated);
     let is_new = !input.records.contains_key(&snapshot.id);
     let aside = table.as_ref().is_some_and(|table| table.dev);
@@ -119,7 +121,7 @@ fn planned(facts: &Facts<'_>, record: &Arc<SnapshotRecord>, change: Change) -> P
         fills: None,
         migrate: created && migrates(input, record),
         allows: policy::allowed(input, name),
-        effective_from: anew.then_some(record.effective_from).flatten(),
+        effective_from: follows.then_some(record.effective_from).flatten(),
         assumed: IntervalSet::new(),
         create: table.is_some() && !created,
         batches: BatchRule { unit: snapshot.interval_unit(), size: snapshot.model.batch_size() },
@@ -127,7 +129,7 @@ fn planned(facts: &Facts<'_>, record: &Arc<SnapshotRecord>, change: Change) -> P
         concurrency: backfill::concurrency(snapshot),
         signals: snapshot.model.signals.iter().map(|call| call.name.clone()).collect(),
         table,
-        anew: redo && is_new && aside,
+        anew: complete || (redo && is_new && aside),
         missing,
         skipped: windows.skipped.get(name).cloned().unwrap_or_default(),
         redo,
@@ -148,5 +150,7 @@ fn migrates(input: &PlanInput<'_>, record: &SnapshotRecord) -> bool {
         && record.category != Category::Metadata
         && !record.snapshot.model.kind.is_audit()
         && !seed
+        // Such a view is made beside the one before it.
+        && record.view.is_none()
         && shown.is_none_or(|shown| shown.snapshot != record.id())
 }
