@@ -11,6 +11,7 @@ use super::book::{HistoryEntry, PlanBody, PlanRecord, PlanState, Pointer, read_b
 use super::history::Promotion;
 use super::tend::later;
 use super::{Control, ControlError, nothing_left};
+use crate::apply;
 use crate::schedule::{Event, Output};
 use crate::store::record::encode_json;
 use crate::store::{StoreError, Txn, blob, keys};
@@ -131,6 +132,15 @@ impl Control {
             entry.1 = revision;
         }
         self.book.pointers.insert(promote.environment.clone(), pointer);
-        self.end_well(&body.plan, out).await
+        match apply::columns_work(&body.plan, &self.book) {
+            None => self.end_well(&body.plan, out).await,
+            Some(work) => {
+                // Nothing reads them any more.
+                self.logs.keep(id, self.scheduler.progress(id));
+                self.scheduler.forget(id);
+                self.scheduler.on(self.now(), Event::Admit(work), out);
+                Ok(())
+            }
+        }
     }
 }

@@ -447,6 +447,10 @@ impl Control {
     async fn complete(&mut self, id: PlanId, out: &mut Output) -> Result<(), ControlError> {
         let Some((record, _)) = self.book.plans.get(&id).cloned() else { return Ok(()) };
         let body: PlanBody = read_blob(&*self.store, record.body).await?;
+        if record.state == PlanState::Promoting {
+            // What goes with the views is gone.
+            return self.end_well(&body.plan, out).await;
+        }
         if !record.materialised && body.plan.has_audits() {
             return self.after_audits(&body.plan, out).await;
         }

@@ -263,6 +263,9 @@ pub enum Migration {
         policies: Policies,
         /// Columns that it has beside those of the query.
         kept: Vec<String>,
+        /// Whether columns that the query doesn't give any more stay for now; it is only seen to it
+        /// that they can go.
+        later: bool,
     },
     /// A view.
     View {

@@ -189,7 +189,7 @@ impl<'a> Transaction<'a> {
             let typed = migrate::typed_nulls(profile, declared);
             known.query = self.session.describe(&typed).await?;
         }
-        let steps = migrate::steps(profile, &batch.target, query, migration, &known)?;
+        let mut steps = migrate::steps(profile, &batch.target, query, migration, &known)?;
         self.begin(&mut go);
         self.session.run(&go).await?;
         let dependents = match profile.dependents.filter(|_| !steps.is_empty()) {
@@ -197,6 +197,14 @@ impl<'a> Transaction<'a> {
             None => Vec::new(),
         };
         self.engine.columns.forget(&batch.target);
+        if let Some(later) = steps.take_later().filter(|_| profile.savepoints) {
+            // What will be in their way is told now, before anybody relies on the change.
+            let trial = migrate::with_dependents(profile, &batch.target, later, &dependents)?;
+            let mut go = vec!["SAVEPOINT later".to_owned()];
+            go.extend(trial);
+            go.push("ROLLBACK TO SAVEPOINT later".to_owned());
+            self.session.run(&go).await.map_err(|error| migrate::explain(error, &batch.target))?;
+        }
         let statements = migrate::with_dependents(profile, &batch.target, steps, &dependents)?;
         self.answers(statements).await.map_err(|error| migrate::explain(error, &batch.target))?;
         self.engine.columns.forget(&batch.target);
