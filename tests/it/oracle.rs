@@ -58,8 +58,12 @@ fn read(path: &Path) -> Value {
 
 fn cases(folder: &Path) -> Vec<PathBuf> {
     let files = |kind: &str| std::fs::read_dir(folder.join(kind)).expect("fixtures can be listed");
-    let mut found: Vec<PathBuf> =
-        ["classic", "random"].into_iter().flat_map(files).flatten().map(|entry| entry.path()).collect();
+    let mut found: Vec<PathBuf> = ["classic", "random", "more"]
+        .into_iter()
+        .flat_map(files)
+        .flatten()
+        .map(|entry| entry.path())
+        .collect();
     found.sort();
     found
 }
