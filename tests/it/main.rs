@@ -12,4 +12,5 @@ mod mistakes;
 mod races;
 mod restate;
 mod signals;
+mod unit_tests;
 mod workers;
