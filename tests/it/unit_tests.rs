@@ -2,6 +2,7 @@
 
 use coord_tests::cli::Cli;
 use coord_tests::fleet::Permit;
+use coord_tests::postgres::Postgres;
 use coord_tests::project::Project;
 
 const CONFIG: &str = "gateways:\n  duckdb:\n    connection:\n      type: duckdb\n      database: db.db\ndefault_gateway: duckdb\nmodel_defaults:\n  dialect: duckdb\n  start: 2024-01-01\n";
@@ -87,7 +88,7 @@ fn a_machine_without_the_driver_plans_with_a_note() {
         .env("COORDCTL_DUCKDB_LIB", "")
         .env("LD_LIBRARY_PATH", "");
     let plan = cli.ok(&["plan", "--no-prompts"]);
-    assert!(plan.stderr.contains("1 unit tests were not run: DuckDB's library is not installed"), "{plan:?}");
+    assert!(plan.stderr.contains("Unit tests were not run: DuckDB's library is not installed"), "{plan:?}");
     let test = cli.run(&["test"]);
     assert_eq!(test.code, Some(1), "{test:?}");
     assert!(test.stderr.contains("coordctl driver add duckdb"), "{test:?}");
@@ -104,4 +105,25 @@ fn what_duckdb_cannot_read_is_skipped_and_said() {
     let skipped = Cli::embedded(project.path()).ok(&["test"]);
     assert!(skipped.stdout.contains("skipped: models written in bigquery"), "{skipped:?}");
     assert!(skipped.stdout.contains("0 unit tests passed, 1 skipped"), "{skipped:?}");
+}
+
+#[test]
+fn a_test_connection_runs_models_of_its_own_dialect() {
+    let _permit = Permit::wait();
+    let postgres = Postgres::start();
+    let project = project();
+    let port = postgres.port();
+    let server = format!(
+        "{{type: postgres, host: 127.0.0.1, port: {port}, user: postgres, password: secret, database: postgres}}"
+    );
+    project.write(
+        "config.yaml",
+        &format!("gateways:\n  pg:\n    connection: {server}\n    test_connection: {server}\ndefault_gateway: pg\nmodel_defaults: {{dialect: postgres, start: 2024-01-01}}\n"),
+    );
+    let cli = Cli::embedded(project.path());
+    let good = cli.ok(&["test"]);
+    assert!(good.stdout.contains("1 unit test passed"), "{good:?}");
+    project.write("models/full_model.sql", &FULL.replace("DISTINCT id", "DISTINCT item_id"));
+    let bad = cli.run(&["test"]);
+    assert!(bad.stdout.contains("tests/test_full_model.yaml:14:1: 1 row differs"), "{bad:?}");
 }

@@ -8,10 +8,12 @@ use std::sync::Arc;
 use coord_common::diagnostic::Diagnostic;
 use coord_common::id::ModelName;
 use coord_common::plan::{self, Selectors};
+use coord_common::project::settings::Connection;
 use coord_common::project::{self, Project};
 use coord_common::snapshot::{self, Snapshots};
+use coord_common::sql::Dialect;
 use coord_common::unit_test::{
-    Answer, Bench, Check, Outcome, Report, Selection, UnitTest, Unready, Verdict, load, reading,
+    Answer, Bench, Check, Mismatch, Outcome, Report, Selection, UnitTest, Unready, Verdict, load, reading,
 };
 use serde_json::{Value, json};
 use worker::config::GatewayError;
@@ -64,6 +66,17 @@ pub(crate) async fn test(session: &Session, args: &TestArgs) -> CliResult<ExitCo
     Ok(if good { ExitCode::SUCCESS } else { ExitCode::from(1) })
 }
 
+/// What is wrong with the tests' files.
+pub(super) fn mistakes(session: &Session) -> CliResult<Vec<Diagnostic>> {
+    let files = session.files()?;
+    let sources = files::tests(&files.folder)?;
+    if sources.is_empty() {
+        return Ok(Vec::new());
+    }
+    let (project, _) = project::load(&files.input());
+    Ok(load(&project, &sources, &files.environment()).1)
+}
+
 /// Runs all tests before a plan: a failure stops it. A project without tests costs a look at its
 /// folder. Mistakes of models are left to the plan, which tells them.
 pub(super) async fn before_plan(session: &Session, files: &ProjectFiles) -> CliResult {
@@ -73,19 +86,8 @@ pub(super) async fn before_plan(session: &Session, files: &ProjectFiles) -> CliR
     }
     let (project, findings) = project::load(&files.input());
     let (tests, mistakes) = load(&project, &sources, &files.environment());
-    let failed = |findings: Vec<Diagnostic>| {
-        let hint = "mend the model or the test, or plan with --skip-tests";
-        CliError {
-            findings,
-            ..CliError::user("unit-tests-failed", "unit tests fail: nothing is planned", hint)
-        }
-    };
-    if tests.is_empty() || findings.iter().any(Diagnostic::is_error) {
-        output::findings(&mistakes, session.format());
-        return match mistakes.iter().any(Diagnostic::is_error) {
-            true => Err(failed(mistakes)),
-            false => Ok(()),
-        };
+    if findings.iter().any(Diagnostic::is_error) {
+        return Ok(());
     }
     let (snapshots, more) = snapshot::build(&project);
     if more.iter().any(Diagnostic::is_error) {
@@ -96,31 +98,43 @@ pub(super) async fn before_plan(session: &Session, files: &ProjectFiles) -> CliR
         Ok(report) => report,
         // Planning needs no warehouse, so that a machine without a driver can plan.
         Err(error) if error.code == DRIVER_MISSING => {
-            output::error_line(&format!(
-                "{} unit tests were not run: {}; {}",
-                all.len(),
-                error.message,
-                error.hint.as_deref().unwrap_or_default()
-            ));
-            return Ok(());
+            let hint = error.hint.unwrap_or_default();
+            output::error_line(&format!("Unit tests were not run: {}; {hint}.", error.message));
+            Report::default()
         }
         Err(error) => return Err(error),
     };
     let good = report.is_good() && !mistakes.iter().any(Diagnostic::is_error);
-    if session.format() != Format::Json {
-        output::error_line(report.failures().trim_end());
-        for reason in report.reasons() {
-            output::error_line(&format!("unit tests skipped: {reason}"));
-        }
-        output::error_line(&summary(&report, good));
+    let text = session.format() != Format::Json;
+    if text {
+        tell(&report, good);
     }
     if good {
         output::findings(&mistakes, session.format());
         return Ok(());
     }
-    let mut all = mistakes;
-    all.extend(report.findings());
-    Err(failed(all))
+    // People have seen the failures in full.
+    let shown = if text { Vec::new() } else { report.findings() };
+    let hint = "mend the model or the test, or plan with --skip-tests";
+    Err(CliError {
+        findings: mistakes.into_iter().chain(shown).collect(),
+        ..CliError::user("unit-tests-failed", "unit tests fail: nothing is planned", hint)
+    })
+}
+
+/// What a plan says of tests, beside its data.
+fn tell(report: &Report, good: bool) {
+    let failures = report.failures();
+    if !failures.is_empty() {
+        output::error_line(failures.trim_end());
+        output::error_line("");
+    }
+    for reason in report.reasons() {
+        output::error_line(&format!("Unit tests skipped: {reason}."));
+    }
+    if !report.verdicts.is_empty() {
+        output::error_line(&summary(report, good));
+    }
 }
 
 fn show(report: &Report) {
@@ -170,39 +184,56 @@ async fn run(
     let mut engines = Engines { files, project, open: BTreeMap::new() };
     let mut report = Report::default();
     for test in tests {
-        let outcome = match engines.of(test)? {
-            Ok(engine) => {
-                let bench = Bench { models: &snapshots.by_name, speaks: engine.dialect(), now };
-                outcome(&*engine, &bench, test, verbose).await
-            }
-            Err(why) => Outcome::Skipped(why),
+        let speaks = engines.dialect_of(test)?;
+        // Opened only when a test needs it: a driver takes its time to load.
+        let bench = Bench { models: &snapshots.by_name, speaks, now };
+        let outcome = match bench.prepare(test) {
+            Err(Unready::Skipped(why)) => Outcome::Skipped(why),
+            Err(Unready::Broken(finding)) => Outcome::Broken(vec![*finding]),
+            Ok(checks) => match engines.of(test)? {
+                Ok(engine) => outcome(&*engine, test, &checks, verbose).await,
+                Err(why) => Outcome::Skipped(why),
+            },
         };
         report.verdicts.push(Verdict::new(test, outcome));
     }
     Ok(report)
 }
 
-/// The engines of test connections, each opened when the first test needs it.
+/// The engines of test connections.
 struct Engines<'a> {
     files: &'a ProjectFiles,
     project: &'a Project,
+    /// By gateway; or why nothing here can run its tests.
     open: BTreeMap<String, Result<Arc<dyn Engine>, String>>,
 }
 
-impl Engines<'_> {
-    /// What runs a test, or why nothing here can.
-    fn of(&mut self, test: &UnitTest) -> CliResult<Result<Arc<dyn Engine>, String>> {
+impl<'a> Engines<'a> {
+    /// A test's gateway, and where its tests run; absent: a DuckDB in memory.
+    fn connection(&self, test: &UnitTest) -> CliResult<(String, Option<&'a Connection>)> {
         let settings = &self.project.settings;
         let gateway = test.gateway.as_deref().unwrap_or(&settings.default_gateway).to_lowercase();
-        if let Some(open) = self.open.get(&gateway) {
-            return Ok(open.clone());
-        }
         if settings.gateway(&gateway).is_none() && test.gateway.is_some() {
             let message = format!("unit test `{}`: there is no gateway `{gateway}`", test.name);
             let finding = Diagnostic::error("unknown-gateway", test.at.clone(), message);
             return Err(CliError::project(vec![finding.hint("name one of config.yaml's gateways")]));
         }
         let connection = settings.test_connection(Some(&gateway));
+        Ok((gateway, connection))
+    }
+
+    /// The dialect of what runs a test.
+    fn dialect_of(&self, test: &UnitTest) -> CliResult<Dialect> {
+        let (_, connection) = self.connection(test)?;
+        Ok(connection.map_or(Dialect::DuckDb, |connection| connection.dialect().unwrap_or_default()))
+    }
+
+    /// What runs a test, or why nothing here can.
+    fn of(&mut self, test: &UnitTest) -> CliResult<Result<Arc<dyn Engine>, String>> {
+        let (gateway, connection) = self.connection(test)?;
+        if let Some(open) = self.open.get(&gateway) {
+            return Ok(open.clone());
+        }
         let opened = match worker::config::open_test_engine(&gateway, connection, &self.files.folder) {
             Ok(engine) => Ok(engine),
             Err(GatewayError::Unsupported { kind, .. }) => {
@@ -219,14 +250,9 @@ impl Engines<'_> {
     }
 }
 
-async fn outcome(engine: &dyn Engine, bench: &Bench<'_>, test: &UnitTest, verbose: u8) -> Outcome {
-    let checks = match bench.prepare(test) {
-        Ok(checks) => checks,
-        Err(Unready::Skipped(why)) => return Outcome::Skipped(why),
-        Err(Unready::Broken(finding)) => return Outcome::Broken(vec![*finding]),
-    };
+async fn outcome(engine: &dyn Engine, test: &UnitTest, checks: &[Check], verbose: u8) -> Outcome {
     let mut mismatches = Vec::new();
-    for check in &checks {
+    for check in checks {
         if verbose > 1 {
             output::error_line(&format!("-- {}\n{};\n", test.full_name(), check.sql));
         }
@@ -238,10 +264,7 @@ async fn outcome(engine: &dyn Engine, bench: &Bench<'_>, test: &UnitTest, verbos
     if mismatches.is_empty() { Outcome::Passed } else { Outcome::Failed(mismatches) }
 }
 
-async fn judged(
-    engine: &dyn Engine,
-    check: &Check,
-) -> Result<Option<coord_common::unit_test::Mismatch>, EngineError> {
+async fn judged(engine: &dyn Engine, check: &Check) -> Result<Option<Mismatch>, EngineError> {
     let actual = answer(engine, &check.sql).await?;
     let expected = match &check.expected_sql {
         Some(sql) => Some(answer(engine, sql).await?),
