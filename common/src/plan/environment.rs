@@ -128,8 +128,9 @@ pub(super) fn target(
                 };
             let promoted = all || differs || promoted_before.contains(&record.id());
             let table = tables.get(name).cloned();
-            let relation = table.as_ref().map(|table| record.relation(table.dev));
-            let view = (promoted && table.is_some())
+            let shows = !model.kind.is_audit();
+            let relation = table.as_ref().filter(|_| shows).map(|table| record.relation(table.dev));
+            let view = (promoted && relation.is_some())
                 .then(|| view_relation(name, &input.options.environment, input.settings));
             let shown = EnvironmentModel {
                 kind: model.kind.name().to_owned(),

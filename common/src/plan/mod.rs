@@ -44,6 +44,7 @@ pub use stages::{PlanStage, stages};
 use crate::id::{EnvironmentName, Hasher, ModelName, PlanId, SnapshotId, Version};
 use crate::interval::{Interval, IntervalSet, Timestamp};
 use crate::project::Settings;
+use crate::project::model::ModelKind;
 use crate::snapshot::{ByName, Category, SnapshotRecord};
 use crate::task::{Allowed, TableId};
 
@@ -395,6 +396,11 @@ pub fn plan(input: &PlanInput<'_>) -> Result<Planned, PlanError> {
 }
 
 impl PlannedModel {
+    /// Whether it is a standalone audit: what it "fills" is what it looks at.
+    pub fn is_audit(&self) -> bool {
+        self.kind == ModelKind::Audit.name()
+    }
+
     /// The table that the model's batches fill.
     pub fn filled(&self) -> Option<&TableId> {
         self.fills.as_ref().filter(|_| !self.missing.is_empty()).or(self.table.as_ref())
@@ -562,6 +568,7 @@ fn migrates(input: &PlanInput<'_>, record: &SnapshotRecord) -> bool {
         && input.options.environment.is_prod()
         && record.forward_only
         && record.category != Category::Metadata
+        && !record.snapshot.model.kind.is_audit()
         && !seed
         && shown.is_none_or(|shown| shown.snapshot != record.id())
 }

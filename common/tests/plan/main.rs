@@ -10,5 +10,6 @@ mod properties;
 mod reads;
 mod restate;
 mod selection;
+mod standalone;
 mod times;
 mod world;

@@ -209,7 +209,7 @@ fn unknown_environment(name: &EnvironmentName) -> Refusal {
     Refusal::new(
         "unknown-environment",
         format!("there is no environment `{name}`"),
-        "`coordctl environments` lists those that exist",
+        "`coordctl environments` lists those that exist; applying a plan makes one",
     )
 }
 
