@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 
 use coord_common::id::{EnvironmentName, PlanId, Token, WorkerId};
+use coord_common::interval::IntervalSet;
 use coord_common::task::{Batch, Failure, Lease, Mode, TableId, Work};
 use serde::{Deserialize, Serialize};
 
@@ -33,6 +34,9 @@ pub(crate) struct LeaseRecord {
     pub(crate) attempts: u32,
     /// Lost leases before.
     pub(crate) losses: u32,
+    /// What was cleared while it was leased: its commit doesn't count there.
+    #[serde(default, skip_serializing_if = "IntervalSet::is_empty")]
+    pub(crate) void: IntervalSet,
     /// What it grants.
     pub(crate) work: LeasedWork,
 }
@@ -118,8 +122,8 @@ type Changes = Vec<(String, Option<Vec<u8>>)>;
 
 fn changes(record: &Record) -> Result<Changes, StoreError> {
     Ok(match record {
-        Record::Granted { lease, worker, attempts, losses, serves } => {
-            granted(lease, worker, (*attempts, *losses), serves)?
+        Record::Granted { lease, worker, attempts, losses, serves, void } => {
+            granted(lease, worker, (*attempts, *losses), serves, void)?
         }
         Record::Committed(committed) => self::committed(committed)?,
         Record::Lost { token, batch, .. } => {
@@ -154,6 +158,7 @@ fn granted(
     worker: &WorkerId,
     (attempts, losses): (u32, u32),
     serves: &[PlanId],
+    void: &IntervalSet,
 ) -> Result<Changes, StoreError> {
     let work = match &lease.work {
         Work::Evaluate(evaluate) => LeasedWork::Batch {
@@ -182,6 +187,7 @@ fn granted(
         serves: serves.to_vec(),
         attempts,
         losses,
+        void: void.clone(),
         work,
     };
     changes.push((keys::lease(lease.token), Some(encode_json(&record)?)));

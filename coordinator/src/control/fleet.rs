@@ -137,10 +137,8 @@ impl Workers {
     }
 
     /// Workers whose polls were answered since the last call.
-    pub(super) fn answered(&mut self) -> Vec<(WorkerId, BTreeSet<String>)> {
-        let answered = std::mem::take(&mut self.answered);
-        let gateways = |id: &WorkerId| self.workers.get(id).map(|worker| worker.gateways.clone());
-        answered.into_iter().filter_map(|id| Some((gateways(&id)?, id))).map(|(g, id)| (id, g)).collect()
+    pub(super) fn answered(&mut self) -> BTreeSet<WorkerId> {
+        std::mem::take(&mut self.answered)
     }
 
     /// Forgets workers that have been silent for long.

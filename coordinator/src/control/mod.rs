@@ -40,7 +40,7 @@ pub use report::{ExecutedBatch, FailureView, ModelView, PlanView, WorkerView};
 pub(crate) use tend::{Tend, Tended};
 
 use crate::apply::{Group, groups};
-use crate::schedule::{Config, Event, Instant, Output, Random, Record, Scheduler};
+use crate::schedule::{Config, Instant, Output, Random, Record, Scheduler};
 use crate::store::{Compare, Outcome, Revision, Store, StoreError, Txn, keys};
 use fleet::Workers;
 use lead::Lead;
@@ -256,8 +256,7 @@ impl Control {
         let mut answers = answers;
         loop {
             self.let_go(&mut out);
-            self.record(&out.records).await?;
-            self.note(&out.records);
+            self.record_now(&mut out).await?;
             for answer in answers.drain(..) {
                 answer();
             }
@@ -278,11 +277,17 @@ impl Control {
 
     /// Workers whose poll was answered want nothing more until they poll again.
     fn stop_asking(&mut self) {
-        let now = self.now();
-        for (worker, gateways) in self.workers.answered() {
-            let mut none = Output::default();
-            self.scheduler.on(now, Event::Ask { worker, gateways, free: 0 }, &mut none);
+        for worker in self.workers.answered() {
+            self.scheduler.stop_asking(&worker);
         }
+    }
+
+    /// Makes durable at once what was decided so far, as what comes next relies on it.
+    async fn record_now(&mut self, out: &mut Output) -> Result<(), ControlError> {
+        let records = std::mem::take(&mut out.records);
+        self.record(&records).await?;
+        self.note(&records);
+        Ok(())
     }
 
     async fn record(&mut self, records: &[Record]) -> Result<(), ControlError> {

@@ -546,8 +546,7 @@ impl Control {
         self.preludes.remove(&id);
         self.logs.end(id, self.scheduler.progress(id));
         info!(plan = %id, state = state.name(), "plan ended");
-        let mut out = Output::default();
-        self.scheduler.on(self.now(), Event::Forget { plan: id }, &mut out);
+        self.scheduler.forget(id);
         Ok(())
     }
 }

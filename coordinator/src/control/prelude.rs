@@ -71,7 +71,7 @@ impl Control {
 
     /// The audits have passed: now all the rest.
     pub(super) async fn after_audits(&mut self, plan: &Plan, out: &mut Output) -> Result<(), ControlError> {
-        self.scheduler.on(self.now(), Event::Forget { plan: plan.id }, out);
+        self.scheduler.forget(plan.id);
         self.ask_signals(plan, out).await
     }
 

@@ -170,6 +170,7 @@ impl Control {
                     losses: lease.losses,
                     serves: lease.serves,
                     supersedes,
+                    void: lease.void,
                 })
             }
             // Promotions and publications are idempotent: they are simply granted again, under a

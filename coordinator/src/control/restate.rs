@@ -59,8 +59,9 @@ impl Control {
         if !record.is_unfinished_restatement() {
             return Ok(());
         }
+        let mut out = Output::default();
         if plan.in_place {
-            let txn = self.clears(plan).await?;
+            let txn = self.clears(plan, &mut out).await?;
             self.commit(txn).await?;
         }
         let mut record = record;
@@ -69,7 +70,6 @@ impl Control {
         record.restatement = record.restatement.map(|known| Restatement { in_place: false, ..known });
         record.history.push(HistoryEntry { at: (self.clock)(), what: why.to_owned(), by: None });
         self.put_plan(id, record, Txn::new()).await?;
-        let mut out = Output::default();
         self.discard(id, &mut out).await?;
         Box::pin(self.settle(out, Vec::new())).await
     }
@@ -148,7 +148,7 @@ impl Control {
     pub(super) async fn conclude(&mut self, plan: &Plan, out: &mut Output) -> Result<(), ControlError> {
         self.forget_asides(plan).await?;
         self.note_restated(plan).await?;
-        let txn = self.clears(plan).await?;
+        let txn = self.clears(plan, out).await?;
         let Some((record, revision)) = self.book.plans.get(&plan.id).cloned() else { return Ok(()) };
         let restatement = record.restatement.clone().map(|known| Restatement { aside: false, ..known });
         let record = PlanRecord { restatement, ..record };
@@ -166,8 +166,9 @@ impl Control {
     }
 
     /// Strikes the ranges of other tables that a restatement has made stale. All but the last
-    /// changes are committed; those are returned, to go with the plan's end.
-    async fn clears(&mut self, plan: &Plan) -> Result<Txn, ControlError> {
+    /// changes are committed; those are returned, to go with the plan's end. Leases over the ranges
+    /// are marked before: whoever takes over then knows that what they commit doesn't count.
+    async fn clears(&mut self, plan: &Plan, out: &mut Output) -> Result<Txn, ControlError> {
         let mut done: BTreeMap<&TableId, IntervalSet> = BTreeMap::new();
         let mut ranges = Vec::new();
         for clear in &plan.clears {
@@ -178,6 +179,11 @@ impl Control {
         }
         done.retain(|table, left| self.book.tables.get(table).is_some_and(|known| known.done != *left));
         let changes: Vec<_> = done.into_iter().map(|(table, left)| (table.clone(), left)).collect();
+        if !ranges.is_empty() {
+            info!(plan = %plan.id, tables = ranges.len(), "other tables are no longer complete");
+            self.scheduler.on(self.now(), Event::Clear(ranges), out);
+            self.record_now(out).await?;
+        }
         let mut txn = Txn::new();
         for (n, (table, left)) in changes.iter().enumerate() {
             if n > 0 && n % CHUNK == 0 {
@@ -187,11 +193,6 @@ impl Control {
         }
         for (table, left) in changes {
             self.book.tables.entry(table).or_default().done = left;
-        }
-        if !ranges.is_empty() {
-            info!(plan = %plan.id, tables = ranges.len(), "other tables are no longer complete");
-            // Nothing becomes ready because less is done.
-            self.scheduler.on(self.now(), Event::Clear(ranges), &mut Output::default());
         }
         Ok(txn)
     }

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use coord_common::id::{PlanId, Token};
-use coord_common::interval::{Interval, IntervalSet, Timestamp};
+use coord_common::interval::{Interval, Timestamp};
 use coord_common::task::Batch;
 
 use super::event::{NodeMode, NodeWork, PlanWork, Recovered, TableState};
@@ -111,7 +111,18 @@ impl Scheduler {
 
     pub(super) fn recover(&mut self, recovered: Recovered) {
         match recovered {
-            Recovered::Leased { token, worker, plan, batch, mode, attempts, losses, serves, supersedes } => {
+            Recovered::Leased {
+                token,
+                worker,
+                plan,
+                batch,
+                mode,
+                attempts,
+                losses,
+                serves,
+                supersedes,
+                void,
+            } => {
                 let Some((at, table)) = self.locate(plan, &batch) else { return };
                 let mut serves: Vec<NodeRef> =
                     serves.iter().filter_map(|plan| Some(self.locate(*plan, &batch)?.0)).collect();
@@ -130,7 +141,7 @@ impl Scheduler {
                     losses,
                     serves,
                     supersedes,
-                    void: IntervalSet::new(),
+                    void,
                 };
                 let gateway = self.plans[&at.plan].nodes[at.node].gateway;
                 self.take_range(at, interval);
@@ -221,7 +232,9 @@ impl Scheduler {
         self.touched.insert(number);
     }
 
-    pub(super) fn forget(&mut self, plan: PlanId) {
+    /// A settled plan needn't be asked about any more. Ignored while it runs. No event, as nothing can
+    /// follow from it.
+    pub fn forget(&mut self, plan: PlanId) {
         let Some(number) = self.plan_numbers.get(&plan).copied() else { return };
         if self.plans.get(&number).is_some_and(|plan| plan.phase == Phase::Settled) {
             self.plan_numbers.remove(&plan);

@@ -2,6 +2,7 @@
 //! and drops of tables, leased after all batches and given up after a few failures.
 
 use coord_common::id::{PlanId, Token, WorkerId};
+use coord_common::interval::IntervalSet;
 use coord_common::task::{DropTable, Failure, FailureClass, Lease, Promote, TableId, Work};
 
 use super::fleet::{GatewayNo, Ready};
@@ -111,6 +112,7 @@ impl Scheduler {
             attempts: chore.failures,
             losses: 0,
             serves: Vec::new(),
+            void: IntervalSet::new(),
         });
         out.grants.push((worker.clone(), lease));
         self.hold_chore(token, worker, number, self.config.accept);

@@ -5,6 +5,7 @@
 //! (`tests::errands`)
 
 use coord_common::id::{PlanId, Token, WorkerId};
+use coord_common::interval::IntervalSet;
 use coord_common::task::{Done, FailureClass, Lease, Work};
 
 use super::fleet::{GatewayNo, Ready};
@@ -58,6 +59,7 @@ impl Scheduler {
             attempts: errand.failures,
             losses: errand.losses,
             serves: Vec::new(),
+            void: IntervalSet::new(),
         });
         out.grants.push((worker.clone(), lease));
         let counted = self.fleet.get_mut(gateway);

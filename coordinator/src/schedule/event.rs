@@ -43,7 +43,8 @@ pub enum Event {
     },
     /// What a plan computed aside is to be put in place of tables that it holds, or dropped.
     Publish(Publish, PlanId),
-    /// Ranges of tables count as empty from now on: what they were computed from was restated.
+    /// Ranges of tables count as empty from now on: what they were computed from was restated. What
+    /// follows must be durable before that is.
     Clear(Vec<(TableId, Interval)>),
     /// A table that nothing needs is to be dropped; the id names the chore in its lease.
     Drop(DropTable, PlanId),
@@ -86,11 +87,6 @@ pub enum Event {
     Tick,
     /// A plan is to be given up.
     Cancel {
-        /// Which plan.
-        plan: PlanId,
-    },
-    /// A settled plan needn't be asked about any more. Ignored while it runs.
-    Forget {
         /// Which plan.
         plan: PlanId,
     },
@@ -219,6 +215,8 @@ pub enum Recovered {
         serves: Vec<PlanId>,
         /// Lost batches that it supersedes.
         supersedes: Vec<Batch>,
+        /// What was cleared while it was leased.
+        void: IntervalSet,
     },
     /// A promotion is leased; it was given with [`Event::Promote`] before.
     Promoting {

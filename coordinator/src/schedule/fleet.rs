@@ -108,6 +108,13 @@ impl Fleet {
         self.queue(&worker);
     }
 
+    pub(super) fn stop(&mut self, worker: &WorkerId) {
+        self.leave(worker);
+        if let Some(entry) = self.workers.get_mut(worker) {
+            entry.free = 0;
+        }
+    }
+
     pub(super) fn drain(&mut self, worker: WorkerId) {
         self.leave(&worker);
         let entry = self.workers.entry(worker).or_default();

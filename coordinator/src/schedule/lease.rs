@@ -148,6 +148,7 @@ impl Scheduler {
             attempts: batch.attempts,
             losses: batch.losses,
             serves,
+            void: batch.void.clone(),
         });
         Some(lease)
     }

@@ -187,7 +187,7 @@ impl Scheduler {
             Event::Hold { plan, tables } => self.hold(plan, &tables),
             Event::Release { plan } => self.release(plan),
             Event::Publish(publish, plan) => self.publish(publish, plan),
-            Event::Clear(ranges) => self.clear(&ranges),
+            Event::Clear(ranges) => self.clear(&ranges, out),
             Event::Promote(promote, plan) => self.promote(promote, plan),
             Event::Drop(drop, plan) => self.drop_table(drop, plan),
             Event::Spare(table) => self.spare(&table),
@@ -202,7 +202,6 @@ impl Scheduler {
             Event::WorkerGone { worker } => self.fleet.gone(&worker),
             Event::Tick => {}
             Event::Cancel { plan } => self.cancel(plan, out),
-            Event::Forget { plan } => self.forget(plan),
             Event::Limits(limits) => self.fleet.set_limits(limits),
         }
         // After the event: a report or heartbeat that comes before anybody noticed that its lease
@@ -212,6 +211,11 @@ impl Scheduler {
             self.grant(worker, ready, out);
         }
         self.settle(out);
+    }
+
+    /// A worker wants no more leases until it asks again. No event, as nothing can follow from it.
+    pub fn stop_asking(&mut self, worker: &WorkerId) {
+        self.fleet.stop(worker);
     }
 
     /// When the scheduler wants a [`Event::Tick`] at the latest; nothing if only events matter.

@@ -42,8 +42,8 @@ pub struct Output {
 /// keys as [`super::Recovered`]; `lost` keys belong to [`super::TableState`].
 #[derive(Debug, Clone, PartialEq)]
 pub enum Record {
-    /// A batch or promotion is leased. May come again for the same token when another plan joins
-    /// those that it serves: the key is then put anew.
+    /// A batch or promotion is leased. Comes again for the same token when another plan joins those
+    /// that it serves, or when a range of it is cleared: the key is then put anew.
     Granted {
         /// The lease, as the worker gets it.
         lease: Lease,
@@ -55,6 +55,8 @@ pub enum Record {
         losses: u32,
         /// The plans whose todo its commit shrinks.
         serves: Vec<PlanId>,
+        /// What was cleared while it was leased: its commit doesn't count there.
+        void: IntervalSet,
     },
     /// A batch is committed in the warehouse.
     Committed(Committed),

@@ -136,8 +136,9 @@ impl Scheduler {
     }
 
     /// Ranges of tables count as empty from now on, also where a lease over them commits later: it
-    /// may have read what was restated.
-    pub(super) fn clear(&mut self, ranges: &[(TableId, Interval)]) {
+    /// may have read what was restated. Such leases are written down anew.
+    pub(super) fn clear(&mut self, ranges: &[(TableId, Interval)], out: &mut Output) {
+        let mut voided = BTreeSet::new();
         for (table, range) in ranges {
             let Some(no) = self.tables.find(table) else { continue };
             let table = self.tables.get_mut(no);
@@ -153,8 +154,12 @@ impl Scheduler {
                     && let Target::Batch(lease) = &mut held.target
                 {
                     lease.void.insert(*range);
+                    voided.insert(token);
                 }
             }
+        }
+        for token in voided {
+            self.record_grant(token, out);
         }
     }
 }

@@ -12,7 +12,7 @@ use super::{
     Bench, Event, evaluate, existing, failure, node, plan, plan_id, plan_on_tables, range, set, shown,
     table_id, verdict, whole, window, worker,
 };
-use crate::schedule::{NodeMode, Notice, PlanOutcome, PlanWork, Reason, Record, Whole};
+use crate::schedule::{NodeMode, Notice, PlanOutcome, PlanWork, Reason, Record, Recovered, Whole};
 
 fn promote(seq: u64) -> Promote {
     Promote {
@@ -486,4 +486,38 @@ fn what_a_batch_waits_for_is_told() {
     let progress = bench.scheduler.progress(plan_id(1)).unwrap();
     let first = &progress.nodes[0];
     assert_eq!((first.total, first.done, first.in_flight, first.retrying), (3, 0, 2, 1));
+}
+
+#[test]
+fn what_was_cleared_under_a_lease_stays_cleared_under_the_next_leader() {
+    let work =
+        || PlanWork { tables: vec![existing(0, &[(0, 20)])], ..plan(1, vec![node(0, &[(20, 40)], &[])]) };
+    let mut bench = Bench::new(vec![work()]);
+    let lease = bench.leases("a", 1).remove(0);
+    let cleared = bench.on(Event::Clear(vec![(table_id(0), range(15, 25))]));
+    let [Record::Granted { lease: known, worker, serves, void, .. }] = &cleared.records[..] else {
+        panic!("the lease is written down anew: {:?}", cleared.records)
+    };
+    assert_eq!((known.token, void), (lease.token, &set(&[(15, 25)])));
+
+    // Another leader, which knows what is on record.
+    let mut next = Bench::new(vec![PlanWork { tables: vec![existing(0, &[(0, 15)])], ..work() }]);
+    next.on(Event::Recovered(Recovered::Leased {
+        token: lease.token,
+        worker: worker.clone(),
+        plan: plan_id(1),
+        batch: evaluate(&lease).batch.clone(),
+        mode: Mode::Write,
+        attempts: 0,
+        losses: 0,
+        serves: serves.clone(),
+        supersedes: Vec::new(),
+        void: void.clone(),
+    }));
+    let out = next.done("a", lease.token);
+    let committed = out.records.iter().find_map(|record| match record {
+        Record::Committed(committed) => Some(committed.done.clone()),
+        _ => None,
+    });
+    assert_eq!(committed, Some(set(&[(0, 15), (25, 30)])));
 }

@@ -19,6 +19,7 @@ pub(super) struct Granted {
     attempts: u32,
     losses: u32,
     serves: Vec<PlanId>,
+    void: IntervalSet,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -174,7 +175,6 @@ impl Store {
     /// A new leader grants publications anew.
     pub(super) fn forget_publications(&mut self) {
         self.leases.retain(|_, granted| !matches!(granted.lease.work, Work::Publish(_)));
-        self.void.clear();
     }
 
     /// Takes note that a range of a table no longer counts.
@@ -212,13 +212,14 @@ impl Store {
 
     pub(super) fn apply(&mut self, record: &Record) {
         match record {
-            Record::Granted { lease, worker, attempts, losses, serves } => {
+            Record::Granted { lease, worker, attempts, losses, serves, void } => {
                 let granted = Granted {
                     lease: lease.clone(),
                     worker: worker.clone(),
                     attempts: *attempts,
                     losses: *losses,
                     serves: serves.clone(),
+                    void: void.clone(),
                 };
                 self.check_grant(&granted);
                 self.leases.insert(lease.token, granted);
@@ -278,7 +279,7 @@ impl Store {
             }
         }
         if self.leases.contains_key(&lease.token) {
-            self.seen.insert("shared");
+            self.seen.insert(if granted.void.is_empty() { "shared" } else { "voided" });
             return;
         }
         assert!(lease.token.0 > self.last_token, "tokens grow");
@@ -518,6 +519,7 @@ impl Granted {
                 losses: self.losses,
                 serves: self.serves.clone(),
                 supersedes: evaluate.supersedes.clone(),
+                void: self.void.clone(),
             }),
         }
     }
