@@ -6,7 +6,7 @@ debug := $(target)/debug
 binaries := -p coordctl -p coordinator -p worker --bins
 
 .DEFAULT_GOAL := help
-.PHONY: oracle help deps build driver demo test lint fleet bench clean
+.PHONY: oracle oraclepg help deps build driver demo test lint fleet bench clean
 
 help: ## List the targets
 	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /|/' | \
@@ -42,6 +42,13 @@ oracle: ## Compare with SQLMesh's recorded behaviour: make oracle ORACLE=<folder
 	cargo build --locked -p coordctl
 	$(debug)/coordctl driver add duckdb
 	python3 "$(ORACLE)/compare.py" --cmd "$(abspath $(debug)/coordctl)" --first -j 2 $(ORACLE_ARGS)
+
+oraclepg: deps ## The same on a real PostgreSQL: make oraclepg ORACLE=<folder with cases>
+	@test -d "$(ORACLE)/cases" || { echo "ORACLE=<folder> must name a folder with cases"; exit 1; }
+	@scripts/need.sh test
+	cargo build --locked -p coordctl
+	$(debug)/coordctl driver add duckdb
+	ORACLE_CASES="$(abspath $(ORACLE))/cases" cargo test --locked -p coord-tests --test oracle postgres -- --nocapture
 
 lint: deps ## Check the format, and clippy without a warning
 	cargo fmt --all --check

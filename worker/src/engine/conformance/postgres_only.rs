@@ -206,6 +206,8 @@ const BELONGINGS: &[&str] = &[
     "CREATE ROLE reader",
     "CREATE ROLE boss",
     "GRANT CREATE, USAGE ON SCHEMA v TO boss",
+    "GRANT USAGE ON SCHEMA s TO boss",
+    "GRANT SELECT ON s.t2 TO boss",
     "GRANT USAGE ON SCHEMA v TO reader",
     "CREATE VIEW v.theirs AS SELECT a FROM v.a",
     "GRANT SELECT ON v.theirs TO reader",
