@@ -219,7 +219,8 @@ pub fn views(
     (make, drop)
 }
 
-/// The same for each gateway on which a view was or will be.
+/// The same for each gateway on which a view was or will be. A view that another gateway makes from
+/// now on isn't dropped: both may be one warehouse.
 pub fn views_by_gateway(
     before: Option<&BTreeMap<ModelName, EnvironmentModel>>,
     after: &BTreeMap<ModelName, EnvironmentModel>,
@@ -233,7 +234,13 @@ pub fn views_by_gateway(
             part[at].insert(name.clone(), model.clone());
         }
     }
-    parts.into_iter().map(|(gateway, [before, after])| (gateway, views(Some(&before), &after))).collect()
+    let stays: BTreeSet<&Relation> = after.values().filter_map(|model| model.view.as_ref()).collect();
+    let part = |(gateway, [before, after]): (String, [Models; 2])| {
+        let (make, mut drop) = views(Some(&before), &after);
+        drop.retain(|view| !stays.contains(view));
+        (gateway, (make, drop))
+    };
+    parts.into_iter().map(part).collect()
 }
 
 /// A view can't show what is in a database that its own can't see. PostgreSQL sees no other one.
