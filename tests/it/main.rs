@@ -10,6 +10,7 @@ mod forward_only;
 mod gateways;
 mod lifecycle;
 mod mistakes;
+mod projects;
 mod races;
 mod restate;
 mod signals;

@@ -32,7 +32,9 @@ pub(super) fn audited(
 fn audits_changed(input: &PlanInput<'_>, record: &SnapshotRecord) -> bool {
     let model = &record.snapshot.model;
     let is_new = !input.records.contains_key(&record.id());
-    if !is_new || record.category != Category::Metadata || model.audits.is_empty() {
+    // What a standalone audit has looked at it doesn't look at again, as in SQLMesh.
+    let none = model.audits.is_empty() || model.kind.is_audit();
+    if !is_new || record.category != Category::Metadata || none {
         return false;
     }
     let before = record.previous.last().and_then(|previous| input.records.get(&previous.id));

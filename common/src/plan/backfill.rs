@@ -1,6 +1,7 @@
 //! Which intervals each model of a plan misses.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
@@ -127,8 +128,25 @@ pub(super) struct Scope<'a> {
 
 /// What is recorded of a table, as far as it holds for the snapshot.
 fn recorded_done(input: &PlanInput<'_>, record: &SnapshotRecord, table: &TableId) -> IntervalSet {
-    let known = input.tables.get(table).map_or_else(IntervalSet::new, |known| known.done.clone());
+    let known = input.tables.get(table).map_or_else(IntervalSet::new, |known| record.counts(&known.done));
+    let known = known.union(&earlier_generations(input, record, table));
     if follows_anew(input, record, table) { record.inherits(&known) } else { known }
+}
+
+/// What a view's generation takes over from earlier ones of its version: an environment that shows
+/// another version gets the view made, but nothing has to be computed for it. Where it shows this
+/// version, the view is computed again, as its upstream has other tables.
+fn earlier_generations(input: &PlanInput<'_>, record: &SnapshotRecord, table: &TableId) -> IntervalSet {
+    let shown = input.current.or(input.prod).and_then(|environment| environment.models.get(record.name()));
+    let shown = shown.and_then(|model| input.records.get(&model.snapshot));
+    if record.view.is_none() || table.dev || shown.is_some_and(|shown| shown.version == record.version) {
+        return IntervalSet::new();
+    }
+    let same =
+        |other: &&Arc<SnapshotRecord>| other.name() == record.name() && other.version == record.version;
+    let generations =
+        input.records.values().filter(same).filter_map(|other| input.tables.get(&other.table(false)));
+    generations.fold(IntervalSet::new(), |all, known| all.union(&known.done))
 }
 
 /// What of a table counts as filled when a plan is shown. A new snapshot knows what the one before it
@@ -234,8 +252,10 @@ pub(super) fn assumed(
     let Some(table) = table else { return IntervalSet::new() };
     let none = IntervalSet::new();
     let of = |sets: &'_ BTreeMap<ModelName, IntervalSet>| sets.get(record.name()).unwrap_or(&none).clone();
-    let mut assumed =
-        kept(input, record, table).difference(&of(&windows.missing)).difference(&of(&windows.skipped));
+    let mut assumed = kept(input, record, table)
+        .union(&earlier_generations(input, record, table))
+        .difference(&of(&windows.missing))
+        .difference(&of(&windows.skipped));
     if let Some(range) = previewed {
         assumed.remove(range);
     }
@@ -325,8 +345,10 @@ fn own_start(input: &PlanInput<'_>, snapshot: &Snapshot) -> Option<Timestamp> {
 
 /// The end of what is done of a model that an environment shows.
 pub(super) fn done_end(input: &PlanInput<'_>, model: &EnvironmentModel) -> Option<Timestamp> {
-    let table = model.table.as_ref()?;
-    input.tables.get(table)?.done.hull().map(|hull| hull.end)
+    let done = &input.tables.get(model.table.as_ref()?)?.done;
+    let counted =
+        input.records.get(&model.snapshot).map_or_else(|| done.clone(), |record| record.counts(done));
+    counted.hull().map(|hull| hull.end)
 }
 
 /// How many batches of a model may run at once.

@@ -110,6 +110,9 @@ fn unfilled(input: &PlanInput<'_>, tables: &Tables, windows: &Windows) -> Option
         return None;
     }
     let emptied = |name: &&ModelName| {
+        if input.proposed.get(*name).is_some_and(|snapshot| snapshot.model.kind.is_audit()) {
+            return false;
+        }
         let before = current.models.get(*name).and_then(|model| model.table.as_ref());
         let lacks = windows.unselected.contains_key(*name);
         before

@@ -96,12 +96,14 @@ fn notes(plan: &Plan) -> Vec<String> {
 
 /// Whether models miss something that is to be computed, also where that turns out to be there already.
 fn requires_backfill(plan: &Plan) -> bool {
-    let misses = plan.requires_backfill() || plan.models.iter().any(|model| !model.skipped.is_empty());
+    let mut models = plan.models.iter().filter(|model| !model.is_audit());
+    let misses = models.any(|m| !m.missing.is_empty() || m.restatement.is_some() || !m.skipped.is_empty());
     misses && !plan.empty_backfill && !plan.skip_backfill
 }
 
 fn model(model: &PlannedModel, empty: bool) -> ModelDocument {
-    let missing = model.missing.union(&model.skipped);
+    // Only what has rows can miss some; what an audit looks at is in its batches.
+    let missing = if model.is_audit() { IntervalSet::new() } else { model.missing.union(&model.skipped) };
     let run = if empty { IntervalSet::new() } else { model.missing.clone() };
     ModelDocument {
         name: model.name.to_string(),

@@ -44,6 +44,7 @@ pub use stages::{PlanStage, stages};
 use crate::id::{EnvironmentName, Hasher, ModelName, PlanId, SnapshotId, Version};
 use crate::interval::{Interval, IntervalSet, Timestamp};
 use crate::project::Settings;
+use crate::project::model::ModelKind;
 use crate::snapshot::{ByName, Category, SnapshotRecord};
 use crate::task::{Allowed, TableId};
 
@@ -308,9 +309,7 @@ pub fn plan(input: &PlanInput<'_>) -> Result<Planned, PlanError> {
     let restatements =
         restate::restatements(input, &order, records, &diff, &times, &starts, backfilled.as_ref());
     let places = deployability::tables(input, &order, records, &starts, &times, &restatements);
-    let tables = places.read;
-    let target = environment::target(input, records, &tables, &diff);
-    environment::refuse_views_elsewhere(input.settings, &target, records)?;
+    let mut tables = places.read;
     let backfilled = backfilled.or_else(|| {
         let restated = || restatements.ranges.keys().collect();
         (!input.options.restate_models.is_empty()).then(|| backfill::with_upstream(input, restated()))
@@ -323,6 +322,9 @@ pub fn plan(input: &PlanInput<'_>) -> Result<Planned, PlanError> {
         before: &diff.before,
     };
     let windows = backfill::windows(input, &scope, records, &tables);
+    environment::stay(input, records, &mut tables, &windows);
+    let target = environment::target(input, records, &tables, &diff);
+    environment::refuse_views_elsewhere(input.settings, &target, records)?;
     let blockers = blocker::blockers(input, records, &tables, &windows, categorized.undecided);
     let audited = audit::audited(input, &scope, records, &tables, &windows);
     let mut models = Vec::with_capacity(diff.changes.len());
@@ -396,6 +398,11 @@ pub fn plan(input: &PlanInput<'_>) -> Result<Planned, PlanError> {
 }
 
 impl PlannedModel {
+    /// Whether it is a standalone audit: what it "fills" is what it looks at.
+    pub fn is_audit(&self) -> bool {
+        self.kind == ModelKind::Audit.name()
+    }
+
     /// The table that the model's batches fill.
     pub fn filled(&self) -> Option<&TableId> {
         self.fills.as_ref().filter(|_| !self.missing.is_empty()).or(self.table.as_ref())
@@ -566,6 +573,7 @@ fn migrates(input: &PlanInput<'_>, record: &SnapshotRecord) -> bool {
         && input.options.environment.is_prod()
         && record.forward_only
         && record.category != Category::Metadata
+        && !record.snapshot.model.kind.is_audit()
         && !seed
         && shown.is_none_or(|shown| shown.snapshot != record.id())
 }

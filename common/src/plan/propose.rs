@@ -9,7 +9,7 @@ use super::{Environment, PlanError, PlanOptions, Purpose, Selectors};
 use crate::diagnostic::Diagnostic;
 use crate::id::{EnvironmentName, ModelName, SnapshotId};
 use crate::project::{Project, suggest_model};
-use crate::snapshot::{self, ByName, SnapshotRecord};
+use crate::snapshot::{self, ByName, Snapshot, SnapshotRecord};
 
 /// What is proposed, and the options with their selectors resolved.
 #[derive(Debug, Clone)]
@@ -61,7 +61,7 @@ pub fn propose(
             return Err(PlanError::new(
                 "unknown-environment",
                 format!("there is no environment `{}`", options.environment),
-                "apply a plan for it first; `coordctl environments` lists those that exist",
+                "`coordctl environments` lists those that exist; applying a plan makes one",
             ));
         };
         let held = known.held(environment);
@@ -96,7 +96,8 @@ fn baseline<'a>(options: &PlanOptions, known: &'a Known<'_>) -> Option<&'a Envir
 }
 
 /// Selected models from the files, all others as the environment has them; what is selected and has no
-/// file any more is gone, and what is new in the files and isn't selected doesn't come.
+/// file any more is gone, and what is new in the files and isn't selected doesn't come. Standalone audits
+/// are always those of the files.
 fn mix(
     project: &Project,
     selected: &BTreeSet<ModelName>,
@@ -105,10 +106,12 @@ fn mix(
 ) -> (ByName, Vec<Diagnostic>) {
     let kept: ByName = held
         .iter()
-        .filter(|(name, _)| !selected.contains(*name))
+        .filter(|(name, snapshot)| !selected.contains(*name) && !snapshot.model.kind.is_audit())
         .map(|(name, snapshot)| (name.clone(), snapshot.clone()))
         .collect();
-    let chosen = local.values().filter(|snapshot| selected.contains(snapshot.name()));
+    let chosen =
+        |snapshot: &&Arc<Snapshot>| selected.contains(snapshot.name()) || snapshot.model.kind.is_audit();
+    let chosen = local.values().filter(chosen);
     let mut models: Vec<_> = kept.values().chain(chosen).map(|snapshot| (*snapshot.model).clone()).collect();
     models.sort_by(|a, b| a.name.cmp(&b.name));
     let (snapshots, findings) = snapshot::build_with(&Project { models, ..project.clone() }, &kept);
@@ -225,7 +228,7 @@ fn near(unknown: &str, local: &ByName) -> String {
 /// below follows the files.
 fn candidates<'a>(selectors: &'a Selectors, local: &'a ByName, held: &'a ByName) -> Candidates<'a> {
     let mut found = Candidates::of(local);
-    for (name, snapshot) in held {
+    for (name, snapshot) in held.iter().filter(|(_, snapshot)| !snapshot.model.kind.is_audit()) {
         found.models.entry(name).or_insert_with(|| Candidate::alone(snapshot));
     }
     found.changed_files = Some(&selectors.changed_files);

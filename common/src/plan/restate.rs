@@ -306,10 +306,10 @@ pub fn clears(
             () if snapshot.depends_on_self() => Interval { end: Timestamp::MAX, ..*range },
             () => *range,
         };
-        for table in [record.table(false), record.table(true)] {
-            if is_recorded(&table) {
-                found.entry(table).and_modify(|known| *known = hull(*known, range)).or_insert(range);
-            }
+        // Throwaway tables stay as they are: none of them can be promoted.
+        let table = record.table(false);
+        if is_recorded(&table) {
+            found.entry(table).and_modify(|known| *known = hull(*known, range)).or_insert(range);
         }
     }
     found.into_iter().map(|(table, range)| Clear { table, range }).collect()

@@ -30,9 +30,10 @@ pub struct Candidate<'a> {
 }
 
 impl<'a> Candidates<'a> {
-    /// All of some snapshots.
+    /// All models among some snapshots; standalone audits can't be chosen.
     pub fn of(models: &'a ByName) -> Self {
-        let models = models.iter().map(|(name, snapshot)| {
+        let models = models.iter().filter(|(_, snapshot)| !snapshot.model.kind.is_audit());
+        let models = models.map(|(name, snapshot)| {
             let parents = snapshot.upstream().collect();
             (name, Candidate { parents, ..Candidate::alone(snapshot) })
         });

@@ -28,7 +28,7 @@ pub fn stages(plan: &Plan) -> Vec<PlanStage> {
         Some(format!("snapshot {id}"))
     };
     let created = |model: &PlannedModel| {
-        let table = model.table.as_ref().filter(|_| model.create)?;
+        let table = model.table.as_ref().filter(|_| model.create && !model.is_audit())?;
         Some(format!(
             "version {}{}",
             table.version,
@@ -71,7 +71,11 @@ pub fn stages(plan: &Plan) -> Vec<PlanStage> {
         if assumed {
             ("assume", "Record as complete without computing".to_owned(), pick(&filled))
         } else {
-            ("backfill", "Compute, each batch once what it reads is complete".to_owned(), pick(&filled))
+            (
+                "backfill",
+                "Compute and run standalone audits, each batch once what it reads is complete".to_owned(),
+                pick(&filled),
+            )
         },
         (
             "clear",

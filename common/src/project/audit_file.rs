@@ -66,6 +66,10 @@ const AUDIT_PROPERTIES: [&str; 19] = [
     "formatting",
 ];
 
+/// What only a node of its own has: properties of standalone audits.
+const OF_NODES: [&str; 9] =
+    ["owner", "tags", "start", "end", "cron", "cron_tz", "interval_unit", "depends_on", "stamp"];
+
 /// Whether an audit needs no definition.
 pub fn is_builtin(name: &str) -> bool {
     BUILTIN_AUDITS.contains(&name.strip_suffix("_non_blocking").unwrap_or(name))
@@ -150,12 +154,24 @@ pub(crate) fn read(
         location: at.clone(),
     };
     let mut fields = Fields { dialect, findings };
+    let standalone = properties.iter().rev().find(|property| property.is("standalone"));
+    audit.standalone = standalone.is_some_and(|property| fields.flag(property).unwrap_or(false));
+    // Nothing waits for a standalone audit.
+    audit.blocking = !audit.standalone;
     for property in &properties {
         match property.key.to_ascii_lowercase().as_str() {
             "name" => audit.name = fields.text(property)?.to_lowercase(),
             "skip" => audit.skip = fields.flag(property).unwrap_or(audit.skip),
-            "blocking" => audit.blocking = fields.flag(property).unwrap_or(audit.blocking),
-            "standalone" => audit.standalone = fields.flag(property).unwrap_or(audit.standalone),
+            "blocking" => {
+                audit.blocking = fields.flag(property).unwrap_or(audit.blocking);
+                if audit.standalone && audit.blocking {
+                    let message = "a standalone audit can't be blocking";
+                    let finding = Diagnostic::error("conflicting-properties", property.location(), message);
+                    fields.findings.push(finding.hint("remove `blocking`, or `standalone`"));
+                }
+            }
+            "standalone" => {}
+            key if audit.standalone && OF_NODES.contains(&key) => {}
             "defaults" => {
                 let defaults = fields.map(property);
                 audit.defaults =

@@ -11,7 +11,10 @@ use super::context::Context;
 use super::model::{Audit, Model};
 use super::settings::{self, Settings};
 use super::signal_file::{self, Signals};
-use super::{Project, ProjectInput, SourceFile, UnsupportedPython, audit_file, external, glob, model_file};
+use super::{
+    Project, ProjectInput, SourceFile, UnsupportedPython, audit_file, external, glob, model_file,
+    standalone_audit,
+};
 
 /// Loads a project. It loads what it can: a project with findings is still a project.
 pub fn load(input: &ProjectInput<'_>) -> (Project, Vec<Diagnostic>) {
@@ -130,6 +133,11 @@ fn models(
         findings.extend(found);
         for (model, at) in models {
             names.add(model, at, findings);
+        }
+    }
+    for file in files.iter().filter(|file| is_in(file, "audits/", ".sql") && !file.text.is_empty()) {
+        for (audit, at) in standalone_audit::load(&context, file, findings) {
+            names.add(audit, at, findings);
         }
     }
     let mut externals = Names::default();

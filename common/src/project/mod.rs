@@ -14,11 +14,13 @@ mod load;
 mod macros;
 pub mod model;
 mod model_file;
+mod plain;
 mod properties;
 pub mod render;
 pub mod seed;
 pub mod settings;
 mod signal_file;
+mod standalone_audit;
 pub(crate) mod suggest;
 mod text_file;
 mod time_format;
@@ -59,7 +61,8 @@ pub struct ProjectInput<'a> {
 pub struct Project {
     /// Its settings.
     pub settings: Settings,
-    /// All models, external ones and seeds among them, sorted by name; names are unique.
+    /// All models, external ones, seeds and standalone audits among them, sorted by name; names are
+    /// unique.
     pub models: Vec<Model>,
     /// Audits of the project's `audits/`, standalone ones among them, by lower-case name.
     pub audits: BTreeMap<String, model::Audit>,

@@ -283,6 +283,9 @@ pub enum ModelKind {
         /// Its name and properties, as written.
         materialization: String,
     },
+    /// A standalone audit: a query that returns bad rows, on its own cron. It writes nothing, though
+    /// what it has looked at is recorded as if it had a table.
+    Audit,
 }
 
 /// Properties of the time range kind.
@@ -439,6 +442,7 @@ impl ModelKind {
             Self::External => "EXTERNAL",
             Self::Managed => "MANAGED",
             Self::Custom { .. } => "CUSTOM",
+            Self::Audit => "AUDIT",
         }
     }
 
@@ -455,8 +459,14 @@ impl ModelKind {
             | Self::Embedded
             | Self::External
             | Self::Managed
-            | Self::Custom { .. } => None,
+            | Self::Custom { .. }
+            | Self::Audit => None,
         }
+    }
+
+    /// Whether it is a standalone audit: planned and run as models are, with nothing to read.
+    pub fn is_audit(&self) -> bool {
+        matches!(self, Self::Audit)
     }
 
     /// Whether the kind has no table of ours.

@@ -391,7 +391,8 @@ pub(crate) fn link_audits(
     place: impl Fn(&str) -> Location,
 ) {
     for call in &model.audits {
-        match inline.get(&call.name).or_else(|| project.get(&call.name)) {
+        let shared = || project.get(&call.name).filter(|audit| !audit.standalone);
+        match inline.get(&call.name).or_else(shared) {
             Some(audit) => {
                 model.audit_definitions.insert(call.name.clone(), audit.clone());
             }

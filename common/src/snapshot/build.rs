@@ -143,6 +143,11 @@ fn understand(model: &Model, analysis: &mut Analysis) -> Result<(), Vec<Diagnost
             analysis.parents.insert(name);
         }
     }
+    if model.kind.is_audit() {
+        // Its columns are nobody's business, and another query looks at the same rows.
+        analysis.columns = Some(Vec::new());
+        return Ok(());
+    }
     analysis.canonical = load::canonical(model, &analysis.env, &query);
     analysis.columns = match &model.columns {
         Some(columns) => Some(columns.clone()),

@@ -52,6 +52,10 @@ impl Fingerprint {
 pub(super) fn settings(model: &Model, env: &RenderEnv) -> Hash128 {
     let mut hash = Hasher::new("settings/v1");
     hash.add("kind", model.kind.name());
+    if model.kind.is_audit() {
+        // There are no rows to shape: everything that an audit says is metadata.
+        return hash.finish();
+    }
     kind_data(&mut hash, &model.kind);
     if model.kind.incremental().is_some() {
         hash.add("kind_dialect", model.dialect.name());
@@ -117,7 +121,8 @@ fn kind_data(hash: &mut Hasher, kind: &ModelKind) {
         | ModelKind::Full
         | ModelKind::Embedded
         | ModelKind::External
-        | ModelKind::Managed => {}
+        | ModelKind::Managed
+        | ModelKind::Audit => {}
     }
 }
 
@@ -125,6 +130,9 @@ fn kind_data(hash: &mut Hasher, kind: &ModelKind) {
 pub(super) fn data(model: &Model, settings: Hash128) -> Hash128 {
     let mut hash = Hasher::new("data/v1");
     hash.add("settings", settings.to_string());
+    if model.kind.is_audit() {
+        return hash.finish();
+    }
     codes(&mut hash, "pre", &model.pre_statements);
     source(&mut hash, &model.source);
     codes(&mut hash, "post", &model.post_statements);
@@ -161,6 +169,10 @@ pub(super) fn metadata(model: &Model, env: &RenderEnv) -> Hash128 {
     add_json(&mut hash, "audits", &model.audits);
     add_json(&mut hash, "signals", &model.signals);
     add_json(&mut hash, "other", &model.other);
+    if model.kind.is_audit() {
+        add_json(&mut hash, "stamp", &model.stamp);
+        add_json(&mut hash, "unit", &model.interval_unit);
+    }
     for audit in model.audit_definitions.values() {
         add_audit(&mut hash, audit);
     }

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{Fingerprint, Naming, Snapshot};
 use crate::id::{ModelName, SnapshotId, Version};
-use crate::interval::{Interval, IntervalSet, Timestamp};
+use crate::interval::{Interval, IntervalSet, Timestamp, recorded};
 use crate::task::{Relation, TableId};
 
 /// What a change means for the rows that exist.
@@ -116,6 +116,14 @@ impl SnapshotRecord {
     /// That table's place in the warehouse.
     pub fn relation(&self, dev: bool) -> Relation {
         self.naming.relation(self.generation(dev), dev)
+    }
+
+    /// What of a table's complete ranges counts for this snapshot: whole units, unless it takes pieces.
+    /// Another snapshot of the version may have left some.
+    pub fn counts(&self, done: &IntervalSet) -> IntervalSet {
+        let unit = self.snapshot.interval_unit();
+        let partials = self.snapshot.model.allow_partials;
+        done.ranges().iter().filter_map(|range| recorded(*range, unit, partials)).collect()
     }
 
     /// What of a table's complete ranges, filled by other snapshots of the version, counts for this

@@ -119,6 +119,19 @@ fn restating_production_clears_the_range_in_tables_of_other_environments_and_of_
 }
 
 #[test]
+fn restating_production_leaves_throwaway_tables_alone() {
+    let mut world = live();
+    world.model("stg.events", INCREMENTAL, &STAGED.replace("CAST(amount AS INT)", "CAST(amount + 1 AS INT)"));
+    let mut preview = options("dev");
+    preview.forward_only = true;
+    let planned = world.try_plan(&preview).expect("a preview");
+    assert!(find(&planned, "stg.events").table.as_ref().is_some_and(|table| table.dev));
+    world.apply(&planned);
+    let planned = restate(&world, "prod", "stg.events", "2024-01-03", "2024-01-04");
+    assert_eq!(planned.plan.clears, [], "they are never promoted");
+}
+
+#[test]
 fn a_model_that_the_environment_doesnt_hold_cant_be_restated() {
     let world = live();
     let mut options = options("prod");

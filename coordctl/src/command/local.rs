@@ -96,10 +96,10 @@ fn render_one(found: &Snapshot, args: &RenderArgs) -> CliResult<String> {
         })?;
         Ok(if end { point.exclusive() } else { point.at })
     };
-    let execution = point(&args.execution_time, now, false)?;
+    let execution = point(&args.times.execution_time, now, false)?;
     let unit = found.interval_unit();
-    let start = point(&args.start, unit.prev(unit.floor(execution)), false)?;
-    let end = point(&args.end, unit.next(start), true)?;
+    let start = point(&args.times.start, unit.prev(unit.floor(execution)), false)?;
+    let end = point(&args.times.end, unit.next(start), true)?;
     if start >= end {
         return Err(CliError::user(
             "times-turned-round",
@@ -215,7 +215,9 @@ pub(crate) fn lint(session: &Session) -> CliResult {
         return Err(CliError { findings: Vec::new(), ..CliError::project(findings) });
     }
     if session.format() != Format::Json {
-        output::line(&format!("{} models, no errors.", snapshots.order.len()));
+        let audits = snapshots.by_name.values().filter(|node| node.model.kind.is_audit()).count();
+        let beside = if audits > 0 { format!(" and {audits} standalone audits") } else { String::new() };
+        output::line(&format!("{} models{beside}, no errors.", snapshots.order.len() - audits));
     }
     Ok(())
 }

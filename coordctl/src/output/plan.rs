@@ -4,7 +4,7 @@ use coord_common::interval::batches;
 use coord_common::plan::{Change, Plan, PlannedModel, Refusal};
 use coordinator::control::ExecutedBatch;
 
-use super::{Color, line, paint, range};
+use super::{Color, count, line, paint, range};
 use crate::client::PlanAnswer;
 
 /// Prints a plan.
@@ -89,26 +89,44 @@ fn refused(plan: &Plan) {
 }
 
 fn backfill(plan: &Plan) {
-    let missing: Vec<&PlannedModel> = plan.models.iter().filter(|model| !model.missing.is_empty()).collect();
-    if missing.is_empty() {
+    let missing = plan.models.iter().filter(|model| !model.missing.is_empty());
+    let (audits, models): (Vec<&PlannedModel>, Vec<&PlannedModel>) =
+        missing.partition(|model| model.is_audit());
+    if models.is_empty() {
         line("\nNothing must be computed: only tables and views are made or switched.");
-        return;
     }
-    line("\nModels needing backfill:");
-    let mut count = 0;
-    for model in &missing {
+    let mut batches = 0;
+    for (title, nodes) in [("Models needing backfill", &models), ("Standalone audits to run", &audits)] {
+        if !nodes.is_empty() {
+            line(&format!("\n{title}:"));
+            batches += ranges(plan, nodes);
+        }
+    }
+    if !models.is_empty() {
+        let audits = match audits.len() {
+            0 => String::new(),
+            number => format!(" and {}", count(number, "standalone audit")),
+        };
+        line(&format!("\n{} in {}{audits}.", count(batches, "batch"), count(models.len(), "model")));
+    }
+}
+
+/// What nodes miss, one a line; how many batches that is.
+fn ranges(plan: &Plan, nodes: &[&PlannedModel]) -> usize {
+    let mut total = 0;
+    for model in nodes {
         let ranges: Vec<String> =
             model.missing.ranges().iter().take(3).map(|interval| format!("[{}]", range(*interval))).collect();
         let more = model.missing.ranges().len().saturating_sub(3);
         let more = if more > 0 { format!(" and {more} more") } else { String::new() };
-        let number = batches(&model.missing, model.batches.unit, model.batches.size).count();
-        count += number;
+        let needed = batches(&model.missing, model.batches.unit, model.batches.size).count();
+        total += needed;
         let again = if plan.restates && model.restatement.is_some() { " (again)" } else { "" };
         let preview = if model.table.as_ref().is_some_and(|table| table.dev) { " (preview)" } else { "" };
-        let batches = if number > 1 { format!("  {number} batches") } else { String::new() };
+        let batches = if needed > 1 { format!("  {needed} batches") } else { String::new() };
         line(&format!("  {}: {}{more}{batches}{again}{preview}", model.name, ranges.join(" ")));
     }
-    line(&format!("\n{count} batches in {} models.", missing.len()));
+    total
 }
 
 /// The lines that differ between the definitions before and after.
@@ -170,7 +188,12 @@ pub(crate) fn summary(plan: &Plan, executed: &[ExecutedBatch]) {
         }
     }
     line(&paint(
-        &format!("\u{2714} `{}` is up to date: {} batches, {rows} rows.", plan.environment, executed.len()),
+        &format!(
+            "\u{2714} `{}` is up to date: {}, {}.",
+            plan.environment,
+            count(executed.len(), "batch"),
+            count(usize::try_from(rows).unwrap_or(usize::MAX), "row")
+        ),
         Color::Green,
     ));
 }

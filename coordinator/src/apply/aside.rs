@@ -26,7 +26,7 @@ pub(crate) struct Asides(BTreeMap<ModelName, PublishTable>);
 /// replaced.
 pub(super) fn filled(plan: &Plan, model: &PlannedModel, book: &Book) -> Option<TableId> {
     let table = model.filled()?;
-    if model.table.as_ref() != Some(table) {
+    if model.table.as_ref() != Some(table) || model.is_audit() {
         return Some(table.clone());
     }
     let exists = book.tables.get(table).is_some_and(|known| known.created);

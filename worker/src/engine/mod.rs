@@ -26,6 +26,7 @@ mod scd;
 mod session;
 mod statements;
 mod transaction;
+mod tries;
 mod views;
 
 #[cfg(test)]

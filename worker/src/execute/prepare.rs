@@ -42,6 +42,7 @@ pub(super) fn batch(
     let scene = Scene { task: &work.task, snapshot, embedded, dialect, work };
     let target = sql_name(&work.task.target, dialect);
     let write = match work.mode {
+        _ if model.kind.is_audit() => Write::AuditOnly,
         Mode::Audit => Write::AuditOnly,
         Mode::Migrate => scene.migration()?,
         Mode::Create => scene.create()?,
@@ -273,7 +274,8 @@ impl Scene<'_> {
             kind @ (ModelKind::Managed
             | ModelKind::Custom { .. }
             | ModelKind::Embedded
-            | ModelKind::External) => {
+            | ModelKind::External
+            | ModelKind::Audit) => {
                 let message = format!("`{}`: kind {} is not run yet", self.model().name, kind.name());
                 return Err(refuse(message, Some("leave the model out of the plan for now".to_owned())));
             }
