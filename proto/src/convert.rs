@@ -261,6 +261,7 @@ impl From<&Lease> for wire::Lease {
             plan_id: lease.plan.to_string(),
             ttl_millis: lease.ttl_millis,
             attempt: lease.attempt,
+            behind: lease.behind.map_or(0, |token| token.0),
             work: Some(match &lease.work {
                 Work::Evaluate(evaluate) => wire::lease::Work::Evaluate(evaluate.into()),
                 Work::Promote(promote) => wire::lease::Work::Promote(promote.into()),
@@ -281,6 +282,7 @@ impl TryFrom<wire::Lease> for Lease {
             plan: parse("lease.plan_id", &lease.plan_id)?,
             ttl_millis: lease.ttl_millis,
             attempt: lease.attempt,
+            behind: (lease.behind != 0).then_some(Token(lease.behind)),
             work: match lease.work.ok_or_else(|| missing("lease.work"))? {
                 wire::lease::Work::Evaluate(evaluate) => Work::Evaluate(evaluate.try_into()?),
                 wire::lease::Work::Promote(promote) => Work::Promote(promote.try_into()?),

@@ -16,6 +16,7 @@ mod options;
 mod order;
 mod policy;
 mod propose;
+mod reach;
 mod restate;
 mod retention;
 mod revert;
@@ -185,7 +186,8 @@ pub struct PlannedModel {
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub redo: bool,
     /// Whether `missing` is computed whatever of it is complete: a new snapshot trusts only the rows that
-    /// the one before it left in a throwaway table.
+    /// the one before it left in a throwaway table, lookback reaches ranges that stand alone, and a view
+    /// is made again over other tables.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub anew: bool,
     /// What is computed again although it was complete.
@@ -298,7 +300,9 @@ pub fn plan(input: &PlanInput<'_>) -> Result<Planned, PlanError> {
     let differs = diff.changes.values().any(|change| *change == Change::Removed)
         || input.proposed.values().any(|snapshot| diff.touches(snapshot));
     if input.purpose == Purpose::Change {
-        environment::refuse_empty_new(input, differs)?;
+        // Statements around plans are part of what an environment is.
+        let others = base.is_some_and(|base| base.hooks != *input.hooks);
+        environment::refuse_empty_new(input, differs || others)?;
     }
     let backfilled = backfill::backfilled(input, &diff);
     let times = options::resolve_times(input, &diff, backfilled.as_ref())?;
@@ -531,8 +535,10 @@ fn planned(
     let missing = windows.missing.get(name).cloned().unwrap_or_default();
     let done = table.as_ref().and_then(|id| input.tables.get(id)).map(|known| &known.done);
     let redo = done.is_some_and(|done| !done.intersection(&missing).is_empty());
+    // Lookback and views over other tables compute again what is complete.
+    let complete = done.is_some_and(|done| missing.ranges().iter().any(|range| done.covers(*range)));
     let created = table.as_ref().is_some_and(|id| input.tables.get(id).is_some_and(|known| known.created));
-    let anew = table.as_ref().is_some_and(|table| backfill::follows_anew(input, record, table));
+    let follows = table.as_ref().is_some_and(|table| backfill::follows_anew(input, record, table));
     let directly = matches!(change, Change::DirectlyModified | Change::MetadataUpdated);
     let is_new = !input.records.contains_key(&snapshot.id);
     let aside = table.as_ref().is_some_and(|table| table.dev);
@@ -546,7 +552,7 @@ fn planned(
         fills: None,
         migrate: created && migrates(input, record),
         allows: policy::allowed(input, name),
-        effective_from: anew.then_some(record.effective_from).flatten(),
+        effective_from: follows.then_some(record.effective_from).flatten(),
         assumed: IntervalSet::new(),
         create: table.is_some() && !created,
         batches: BatchRule { unit: snapshot.interval_unit(), size: snapshot.model.batch_size() },
@@ -554,7 +560,7 @@ fn planned(
         concurrency: backfill::concurrency(snapshot),
         signals: snapshot.model.signals.iter().map(|call| call.name.clone()).collect(),
         table,
-        anew: redo && is_new && aside,
+        anew: complete || (redo && is_new && aside),
         missing,
         skipped: windows.skipped.get(name).cloned().unwrap_or_default(),
         redo,
@@ -575,6 +581,8 @@ fn migrates(input: &PlanInput<'_>, record: &SnapshotRecord) -> bool {
         && record.category != Category::Metadata
         && !record.snapshot.model.kind.is_audit()
         && !seed
+        // Such a view is made beside the one before it.
+        && record.view.is_none()
         && shown.is_none_or(|shown| shown.snapshot != record.id())
 }
 

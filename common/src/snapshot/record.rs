@@ -69,8 +69,8 @@ pub struct SnapshotRecord {
     /// The version of the table that production reads.
     pub version: Version,
     /// The generation of the physical view, where it isn't the version: a view whose upstream has
-    /// other tables now is made anew beside the old one, so that it switches with the pointer and
-    /// nothing that shows the old one sees a change.
+    /// other tables now, or whose forward-only change keeps the version, is made anew beside the old
+    /// one, so that it switches with the pointer and nothing that shows the old one sees a change.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub view: Option<Version>,
     /// The version of the throwaway table of development environments.

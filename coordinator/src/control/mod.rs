@@ -42,6 +42,7 @@ pub(crate) use tend::{Tend, Tended};
 use crate::apply::{Group, groups};
 use crate::schedule::{Config, Instant, Output, Random, Record, Scheduler};
 use crate::store::{Compare, Outcome, Revision, Store, StoreError, Txn, keys};
+pub(crate) use fleet::Poll;
 use fleet::Workers;
 use lead::Lead;
 use report::Logs;

@@ -279,7 +279,7 @@ impl Scheduler {
         let first = node.todo.hull().filter(|hull| node.sequential && hull.start < batch.start);
         reasons.extend(first.map(|hull| Reason::After(Interval { start: hull.start, end: batch.start })));
         let limit = node.limit(table);
-        if table.in_flight.len() as u64 >= u64::from(limit) {
+        if table.running() >= limit as usize {
             reasons.push(Reason::Concurrency { limit });
         }
         let gateway = self.fleet.get(node.gateway);

@@ -32,9 +32,9 @@ pub fn read(path: &Path) -> Value {
 
 /// The files of a folder's cases, in order.
 pub fn cases(folder: &Path) -> Vec<PathBuf> {
-    let files = |kind: &str| std::fs::read_dir(folder.join(kind)).expect("the folder of cases can be listed");
-    let mut found: Vec<PathBuf> =
-        ["classic", "random"].into_iter().flat_map(files).flatten().map(|entry| entry.path()).collect();
+    let folders = ["classic", "random", "more"].map(|kind| folder.join(kind));
+    let files = folders.iter().filter_map(|folder| std::fs::read_dir(folder).ok()).flatten().flatten();
+    let mut found: Vec<PathBuf> = files.map(|entry| entry.path()).collect();
     found.sort();
     found
 }
