@@ -73,7 +73,7 @@ pub fn open_engines(
 ///
 /// # Errors
 /// [`GatewayError`] when its kind isn't served or its settings lack something.
-pub fn engine_config(gateway: &Gateway, folder: &Path) -> Result<EngineConfig, GatewayError> {
+pub(crate) fn engine_config(gateway: &Gateway, folder: &Path) -> Result<EngineConfig, GatewayError> {
     let connection = &gateway.connection;
     if let Some(duckdb) = connection.duckdb() {
         return Ok(EngineConfig::DuckDb(duckdb_config(&duckdb, folder)));

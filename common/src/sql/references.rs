@@ -31,7 +31,7 @@ pub struct TableRef {
 
 impl TableRef {
     /// The parts as the engine resolves them.
-    pub fn normalized(&self, dialect: Dialect) -> Vec<String> {
+    pub(crate) fn normalized(&self, dialect: Dialect) -> Vec<String> {
         self.parts.iter().map(|part| dialect.normalize(&part.value, part.quoted)).collect()
     }
 }
