@@ -7,6 +7,7 @@ mod embedded;
 mod failures;
 mod fleet;
 mod forward_only;
+mod gateways;
 mod lifecycle;
 mod mistakes;
 mod projects;

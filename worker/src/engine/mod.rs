@@ -21,6 +21,7 @@ mod noop;
 mod postgres;
 mod profile;
 mod publish;
+mod remake;
 mod scd;
 mod session;
 mod statements;
