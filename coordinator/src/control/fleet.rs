@@ -234,7 +234,7 @@ mod tests {
             drop_schemas: Vec::new(),
         };
         let (plan, work) = (PlanId(Hash128(1)), Work::Promote(promote));
-        Lease { token: Token(token), plan, work, ttl_millis: 1000, attempt: 1 }
+        Lease { token: Token(token), plan, work, ttl_millis: 1000, attempt: 1, behind: Default::default() }
     }
 
     fn registered() -> Workers {
