@@ -296,6 +296,7 @@ fn shown(book: &Book, model: &EnvironmentModel) -> Value {
         "promoted": model.promoted || model.view.is_some(),
         "relation": model.relation.as_ref().map(ToString::to_string),
         "view": model.view.as_ref().map(ToString::to_string),
+        "gateway": model.gateway,
     })
 }
 
