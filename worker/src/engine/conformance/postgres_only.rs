@@ -277,7 +277,7 @@ async fn views_over_a_table_that_loses_columns_keep_their_grants() {
         lab.engine.query(statement).await.unwrap();
     }
     let policies = Policies { destructive: Policy::Allow, additive: Policy::Allow };
-    let migration = Migration::Table { policies, kept: Vec::new() };
+    let migration = Migration::Table { policies, kept: Vec::new(), later: false };
     let write = Write::Migrate { query: "SELECT 2 AS b".to_owned(), migration };
     lab.run(&batch("all", 2, write)).await.unwrap();
     assert_eq!(lab.rows("SELECT * FROM shown").await, ["2"]);
