@@ -181,7 +181,7 @@ impl Scheduler {
 
     /// Why the batch of a plan's table at a point in time doesn't run; empty when there is nothing
     /// to run there. A plan or table that isn't known has no reasons.
-    pub fn why_waiting(&self, plan: PlanId, table: &TableId, at: Timestamp) -> Vec<Reason> {
+    pub(crate) fn why_waiting(&self, plan: PlanId, table: &TableId, at: Timestamp) -> Vec<Reason> {
         let number = self.plan_numbers.get(&plan);
         let Some(plan) = number.and_then(|number| self.plans.get(number)) else { return Vec::new() };
         let node = plan.nodes.iter().position(|node| node.task.table == *table);
