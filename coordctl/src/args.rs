@@ -66,6 +66,8 @@ pub(crate) enum Command {
     Render(RenderArgs),
     /// Show how models depend on each other.
     Dag(DagArgs),
+    /// Run audits over ranges that are complete; exits with 1 if one finds bad rows.
+    Audit(AuditArgs),
     /// Check the project without a plan.
     Lint,
     /// List environments.
@@ -144,8 +146,11 @@ pub(crate) struct PlanArgs {
     #[arg(long, value_name = "ENV")]
     pub(crate) create_from: Option<String>,
     /// Don't run unit tests first (none are run yet).
-    #[arg(long)]
+    #[arg(long, alias = "test-changed-only", alias = "skip-linter")]
     pub(crate) skip_tests: bool,
+    /// As for SQLMesh; nothing more is shown.
+    #[arg(long, short, action = clap::ArgAction::Count, hide = true)]
+    pub(crate) verbose: u8,
     /// Make tables and views only.
     #[arg(long, visible_alias = "dry-run")]
     pub(crate) skip_backfill: bool,
@@ -170,7 +175,7 @@ pub(crate) struct PlanArgs {
     /// With --run: don't wait for crons to tick.
     #[arg(long)]
     pub(crate) ignore_cron: bool,
-    /// Ask nothing.
+    /// Ask neither for times nor what changes mean; on a terminal, whether to apply is asked.
     #[arg(long)]
     pub(crate) no_prompts: bool,
     /// Apply without asking.
@@ -259,6 +264,10 @@ pub(crate) struct RunArgs {
     /// With --select-model: leave out what they read.
     #[arg(long)]
     pub(crate) no_auto_upstream: bool,
+    /// Exit with this code if the environment is moved, or being moved, by a plan, instead of waiting and
+    /// starting anew.
+    #[arg(long, value_name = "CODE")]
+    pub(crate) exit_on_env_update: Option<u8>,
 }
 
 #[derive(Debug, Args)]
@@ -277,6 +286,22 @@ pub(crate) struct CheckIntervalsArgs {
     /// The last point to check; a date is inclusive.
     #[arg(long, short)]
     pub(crate) end: Option<String>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct AuditArgs {
+    /// A model or standalone audit; without one, all of them.
+    #[arg(long, value_name = "MODEL")]
+    pub(crate) model: Vec<String>,
+    /// The first point to look at [default: everything].
+    #[arg(long, short)]
+    pub(crate) start: Option<String>,
+    /// The last point to look at; a date is inclusive.
+    #[arg(long, short)]
+    pub(crate) end: Option<String>,
+    /// The "now".
+    #[arg(long)]
+    pub(crate) execution_time: Option<String>,
 }
 
 #[derive(Debug, Args)]
@@ -348,11 +373,11 @@ pub(crate) struct EnvironmentArg {
 pub(crate) struct TableNameArgs {
     /// The model.
     pub(crate) model: String,
-    /// The environment [default: production].
+    /// The environment [default: the project's default_target_environment, `prod`].
     #[arg(long, visible_alias = "env", value_name = "ENV")]
     pub(crate) environment: Option<String>,
-    /// Production, as without an environment.
-    #[arg(long, conflicts_with = "environment")]
+    /// The table that production would take over, where the environment reads one of its own.
+    #[arg(long)]
     pub(crate) prod: bool,
 }
 

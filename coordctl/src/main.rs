@@ -8,6 +8,7 @@ mod embedded;
 mod error;
 mod files;
 mod output;
+mod refused;
 mod session;
 
 use std::process::ExitCode;
@@ -22,7 +23,12 @@ fn main() -> ExitCode {
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
         Err(usage) => {
-            let _ = usage.print();
+            match refused::explain(&usage) {
+                Some((message, hint)) => output::error(&error::CliError::user("usage", message, hint)),
+                None => {
+                    let _ = usage.print();
+                }
+            }
             return if usage.use_stderr() { ExitCode::from(1) } else { ExitCode::SUCCESS };
         }
     };

@@ -23,7 +23,7 @@ mod profile;
 mod publish;
 mod scd;
 mod session;
-mod statements;
+pub(crate) mod statements;
 mod transaction;
 mod views;
 
