@@ -37,11 +37,15 @@ test: deps ## Run all tests, with a real etcd, PostgreSQL and DuckDB
 	$(debug)/coordctl driver add duckdb
 	cargo test --locked --workspace
 
-oracle: ## Compare with SQLMesh's recorded behaviour: make oracle ORACLE=<folder with compare.py and cases>
+oracle: deps ## Compare with SQLMesh's recorded behaviour: make oracle ORACLE=<folder with compare.py and cases>
 	@test -f "$(ORACLE)/compare.py" || { echo "ORACLE=<folder> must name a folder with compare.py and cases"; exit 1; }
 	cargo build --locked -p coordctl
 	$(debug)/coordctl driver add duckdb
-	python3 "$(ORACLE)/compare.py" --cmd "$(abspath $(debug)/coordctl)" --first -j 2 $(ORACLE_ARGS)
+	@failed=0; \
+	ORACLE_CASES="$(abspath $(ORACLE))/cases" cargo test --locked --no-fail-fast -p coord-common \
+	  --test plan --test intervals --test sql_lineage -- --nocapture as_in_sqlmesh || failed=1; \
+	scripts/oracle.py "$(abspath $(ORACLE))" "$(debug)/coordctl" $(ORACLE_ARGS) || failed=1; \
+	exit $$failed
 
 lint: deps ## Check the format, and clippy without a warning
 	cargo fmt --all --check

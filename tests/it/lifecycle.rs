@@ -191,7 +191,7 @@ fn the_janitor_leaves_alone_what_a_plan_that_runs_needs() {
         collected.extend(tables.iter().filter_map(|name| name.as_str().map(str::to_owned)));
         fleet.plan_state(&id) != "applying"
     });
-    wait_until("the views", || fleet.plan_state(&id) == "finished");
+    fleet.wait_until_finished(&id);
     assert!(
         collected.iter().all(|name| name.contains("totals")),
         "only what the plan doesn't need: {collected:?}"

@@ -10,6 +10,7 @@ mod fleet;
 mod forward_only;
 mod lifecycle;
 mod mistakes;
+mod projects;
 mod races;
 mod restate;
 mod signals;

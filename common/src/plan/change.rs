@@ -97,6 +97,6 @@ fn between(old: &Snapshot, new: &Snapshot) -> Change {
 pub(super) fn metadata_only(old: &Snapshot, new: &Snapshot) -> bool {
     old.fingerprint.metadata != new.fingerprint.metadata
         && old.settings == new.settings
-        && old.canonical == new.canonical
         && !matches!(new.model.source, crate::project::model::ModelSource::Seed(_))
+        && (old.canonical == new.canonical || crate::snapshot::same_meaning(old, new))
 }

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
+use super::backfill::Windows;
 use super::change::Diff;
 use super::{Hooks, PlanError, PlanInput, Purpose};
 use crate::id::{EnvironmentName, ModelName, PlanId, SnapshotId};
@@ -144,6 +145,31 @@ pub(super) fn target(
             (name.clone(), shown)
         })
         .collect()
+}
+
+/// A development environment goes on showing a model's throwaway table where the one that it would move
+/// to is empty and the plan, which computes others, doesn't fill it: nobody loses sight of rows.
+pub(super) fn stay(
+    input: &PlanInput<'_>,
+    records: &BTreeMap<ModelName, Arc<SnapshotRecord>>,
+    tables: &mut Tables,
+    windows: &Windows,
+) {
+    let options = input.options;
+    let idle = windows.missing.is_empty() || options.empty_backfill || input.purpose == Purpose::Run;
+    let Some(current) = input.current.filter(|_| !idle && !options.environment.is_prod()) else { return };
+    let is_filled = |table: &TableId| input.tables.get(table).is_some_and(|known| !known.done.is_empty());
+    for (name, table) in tables.iter_mut() {
+        let record = &records[name];
+        let shown = current.models.get(name).filter(|shown| shown.snapshot == record.id());
+        let Some(shown) = shown.and_then(|shown| shown.table.as_ref()) else { continue };
+        let is_view = matches!(record.snapshot.model.kind, ModelKind::View { materialized: false });
+        let empty = !is_filled(table) && !windows.missing.contains_key(name);
+        let keeps = is_filled(shown) || windows.unselected.contains_key(name);
+        if shown.dev && !is_view && empty && keeps {
+            *table = shown.clone();
+        }
+    }
 }
 
 /// Whether views of the environment get other names, as its settings have changed: they are made

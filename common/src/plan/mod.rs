@@ -16,6 +16,7 @@ mod options;
 mod order;
 mod policy;
 mod propose;
+mod reach;
 mod restate;
 mod retention;
 mod revert;
@@ -309,8 +310,7 @@ pub fn plan(input: &PlanInput<'_>) -> Result<Planned, PlanError> {
     let restatements =
         restate::restatements(input, &order, records, &diff, &times, &starts, backfilled.as_ref());
     let places = deployability::tables(input, &order, records, &starts, &times, &restatements);
-    let tables = places.read;
-    let target = environment::target(input, records, &tables, &diff);
+    let mut tables = places.read;
     let backfilled = backfilled.or_else(|| {
         let restated = || restatements.ranges.keys().collect();
         (!input.options.restate_models.is_empty()).then(|| backfill::with_upstream(input, restated()))
@@ -323,6 +323,8 @@ pub fn plan(input: &PlanInput<'_>) -> Result<Planned, PlanError> {
         before: &diff.before,
     };
     let windows = backfill::windows(input, &scope, records, &tables);
+    environment::stay(input, records, &mut tables, &windows);
+    let target = environment::target(input, records, &tables, &diff);
     let blockers = blocker::blockers(input, records, &tables, &windows, categorized.undecided);
     let audited = audit::audited(input, &scope, records, &tables, &windows);
     let mut models = Vec::with_capacity(diff.changes.len());
@@ -570,6 +572,8 @@ fn migrates(input: &PlanInput<'_>, record: &SnapshotRecord) -> bool {
         && record.category != Category::Metadata
         && !record.snapshot.model.kind.is_audit()
         && !seed
+        // Such a view is made beside the one before it.
+        && record.view.is_none()
         && shown.is_none_or(|shown| shown.snapshot != record.id())
 }
 

@@ -6,7 +6,7 @@ use crate::id::{Hash128, Hasher, ModelName};
 use crate::interval::Timestamp;
 use crate::project::model::{Code, ColumnDef, Model, ModelSource};
 use crate::project::render::{self, RenderContext, RenderEnv, RenderError, Stage, TimeVars};
-use crate::sql::{Dialect, Query, TableRef, parse_statement};
+use crate::sql::{Dialect, Query, QueryChange, TableRef, compare, parse_statement};
 
 /// A snapshot's query as it is while the project loads: times are 1970, the stage is `loading`.
 ///
@@ -130,6 +130,20 @@ pub(super) fn canonical(model: &Model, env: &RenderEnv, query: &Query) -> Hash12
     hash.add("query", query.canonical());
     statements(&mut hash, model, env);
     hash.finish()
+}
+
+/// Whether two queries are written differently but mean the same, as far as that can be shown, and all
+/// else that is run is equal.
+pub(crate) fn same_meaning(old: &Snapshot, new: &Snapshot) -> bool {
+    let names = |snapshot: &Snapshot| -> Option<Vec<String>> {
+        Some(snapshot.columns.as_ref()?.iter().map(|column| column.name.clone()).collect())
+    };
+    let around = |snapshot: &Snapshot| canonical_statements(&snapshot.model, &snapshot.env);
+    if names(old) != names(new) || around(old) != around(new) {
+        return false;
+    }
+    let (Ok(was), Ok(is)) = (load_query(old), load_query(new)) else { return false };
+    compare(&was, &is) == QueryChange::Equal
 }
 
 /// The same for models without a query.

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{Fingerprint, Naming, Snapshot};
 use crate::id::{ModelName, SnapshotId, Version};
-use crate::interval::{Interval, IntervalSet, Timestamp};
+use crate::interval::{Interval, IntervalSet, Timestamp, recorded};
 use crate::task::{Relation, TableId};
 
 /// What a change means for the rows that exist.
@@ -69,8 +69,8 @@ pub struct SnapshotRecord {
     /// The version of the table that production reads.
     pub version: Version,
     /// The generation of the physical view, where it isn't the version: a view whose upstream has
-    /// other tables now is made anew beside the old one, so that it switches with the pointer and
-    /// nothing that shows the old one sees a change.
+    /// other tables now, or whose forward-only change keeps the version, is made anew beside the old
+    /// one, so that it switches with the pointer and nothing that shows the old one sees a change.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub view: Option<Version>,
     /// The version of the throwaway table of development environments.
@@ -116,6 +116,14 @@ impl SnapshotRecord {
     /// That table's place in the warehouse.
     pub fn relation(&self, dev: bool) -> Relation {
         self.naming.relation(self.generation(dev), dev)
+    }
+
+    /// What of a table's complete ranges counts for this snapshot: whole units, unless it takes pieces.
+    /// Another snapshot of the version may have left some.
+    pub fn counts(&self, done: &IntervalSet) -> IntervalSet {
+        let unit = self.snapshot.interval_unit();
+        let partials = self.snapshot.model.allow_partials;
+        done.ranges().iter().filter_map(|range| recorded(*range, unit, partials)).collect()
     }
 
     /// What of a table's complete ranges, filled by other snapshots of the version, counts for this

@@ -169,11 +169,6 @@ impl Statement {
     pub fn canonical(&self) -> &str {
         &self.canonical
     }
-
-    /// Whether the parser knows the statement, so that the tables in it can be told.
-    pub fn is_parsed(&self) -> bool {
-        self.ast.is_some()
-    }
 }
 
 struct Parsed {

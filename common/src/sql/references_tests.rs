@@ -87,6 +87,11 @@ fn renaming_changes_names_only() {
         (Dialect::BigQuery, "SELECT `p.d.t`.a FROM `p.d.t`", "SELECT `t`.a FROM phys.t__1 AS `t`"),
         (Dialect::BigQuery, "SELECT a FROM p-1.d.t", "SELECT a FROM phys.t__1 AS t"),
         (
+            Dialect::BigQuery,
+            "SELECT t.a - u.b FROM p-1.d.t JOIN p-1.d.u USING (k)",
+            "SELECT t.a - u.b FROM phys.t__1 AS t JOIN phys.u__1 AS u USING (k)",
+        ),
+        (
             Dialect::TSql,
             "SELECT [t].a FROM [db] . [t] WITH (NOLOCK)",
             "SELECT [t].a FROM phys.t__1 AS [t] WITH (NOLOCK)",

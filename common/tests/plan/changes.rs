@@ -1,6 +1,6 @@
 //! What changes of a project's files mean, and what they cost.
 
-use crate::world::{INCREMENTAL, STAGED, World, find, missing, options, summary, world};
+use crate::world::{INCREMENTAL, STAGED, World, at, find, missing, options, summary, world};
 use coord_common::interval::batches;
 use coord_common::plan::Change;
 use coord_common::snapshot::Category;
@@ -73,6 +73,43 @@ fn an_added_column_rebuilds_its_model_alone() {
     assert_eq!(find(&planned, "mart.top").version, find(&before, "mart.top").version);
     assert_ne!(find(&planned, "mart.top").table, find(&before, "mart.top").table);
     assert_ne!(find(&planned, "stg.events").table, find(&before, "stg.events").table);
+}
+
+#[test]
+fn a_view_that_comes_with_another_version_is_made_but_computes_nothing() {
+    let mut world = live();
+    world.model("mart.users", "kind FULL", "WITH e AS (SELECT id, amount FROM stg.events) SELECT id, CAST(SUM(amount) AS INT) AS total FROM e GROUP BY id");
+    let first = world.plan_and_apply("dev");
+    assert_eq!(find(&first, "mart.top").category, Some(IndirectBreaking));
+    world.model("mart.users", "kind FULL", "WITH e AS (SELECT id, amount, ds FROM stg.events) SELECT id, CAST(SUM(amount) AS INT) AS total FROM e GROUP BY id");
+    let second = world.plan_and_apply("dev");
+    assert_eq!(find(&second, "mart.top").category, Some(IndirectNonBreaking));
+    // Production shows the version before both: what the first one filled counts.
+    let planned = world.plan_and_apply("prod");
+    let view = find(&planned, "mart.top");
+    assert_eq!((missing(&planned, "mart.top").as_str(), view.create), ("", true));
+    assert_ne!(view.table, find(&first, "mart.top").table, "the one that reads the old table isn't shown");
+    assert!(!planned.plan.requires_backfill());
+    assert!(world.plan("prod").plan.is_empty());
+    assert_eq!(missing(&world.run("prod"), "mart.top"), "");
+}
+
+#[test]
+fn pieces_that_another_snapshot_of_the_table_left_dont_count_where_only_whole_units_do() {
+    let mut world = live();
+    let pieces = format!("{INCREMENTAL}, cron '@hourly', interval_unit day, allow_partials true");
+    world.model("stg.events", &pieces, STAGED);
+    world.plan_and_apply("prod");
+    let run = world.run("prod");
+    world.apply(&run);
+    let table = find(&run, "stg.events").table.clone().expect("it has one");
+    assert_eq!(world.tables[&table].done.hull().map(|hull| hull.end), Some(at("2024-01-08 12:00:00")));
+    world.model("stg.events", INCREMENTAL, STAGED);
+    let planned = world.plan_and_apply("prod");
+    assert_eq!(find(&planned, "stg.events").table.as_ref(), Some(&table), "mere metadata");
+    let record = &world.records[&find(&planned, "stg.events").snapshot.expect("it is there")];
+    let counted = record.counts(&world.tables[&table].done);
+    assert_eq!(counted.hull().map(|hull| hull.end), Some(at("2024-01-08")));
 }
 
 #[test]

@@ -17,7 +17,7 @@ use worker::engine::Engine;
 use worker::execute::audit_counts;
 
 use super::local;
-use crate::args::{AuditArgs, Format};
+use crate::args::{AuditArgs, Format, TimeArgs};
 use crate::error::{CliError, CliResult};
 use crate::files::ProjectFiles;
 use crate::output::{self, Color, paint};
@@ -49,7 +49,7 @@ pub(crate) async fn audit(session: &mut Session, args: AuditArgs) -> CliResult<E
     if findings.iter().any(Diagnostic::is_error) {
         return Err(CliError::project(findings));
     }
-    let (interval, execution) = times(&args)?;
+    let (interval, execution) = times(&args.times)?;
     let nodes = chosen(&args.model, &snapshots)?;
     let known = session.client().await?.list("snapshots", "").await?;
     let scene = Scene { settings: &settings, snapshots: &snapshots, known: &known, interval, execution };
@@ -66,7 +66,7 @@ pub(crate) async fn audit(session: &mut Session, args: AuditArgs) -> CliResult<E
     Ok(if failed { ExitCode::from(1) } else { ExitCode::SUCCESS })
 }
 
-fn times(args: &AuditArgs) -> CliResult<(Interval, Timestamp)> {
+fn times(args: &TimeArgs) -> CliResult<(Interval, Timestamp)> {
     let now = (Session::clock()?)();
     let point = |text: &Option<String>| {
         let parsed = text.as_deref().map(|text| parse_time(text, now)).transpose();

@@ -240,7 +240,7 @@ pub(super) fn unknown(name: &EnvironmentName) -> Refusal {
     Refusal::new(
         "unknown-environment",
         format!("there is no environment `{name}`"),
-        "`coordctl environments` lists those that exist",
+        "`coordctl environments` lists those that exist; applying a plan makes one",
     )
 }
 

@@ -63,8 +63,10 @@ pub(super) fn refusal(mut refusal: Refusal) -> Status {
     if body.len() > MAX_DETAILS {
         // Headers are small: errors first, and as many as fit.
         refusal.findings.sort_by_key(|finding| !finding.is_error());
+        let (message, all) = (std::mem::take(&mut refusal.message), refusal.findings.len());
         while body.len() > MAX_DETAILS && !refusal.findings.is_empty() {
             refusal.findings.truncate(refusal.findings.len() * 3 / 4);
+            refusal.message = format!("{message}; {} of {all} findings are listed", refusal.findings.len());
             body = serde_json::to_vec(&refusal).unwrap_or_default();
         }
     }
@@ -291,4 +293,40 @@ async fn receive(mut stream: Streaming<wire::PlanRequest>) -> Result<PlanRequest
     }
     let env: BTreeMap<String, String> = env.into_iter().collect();
     Ok(PlanRequest { options: read, files, env, gateway, run, no_signals })
+}
+
+#[cfg(test)]
+mod tests {
+    use coord_common::diagnostic::{Diagnostic, Location};
+
+    use super::*;
+
+    fn refused(errors: usize, warnings: usize) -> (Refusal, usize) {
+        let at = |n: usize| Location::file(format!("models/model_{n}.sql"));
+        let mut refused = Refusal::new("project-invalid", "the project has errors", "mend them");
+        refused.findings.extend((0..warnings).map(|n| Diagnostic::warning("w", at(n), "may be wrong")));
+        refused.findings.extend((0..errors).map(|n| Diagnostic::error("e", at(n), "is wrong")));
+        let status = refusal(refused);
+        let read = serde_json::from_slice(status.details()).unwrap();
+        (read, status.details().len())
+    }
+
+    #[test]
+    fn few_findings_travel_whole_and_in_order() {
+        let (read, _) = refused(2, 1);
+        assert_eq!(read.message, "the project has errors");
+        let errors: Vec<bool> = read.findings.iter().map(Diagnostic::is_error).collect();
+        assert_eq!(errors, [false, true, true]);
+    }
+
+    #[test]
+    fn of_many_findings_errors_travel_first_and_as_many_as_a_header_takes() {
+        let (read, size) = refused(20, 900);
+        assert!(size <= MAX_DETAILS, "{size}");
+        assert!(size > MAX_DETAILS / 2, "{size}: more would have fitted");
+        let errors = read.findings.iter().take_while(|finding| finding.is_error()).count();
+        assert_eq!(errors, 20);
+        let listed = read.findings.len();
+        assert_eq!(read.message, format!("the project has errors; {listed} of 920 findings are listed"));
+    }
 }

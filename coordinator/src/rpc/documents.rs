@@ -210,7 +210,7 @@ fn unknown_environment(name: &EnvironmentName) -> Refusal {
     Refusal::new(
         "unknown-environment",
         format!("there is no environment `{name}`"),
-        "`coordctl environments` lists those that exist",
+        "`coordctl environments` lists those that exist; applying a plan makes one",
     )
 }
 
@@ -255,7 +255,7 @@ pub(super) fn state(book: &Book) -> Value {
     for (table, known) in book.tables.iter().filter(|(table, _)| table.aside.is_none()) {
         let id = versions.get(table).unwrap_or(table).to_string();
         let of_version = tables.entry(table.model.to_string()).or_default().entry(id).or_default();
-        *of_version = of_version.union(&known.done);
+        *of_version = of_version.union(&counted(book, table, &known.done));
     }
     let recorded = |sets: BTreeMap<String, IntervalSet>| -> serde_json::Map<String, Value> {
         sets.into_iter().map(|(id, done)| (id, Value::Array(ranges(done.ranges())))).collect()
@@ -283,6 +283,17 @@ pub(super) fn snapshots(book: &Book) -> Value {
     };
     let snapshots: serde_json::Map<String, Value> = book.snapshots.iter().map(snapshot).collect();
     json!({ "snapshots": snapshots })
+}
+
+/// What of a table's ranges counts for the snapshots that environments show of it; where none does, all.
+fn counted(book: &Book, table: &TableId, done: &IntervalSet) -> IntervalSet {
+    let shows = |environment: &Environment| {
+        let model = environment.models.get(&table.model)?;
+        let record = book.snapshots.get(&model.snapshot)?;
+        (model.table.as_ref() == Some(table)).then(|| record.counts(done))
+    };
+    let shown = book.environments.values().filter_map(|(environment, _)| shows(environment));
+    shown.reduce(|all, one| all.union(&one)).unwrap_or_else(|| done.clone())
 }
 
 /// Says by which plans an environment is being restated, where it is.

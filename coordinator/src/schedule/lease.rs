@@ -26,8 +26,9 @@ pub(super) enum Setback {
 impl Scheduler {
     pub(super) fn grant(&mut self, worker: WorkerId, ready: Ready, out: &mut Output) {
         match ready {
-            Ready::Promote(number) | Ready::Drop(number) => self.grant_chore(worker, number, out),
-            Ready::Errand(number) => self.grant_errand(worker, number, out),
+            Ready::Promote(number) | Ready::Errand(number) | Ready::Drop(number) => {
+                self.grant_chore(worker, number, out);
+            }
             Ready::Batch { plan, node, .. } => self.grant_batch(worker, NodeRef { plan, node }, out),
         }
     }
@@ -164,8 +165,8 @@ impl Scheduler {
         let Some(held) = self.leases.get(&token).filter(|held| held.worker == *worker) else {
             return LeaseState::Gone;
         };
-        if let Target::Errand(number) = held.target
-            && !self.errand_holds(number)
+        if let Target::Chore(number) = held.target
+            && !self.is_wanted(number)
         {
             return LeaseState::Cancel;
         }
@@ -205,8 +206,7 @@ impl Scheduler {
             Outcome::Done(done) => {
                 match held.target {
                     Target::Batch(lease) => self.commit(lease, held.gateway, done, out),
-                    Target::Chore(number) => self.chore_done(token, number, out),
-                    Target::Errand(number) => self.errand_done(token, number, done, out),
+                    Target::Chore(number) => self.chore_done(token, number, done, out),
                 }
                 return verdict;
             }
@@ -227,7 +227,6 @@ impl Scheduler {
         match held.target {
             Target::Batch(lease) => self.batch_set_back(lease, held.gateway, setback, out),
             Target::Chore(number) => self.chore_set_back(number, token, setback, out),
-            Target::Errand(number) => self.errand_set_back(number, token, setback, out),
         }
     }
 }

@@ -14,7 +14,6 @@
 mod admit;
 mod chore;
 mod commit;
-mod errand;
 mod event;
 mod explain;
 mod fleet;
@@ -41,7 +40,6 @@ pub use output::{Committed, FailedBatch, Notice, Output, PlanOutcome, Record, Sh
 pub use random::Random;
 
 use chore::Chore;
-use errand::Errand;
 use fleet::{Fleet, GatewayNo};
 use plan::{Phase, Plan};
 use table::{NodeRef, TableNo, Tables};
@@ -101,7 +99,6 @@ pub struct Scheduler {
     tables: Tables,
     fleet: Fleet,
     chores: BTreeMap<u64, Chore>,
-    errands: BTreeMap<u64, Errand>,
     leases: BTreeMap<Token, Held>,
     timers: BTreeSet<(Instant, Timer)>,
     /// Leases that a report ended, oldest first.
@@ -124,7 +121,6 @@ struct Held {
 enum Target {
     Batch(BatchLease),
     Chore(u64),
-    Errand(u64),
 }
 
 #[derive(Debug)]
@@ -149,7 +145,6 @@ enum Timer {
     Lease(Token),
     Retry(NodeRef, Interval),
     Chore(u64),
-    Errand(u64),
 }
 
 impl Scheduler {
@@ -167,7 +162,6 @@ impl Scheduler {
             tables: Tables::default(),
             fleet: Fleet::default(),
             chores: BTreeMap::new(),
-            errands: BTreeMap::new(),
             leases: BTreeMap::new(),
             timers: BTreeSet::new(),
             ended: VecDeque::new(),
@@ -191,7 +185,7 @@ impl Scheduler {
             Event::Promote(promote, plan) => self.promote(promote, plan),
             Event::Drop(drop, plan) => self.drop_table(drop, plan),
             Event::Spare(table) => self.spare(&table),
-            Event::Errand(work, plan) => self.errand(work, plan),
+            Event::Errand(work, plan) => self.add_chore(work, plan),
             Event::Ask { worker, gateways, free } => self.fleet.ask(worker, &gateways, free),
             Event::Report { worker, token, outcome } => {
                 let verdict = self.report(&worker, token, outcome, out);
@@ -241,7 +235,6 @@ impl Scheduler {
                 Timer::Lease(token) => self.expire(token, out),
                 Timer::Retry(node, interval) => self.retry_due(node, interval),
                 Timer::Chore(number) => self.chore_due(number),
-                Timer::Errand(number) => self.errand_due(number),
             }
         }
     }

@@ -25,6 +25,7 @@ mod scd;
 mod session;
 pub(crate) mod statements;
 mod transaction;
+mod tries;
 mod views;
 
 #[cfg(test)]

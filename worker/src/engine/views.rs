@@ -1,19 +1,23 @@
 //! Pointing an environment's views elsewhere, all at once and never back.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
 
-use super::batch::{TransactionalEngine, worth_another_try};
+use super::batch::TransactionalEngine;
 use super::error::EngineError;
 use super::fence::Ledger;
 use super::profile::Profile;
 use super::session::{Session, cancellable};
 use super::statements::{count_schemas, create_schema, literal};
+use super::tries::Tries;
 use super::{Relation, Switched, ViewChange, ViewSwitch};
 
 /// How often a switch is tried against others that create or change the same things.
 const TRIES: u32 = 5;
+/// The pause after the first try.
+const PAUSE: Duration = Duration::from_millis(20);
 
 /// The part of a switch that one transaction can cover.
 #[derive(Default)]
@@ -67,13 +71,9 @@ async fn switch_part(
     part: &Part<'_>,
     cancel: &CancellationToken,
 ) -> Result<Switched, EngineError> {
-    let mut tries = 0;
+    let mut tries = Tries::upto(TRIES, PAUSE);
     loop {
-        tries += 1;
-        let mut session = tokio::select! {
-            session = engine.pool.get() => session?,
-            () = cancel.cancelled() => return Err(EngineError::cancelled()),
-        };
+        let mut session = engine.pool.get_unless(cancel).await?;
         let canceller = session.canceller();
         let result = cancellable(cancel, &*canceller, async {
             let session = &mut *session;
@@ -82,18 +82,11 @@ async fn switch_part(
             work.run(cancel).await
         })
         .await;
-        // As in a batch: a connection is used again only if it is as it was.
         let own_statements = part.views.iter().any(|change| !change.on_virtual_update.is_empty());
-        if result.is_ok() && !own_statements && !cancel.is_cancelled() {
-            session.give_back();
-        } else {
-            drop(session);
-        }
+        session.give_back_if(result.is_ok() && !own_statements && !cancel.is_cancelled());
         match result {
-            Err(error) if tries < TRIES && (worth_another_try(&error) || error.connection_lost()) => {
-                tokio::time::sleep(std::time::Duration::from_millis(20) * tries).await;
-            }
-            result => return result,
+            Err(error) => tries.again_anew(error).await?,
+            Ok(switched) => return Ok(switched),
         }
     }
 }

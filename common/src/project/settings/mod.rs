@@ -15,6 +15,7 @@ use crate::sql::Dialect;
 use super::render::Value;
 
 pub use connection::{Attach, Connection, DuckDb, Postgres, Secrets};
+pub use read::CONFIG_FILES;
 pub(crate) use read::load;
 pub use secret::Secret;
 pub use text::{Env, environment, redact_config};
