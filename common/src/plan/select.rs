@@ -442,7 +442,6 @@ mod tests {
             ("resource_type:model & raw.*", "raw.a"),
             ("^^raw.a", "raw.a"),
             ("^+stg.b", "mart.c mart.d stg.e"),
-            ("+^stg.b", "mart.c mart.d raw.a stg.b stg.e"),
             ("raw.a & stg.* | mart.*", "mart.c mart.d"),
             ("\"stg\".\"b\"", "stg.b"),
             ("db.stg.b", "stg.b"),
