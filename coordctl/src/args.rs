@@ -113,6 +113,8 @@ pub(crate) enum Command {
     Info(InfoArgs),
     /// Print environments, tables and recorded intervals, for programs.
     State(StateArgs),
+    /// Run the unit tests of models.
+    Test(TestArgs),
     /// Manage warehouse drivers.
     #[command(subcommand)]
     Driver(DriverCommand),
@@ -154,9 +156,15 @@ pub(crate) struct PlanArgs {
     /// Where a new environment starts from.
     #[arg(long, value_name = "ENV")]
     pub(crate) create_from: Option<String>,
-    /// Don't run unit tests first (none are run yet).
-    #[arg(long, alias = "test-changed-only", alias = "skip-linter")]
+    /// Don't run the project's unit tests first.
+    #[arg(long)]
     pub(crate) skip_tests: bool,
+    /// As for SQLMesh; all tests are run.
+    #[arg(long, hide = true)]
+    pub(crate) test_changed_only: bool,
+    /// As for SQLMesh; plans run no linter.
+    #[arg(long, hide = true)]
+    pub(crate) skip_linter: bool,
     /// As for SQLMesh; nothing more is shown.
     #[arg(long, short, action = clap::ArgAction::Count, hide = true)]
     pub(crate) verbose: u8,
@@ -270,6 +278,21 @@ pub(crate) struct RunArgs {
     /// starting anew.
     #[arg(long, value_name = "CODE")]
     pub(crate) exit_on_env_update: Option<u8>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct TestArgs {
+    /// Test files, FILE::TEST, or files of models, whose tests are meant [default: all].
+    pub(crate) tests: Vec<String>,
+    /// Run only tests whose FILE::TEST has this in it, or matches it where it has a `*`.
+    #[arg(short = 'k', value_name = "PATTERN")]
+    pub(crate) patterns: Vec<String>,
+    /// Run only tests of these models.
+    #[arg(long, value_name = "SELECTOR")]
+    pub(crate) select_model: Vec<String>,
+    /// List each test; twice: with its statements.
+    #[arg(long, short, action = clap::ArgAction::Count)]
+    pub(crate) verbose: u8,
 }
 
 #[derive(Debug, Args)]

@@ -23,9 +23,8 @@ const FLAGS: [(&str, &str, &str); 12] = [
 ];
 
 /// Commands, why they are refused, and what to do.
-const COMMANDS: [(&str, &str, &str); 13] = [
-    ("test", "unit tests aren't run yet", "leave the command out of scripts for now"),
-    ("create_test", "unit tests aren't run yet", "leave the command out of scripts for now"),
+const COMMANDS: [(&str, &str, &str); 12] = [
+    ("create_test", "nothing writes unit tests", "write them by hand: `tests/test_*.yaml`"),
     ("evaluate", "no model is computed outside of plans", "use `render`, and `fetch` for its result"),
     ("format", "files are never rewritten", "leave the command out of scripts"),
     (
@@ -68,7 +67,7 @@ mod tests {
             (&["render", "a.b", "--expand", "true"][..], Some("the `--expand` of SQLMesh")),
             (&["render", "a.b", "--dialect=duckdb"], Some("the `--dialect` of SQLMesh")),
             (&["janitor", "--force-delete"], Some("the `--force-delete` of SQLMesh")),
-            (&["test"], Some("the command `test` of SQLMesh")),
+            (&["evaluate"], Some("the command `evaluate` of SQLMesh")),
             (&["plan", "--nonsense"], None),
             (&["nonsense"], None),
         ] {

@@ -231,6 +231,9 @@ fn a_janitor_that_was_killed_goes_on_when_it_is_called_again() {
     let reader = std::thread::spawn(move || {
         query_dsn(&dsn, &format!("SELECT COUNT(*) FROM sqlmesh__shop.{table}; SELECT PG_SLEEP(4)"))
     });
+    wait_until("the reader to have begun", || {
+        fleet.count("SELECT COUNT(*) FROM pg_stat_activity WHERE query LIKE '%PG_SLEEP(4)%' AND pid <> pg_backend_pid() AND wait_event = 'PgSleep'") > 0
+    });
     let mut janitor = cli.spawn(&["janitor"]);
     wait_until("some tables to go", || tables(&fleet) < all);
     assert!(janitor.is_running(), "it waits for the reader");

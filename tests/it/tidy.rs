@@ -118,9 +118,10 @@ fn every_key_of_the_state_is_documented() {
     assert_eq!(documented, keys.len(), "docs/state.md has a key that keys.rs doesn't list");
 }
 
-#[test]
-fn links_between_documents_lead_somewhere() {
+/// The documents of the repository, with their texts.
+fn documents() -> Vec<(PathBuf, String)> {
     let mut open = vec![root()];
+    let mut found = Vec::new();
     while let Some(folder) = open.pop() {
         for entry in std::fs::read_dir(&folder).expect("a folder").flatten() {
             let (path, name) = (entry.path(), entry.file_name());
@@ -130,12 +131,41 @@ fn links_between_documents_lead_somewhere() {
                 }
             } else if path.extension().is_some_and(|extension| extension == "md") {
                 let text = std::fs::read_to_string(&path).expect("a text");
-                for link in text.split("](").skip(1).filter_map(|rest| rest.split(')').next()) {
-                    let file = link.split('#').next().unwrap_or_default();
-                    let leads = link.contains("://") || file.is_empty() || folder.join(file).exists();
-                    assert!(leads, "{} links to {link}", path.display());
-                }
+                found.push((path, text));
             }
+        }
+    }
+    assert!(found.len() > 10, "the documents are found");
+    found
+}
+
+#[test]
+fn links_between_documents_lead_somewhere() {
+    for (path, text) in documents() {
+        let folder = path.parent().expect("a file is in a folder");
+        for link in text.split("](").skip(1).filter_map(|rest| rest.split(')').next()) {
+            let file = link.split('#').next().unwrap_or_default();
+            let leads = link.contains("://") || file.is_empty() || folder.join(file).exists();
+            assert!(leads, "{} links to {link}", path.display());
+        }
+    }
+}
+
+#[test]
+fn tests_that_documents_name_exist() {
+    let rooms = ["common", "coordinator", "worker", "tests"];
+    let code: String = rooms.iter().flat_map(|room| sources(room)).map(|(_, text)| text).collect();
+    for (path, text) in documents() {
+        // Every other piece is what stands between backticks.
+        for name in text.split('`').skip(1).step_by(2) {
+            let name = name.rsplit("::").next().unwrap_or_default();
+            let is_sentence = name.matches('_').count() > 3
+                && name.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_');
+            assert!(
+                !is_sentence || code.contains(&format!("{name}(")),
+                "{} names the test {name}, which doesn't exist",
+                path.display()
+            );
         }
     }
 }

@@ -16,7 +16,7 @@ use crate::interval::{
     parse_time, recorded,
 };
 use crate::project::model::ModelKind;
-use crate::snapshot::{Snapshot, SnapshotRecord};
+use crate::snapshot::{Category, Snapshot, SnapshotRecord};
 use crate::task::TableId;
 
 /// What is recorded of a physical table.
@@ -175,18 +175,36 @@ fn known_done(
     table: &TableId,
 ) -> IntervalSet {
     let done = |table: &TableId| done(input, record, table);
+    let old = before.get(record.name()).and_then(|id| input.records.get(id));
+    if !table.dev && old.is_some_and(|old| is_rebuilt(old, record)) {
+        return IntervalSet::new();
+    }
     if input.records.contains_key(&record.id()) {
         return recorded_done(input, record, table);
     }
-    let Some(old) = before.get(record.name()).and_then(|id| input.records.get(id)) else {
-        return IntervalSet::new();
-    };
+    let Some(old) = old else { return IntervalSet::new() };
     let same = old.version == record.version;
     match (table.dev, record.forward_only) {
         (true, false) if same && old.dev_version == record.dev_version => done(table),
         (true, false) => IntervalSet::new(),
         _ if same => record.inherits(&done(&record.table(false))),
         _ => IntervalSet::new(),
+    }
+}
+
+/// Whether a snapshot that keeps the version of the one before it is filled again all the same: a view
+/// over other tables, and a seed whose file may be another, also on the way back to an earlier snapshot.
+fn is_rebuilt(old: &SnapshotRecord, new: &SnapshotRecord) -> bool {
+    if old.version != new.version || old.id() == new.id() {
+        return false;
+    }
+    match new.snapshot.model.kind {
+        ModelKind::View { .. } => new.category == Category::IndirectNonBreaking && !new.forward_only,
+        ModelKind::Seed(_) => {
+            let follows = new.previous.last().is_some_and(|last| last.id == old.id());
+            !(new.category == Category::Metadata && follows)
+        }
+        _ => false,
     }
 }
 

@@ -16,6 +16,7 @@ use super::fields::{Fields, model_name, shorten};
 use super::kind;
 use super::model::{About, Model, ModelKind, Storage};
 use super::plain::plain;
+use super::settings::ModelDefaults;
 use super::suggest::did_you_mean;
 
 /// Properties of MODEL that SQLMesh knows.
@@ -136,18 +137,8 @@ impl BlockReader<'_, '_> {
     /// The node that a standalone audit's properties describe. The project's defaults are for models.
     pub(crate) fn read_audit(mut self, properties: &[Property<'_>]) -> Option<Head> {
         let (name, name_at) = self.name(properties.iter().rev().find(|property| property.is("name")))?;
-        let mut model = Model {
-            cron: "@daily".to_owned(),
-            cron_tz: None,
-            interval_unit: None,
-            start: None,
-            allow_partials: false,
-            about: About::default(),
-            audits: Vec::new(),
-            storage: Storage::default(),
-            gateway: None,
-            ..self.with_defaults(name, ModelKind::Audit)
-        };
+        let at = Location::file(self.block.path.clone());
+        let mut model = plain(&ModelDefaults::default(), name, ModelKind::Audit, self.dialect, at);
         let catalog = self.gateway.default_catalog.as_deref();
         for property in properties {
             match property.key.to_ascii_lowercase().as_str() {

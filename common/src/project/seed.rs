@@ -103,12 +103,42 @@ pub fn rows(model: &Model) -> Result<Vec<Vec<Option<String>>>, Diagnostic> {
 ///
 /// # Errors
 /// As [`rows`].
-pub fn column_values(model: &Model) -> Result<BTreeMap<String, Vec<Option<String>>>, Diagnostic> {
+pub(crate) fn column_values(model: &Model) -> Result<BTreeMap<String, Vec<Option<String>>>, Diagnostic> {
     let rows = rows(model)?;
     let columns = columns(model).into_iter().enumerate();
     Ok(columns
         .map(|(index, column)| (column.name, rows.iter().map(|row| row[index].clone()).collect()))
         .collect())
+}
+
+/// A CSV's rows with the types that its values suggest.
+pub(crate) struct TypedCsv {
+    /// Names as written, with types as [`columns`] infers them.
+    pub(crate) columns: Vec<(String, &'static str)>,
+    /// Values in the order of the columns; absent: no value.
+    pub(crate) rows: Vec<Vec<Option<String>>>,
+}
+
+/// Reads a CSV that belongs to no seed.
+///
+/// # Errors
+/// Says what isn't CSV.
+pub(crate) fn typed_csv(text: &str, csv_settings: &BTreeMap<String, String>) -> Result<TypedCsv, String> {
+    let settings = Settings::of(csv_settings);
+    let all = csv_text::rows(text.trim_start_matches('\u{feff}'), &settings.format)
+        .map_err(|line| format!("the quote of a value is never closed (line {line})"))?;
+    let mut all = all.into_iter().map(|(_, values)| values);
+    let header = all.next().unwrap_or_default();
+    let mut rows = Vec::with_capacity(all.len());
+    for values in all {
+        let named = header.iter().zip(values);
+        let mut row: Vec<Option<String>> = named.map(|(name, value)| settings.value(name, value)).collect();
+        row.resize(header.len(), None);
+        rows.push(row);
+    }
+    let types = (0..header.len()).map(|column| infer(rows.iter().map(|row| row[column].as_deref())));
+    let columns = header.iter().cloned().zip(types).collect();
+    Ok(TypedCsv { columns, rows })
 }
 
 struct Table {
@@ -124,7 +154,7 @@ impl Table {
             return Err(Diagnostic::error("not-a-seed", at, format!("model `{}` is not a seed", model.name))
                 .hint("ask only seeds for rows"));
         };
-        let settings = Settings::of(seed);
+        let settings = Settings::of(&seed.csv_settings);
         let invalid = |line: u32, message: String, hint: &str| {
             let at = Location { path: content.path.as_str().into(), line, column: 1 };
             Diagnostic::error("invalid-csv", at, message).hint(hint)
@@ -178,9 +208,9 @@ struct Settings {
 }
 
 impl Settings {
-    fn of(seed: &Seed) -> Self {
-        let text = |key: &str| seed.csv_settings.get(key).map(|written| unescape(&content_of(written)));
-        let mark = |key: &str| one_character(seed.csv_settings.get(key)?).ok();
+    fn of(csv_settings: &BTreeMap<String, String>) -> Self {
+        let text = |key: &str| csv_settings.get(key).map(|written| unescape(&content_of(written)));
+        let mark = |key: &str| one_character(csv_settings.get(key)?).ok();
         let flag =
             |key: &str, default: bool| text(key).map_or(default, |text| text.eq_ignore_ascii_case("true"));
         let format = Format {
@@ -191,7 +221,7 @@ impl Settings {
             skip_initial_space: flag("skipinitialspace", false),
             terminator: mark("lineterminator"),
         };
-        let written = seed.csv_settings.get("na_values").map(String::as_str).unwrap_or_default();
+        let written = csv_settings.get("na_values").map(String::as_str).unwrap_or_default();
         let no_value_of = by_column(written);
         let mut no_value =
             if no_value_of.is_empty() { with_numbers(strings_in(written)) } else { Vec::new() };

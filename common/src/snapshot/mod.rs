@@ -19,7 +19,7 @@ use serde::{Deserialize, Serialize};
 
 pub use build::{Snapshots, build, build_with};
 pub use fingerprint::Fingerprint;
-pub(crate) use load::same_meaning;
+pub(crate) use load::{context, same_meaning, unrenderable};
 pub use load::{load_query, load_text, model_name, own_name};
 pub use naming::{Naming, aside_relation, merged_relation, view_relation};
 pub use reads::reads;
@@ -82,7 +82,7 @@ impl Snapshot {
 
     /// Whether a batch depends on all earlier ones: its own rows, or a kind that can only be
     /// rebuilt whole.
-    pub fn depends_on_past(&self) -> bool {
+    pub(crate) fn depends_on_past(&self) -> bool {
         self.depends_on_self() || self.model.kind.full_history_restatement_only()
     }
 

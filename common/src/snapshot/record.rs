@@ -100,7 +100,7 @@ impl SnapshotRecord {
     }
 
     /// The category as people see it: forward-only changes are just that, unless rows stay the same.
-    pub fn shown_category(&self) -> Category {
+    pub(crate) fn shown_category(&self) -> Category {
         if self.forward_only && self.category != Category::Metadata {
             Category::ForwardOnly
         } else {
@@ -128,7 +128,7 @@ impl SnapshotRecord {
 
     /// What of a table's complete ranges, filled by other snapshots of the version, counts for this
     /// one.
-    pub fn inherits(&self, done: &IntervalSet) -> IntervalSet {
+    pub(crate) fn inherits(&self, done: &IntervalSet) -> IntervalSet {
         let Some(effective) = self.effective_from else { return done.clone() };
         let from = self.snapshot.interval_unit().floor(effective);
         Interval::new(Timestamp(i64::MIN), from).map_or_else(IntervalSet::new, |before| done.clip(before))

@@ -7,6 +7,7 @@ mod dialect;
 mod lineage;
 mod opaque;
 mod parse;
+mod parts;
 mod read;
 mod references;
 
@@ -14,5 +15,6 @@ pub use compare::{QueryChange, compare};
 pub use dialect::Dialect;
 pub use lineage::{ColumnLineage, Lineage, OutputColumn, Schemas};
 pub use parse::{Query, SqlError, Statement, parse_statement};
+pub use parts::{CommonTable, freeze_time};
 pub use read::{Anchor, Bound, Grain, Point, ReadRange, Step, TimeKind, UpstreamTime, Window, read_ranges};
 pub use references::{Part, TableRef};

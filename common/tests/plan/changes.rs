@@ -76,6 +76,20 @@ fn an_added_column_rebuilds_its_model_alone() {
 }
 
 #[test]
+fn a_view_that_was_there_before_is_shown_again_as_it_is() {
+    let mut world = live();
+    with_column(&mut world);
+    let first = world.plan_and_apply("prod");
+    world.model("stg.events", INCREMENTAL, STAGED);
+    world.plan_and_apply("prod");
+    with_column(&mut world);
+    let again = world.plan_and_apply("prod");
+    assert_eq!(find(&again, "mart.top").category, Some(IndirectNonBreaking));
+    assert_eq!(find(&again, "mart.top").table, find(&first, "mart.top").table);
+    assert!(!again.plan.requires_backfill(), "its generation still reads the table that comes with it");
+}
+
+#[test]
 fn a_view_that_comes_with_another_version_is_made_but_computes_nothing() {
     let mut world = live();
     world.model("mart.users", "kind FULL", "WITH e AS (SELECT id, amount FROM stg.events) SELECT id, CAST(SUM(amount) AS INT) AS total FROM e GROUP BY id");
@@ -369,4 +383,44 @@ fn a_managed_table_is_planned_but_cannot_be_applied() {
     assert_eq!((blocker.code.as_str(), blocker.models[0].as_str()), ("unsupported-kind", "mart.kept"));
     assert!(blocker.hint.contains("materialized true"));
     assert_eq!(find(&planned, "mart.kept").change, Change::Added);
+}
+
+#[test]
+fn a_view_is_made_again_when_a_change_that_was_taken_back_returns() {
+    let mut world = live();
+    with_column(&mut world);
+    world.plan_and_apply("prod");
+    world.model("stg.events", INCREMENTAL, STAGED);
+    assert!(!world.plan_and_apply("prod").plan.requires_backfill());
+    with_column(&mut world);
+    let again = world.plan_and_apply("prod");
+    let computed: Vec<_> = summary(&again).into_iter().filter(|row| !row.3.is_empty()).collect();
+    let view = row("mart.top", Change::IndirectlyModified, Category::IndirectNonBreaking, "01-01..01-08");
+    assert_eq!(computed, [view]);
+    assert!(find(&again, "mart.top").anew, "what is complete doesn't keep it from being made");
+    assert!(world.plan("prod").plan.is_empty());
+}
+
+#[test]
+fn going_back_to_the_first_snapshot_of_a_forward_only_model_destroys_nothing() {
+    let mut world = world();
+    let kind = "kind INCREMENTAL_BY_TIME_RANGE (time_column ds, forward_only true)";
+    world.model("stg.events", kind, STAGED);
+    world.plan_and_apply("prod");
+    world.model("stg.events", kind, &STAGED.replace(" FROM", ", id + 1 AS next FROM"));
+    world.plan_and_apply("dev");
+    world.model("stg.events", kind, STAGED);
+    let back = world.try_plan(&options("dev")).expect("`next` was never in production's table");
+    assert_eq!(find(&back, "stg.events").change, Change::DirectlyModified);
+}
+
+#[test]
+fn a_new_environment_may_differ_in_the_statements_around_its_plans_alone() {
+    let mut world = live();
+    assert_eq!(world.try_plan(&options("dev")).expect_err("nothing differs").code, "no-changes");
+    let config =
+        format!("{}before_all:\n- CREATE TABLE IF NOT EXISTS log (id INT)\n", world.files["config.yaml"]);
+    world.write("config.yaml", &config);
+    let planned = world.try_plan(&options("dev")).expect("the statements differ");
+    assert!(planned.plan.has_changes && !planned.plan.requires_backfill());
 }

@@ -7,7 +7,7 @@ use coord_common::id::{EnvironmentName, ModelName};
 use coord_common::plan::{Blocker, Choice, Plan, PlanDocument, PlanOptions, Selectors};
 use coord_common::project::Settings;
 
-use super::{apply, git};
+use super::{apply, git, test};
 use crate::args::{Format, PlanArgs};
 use crate::client::{PlanAnswer, PlanUpload};
 use crate::error::{CliError, CliResult};
@@ -21,6 +21,9 @@ pub(crate) async fn plan(session: &mut Session, args: PlanArgs) -> CliResult<Exi
     let settings = files.settings()?;
     let options = plan_options(&args, &settings, &files.folder)?;
     let preview = options.forward_only && !options.environment.is_prod();
+    if !args.skip_tests {
+        test::before_plan(session, &files).await?;
+    }
     let mut answer = planned(session, &files, options.clone()).await?;
     let mut findings = files.settings_findings();
     let others = answer.findings.iter().filter(|finding| !ProjectFiles::is_about_settings(finding));

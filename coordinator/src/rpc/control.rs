@@ -14,7 +14,7 @@ use tokio_stream::StreamExt;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status, Streaming};
 
-use super::{Pieces, documents, pieces};
+use super::{Pieces, documents, named, pieces};
 use crate::control::{ApplyError, Book, Command, Handle};
 use crate::planning::{self, PlanRequest, Refusal};
 
@@ -154,9 +154,9 @@ impl Control for ControlService {
 
     async fn show_plan(&self, request: Request<wire::ShowPlanRequest>) -> Result<Response<Pieces>, Status> {
         let text = request.into_inner().plan_id;
-        let plan = documents::find_plan(&self.handle, &text).await?.ok_or_else(|| unknown_plan(&text))?;
+        let plan = named::plan(&self.handle, &text).await?;
         let body = self.handle.ask(|reply| Command::PlanBody { plan, reply }).await?;
-        let body = body.ok_or_else(|| unknown_plan(&text))?;
+        let body = body.ok_or_else(|| named::unknown_plan(&text))?;
         let document = serde_json::to_vec(&body.plan).map_err(|error| Status::internal(error.to_string()))?;
         Ok(Response::new(pieces(document)))
     }
@@ -166,8 +166,7 @@ impl Control for ControlService {
         request: Request<wire::ApplyRequest>,
     ) -> Result<Response<wire::ApplyReply>, Status> {
         let wire::ApplyRequest { plan_id, by } = request.into_inner();
-        let plan =
-            documents::find_plan(&self.handle, &plan_id).await?.ok_or_else(|| unknown_plan(&plan_id))?;
+        let plan = named::plan(&self.handle, &plan_id).await?;
         let answer = self.handle.ask(|reply| Command::Apply { plan, by, reply }).await?;
         let state = answer.map_err(|error| apply_refusal(&error))?;
         Ok(Response::new(wire::ApplyReply { state: state.to_owned() }))
@@ -177,7 +176,7 @@ impl Control for ControlService {
 
     async fn watch(&self, request: Request<wire::WatchRequest>) -> Result<Response<Pieces>, Status> {
         let text = request.into_inner().plan_id;
-        let plan = documents::find_plan(&self.handle, &text).await?.ok_or_else(|| unknown_plan(&text))?;
+        let plan = named::plan(&self.handle, &text).await?;
         let (sender, receiver) = mpsc::channel(4);
         let mut handle = self.handle.clone();
         // The task ends with the plan, or when the watcher goes away.
@@ -206,7 +205,7 @@ impl Control for ControlService {
         request: Request<wire::CancelRequest>,
     ) -> Result<Response<wire::CancelReply>, Status> {
         let text = request.into_inner().plan_id;
-        let plan = documents::find_plan(&self.handle, &text).await?.ok_or_else(|| unknown_plan(&text))?;
+        let plan = named::plan(&self.handle, &text).await?;
         let answer = self.handle.ask(|reply| Command::Cancel { plan, reply }).await?;
         let state = answer.map_err(|error| apply_refusal(&error))?;
         Ok(Response::new(wire::CancelReply { state: state.to_owned() }))
@@ -250,14 +249,6 @@ impl Control for ControlService {
         let document = documents::explain(&self.handle, request).await?;
         Ok(Response::new(pieces(document.to_string().into_bytes())))
     }
-}
-
-pub(super) fn unknown_plan(text: &str) -> Status {
-    refusal(Refusal::new(
-        "unknown-plan",
-        format!("there is no plan `{text}`"),
-        "`coordctl plans` lists the plans that are kept",
-    ))
 }
 
 /// Takes a project in, piece by piece.

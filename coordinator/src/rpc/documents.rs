@@ -16,6 +16,7 @@ use serde_json::{Value, json};
 use tonic::Status;
 
 use super::control::refusal;
+use super::named;
 use crate::control::book::Pointer;
 use crate::control::{Book, Command, Handle, Todo};
 use crate::planning::{Answer, Refusal};
@@ -65,22 +66,6 @@ fn definition(record: &SnapshotRecord) -> String {
         text += code.text.trim();
     }
     text
-}
-
-/// The plan that an id, or the beginning of one, names.
-pub(super) async fn find_plan(handle: &Handle, text: &str) -> Result<Option<PlanId>, Status> {
-    if let Ok(id) = text.parse() {
-        return Ok(Some(id));
-    }
-    if text.len() < 6 {
-        return Ok(None);
-    }
-    let book = handle.ask(|reply| Command::Book { reply }).await?;
-    let mut found = book.plans.keys().filter(|id| id.to_string().starts_with(text));
-    match (found.next(), found.next()) {
-        (Some(id), None) => Ok(Some(*id)),
-        _ => Ok(None),
-    }
 }
 
 pub(super) fn environments(book: &Book, now: Timestamp) -> Value {
@@ -333,6 +318,7 @@ fn shown(book: &Book, model: &EnvironmentModel) -> Value {
         "relation": model.relation.as_ref().map(ToString::to_string),
         "prod_relation": model.relation.as_ref().and(record).map(|record| record.relation(false).to_string()),
         "view": model.view.as_ref().map(ToString::to_string),
+        "gateway": model.gateway,
     })
 }
 
@@ -347,9 +333,9 @@ pub(super) async fn explain(handle: &Handle, request: wire::ExplainRequest) -> R
     let plan = if request.plan_id.is_empty() {
         None
     } else {
-        let id = find_plan(handle, &request.plan_id).await?;
-        let id = id.ok_or_else(|| Status::not_found(format!("there is no plan `{}`", request.plan_id)))?;
-        handle.ask(|reply| Command::PlanBody { plan: id, reply }).await?
+        let id = named::plan(handle, &request.plan_id).await?;
+        let body = handle.ask(|reply| Command::PlanBody { plan: id, reply }).await?;
+        Some(body.ok_or_else(|| named::unknown_plan(&request.plan_id))?)
     };
     let mut records: BTreeMap<ModelName, std::sync::Arc<SnapshotRecord>> = BTreeMap::new();
     if let Some(body) = &plan {

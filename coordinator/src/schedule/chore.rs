@@ -12,6 +12,7 @@ use coord_common::task::{Done, DropTable, Failure, FailureClass, Lease, Promote,
 use super::commit::lost_too_often;
 use super::fleet::{GatewayNo, Ready};
 use super::lease::Setback;
+use super::queue::Standing;
 use super::{Held, Notice, Output, Record, RetryLimits, Scheduler, Target, Timer};
 
 /// A chore that isn't done yet.
@@ -103,6 +104,7 @@ impl Scheduler {
             work: chore.work.clone(),
             ttl_millis: self.config.ttl,
             attempt: chore.failures.saturating_add(chore.losses).saturating_add(1),
+            behind: None,
         };
         out.records.push(Record::Granted {
             lease: lease.clone(),
@@ -133,7 +135,10 @@ impl Scheduler {
         counted.ready.remove(&ready);
         let deadline = self.now.after(millis);
         self.timers.insert((deadline, Timer::Lease(token)));
-        self.leases.insert(token, Held { worker, deadline, gateway, target: Target::Chore(number) });
+        self.leases.insert(
+            token,
+            Held { worker, deadline, gateway, target: Target::Chore(number), standing: Standing::new(None) },
+        );
         self.recheck_ready_publications();
     }
 
@@ -186,7 +191,7 @@ impl Scheduler {
         let limits = chore.limits();
         match setback {
             Setback::HandedBack => self.chore_due(number),
-            Setback::Lost => {
+            Setback::Lost { .. } => {
                 chore.losses = chore.losses.saturating_add(1);
                 if chore.losses < limits.max_losses {
                     return self.chore_due(number);

@@ -19,7 +19,7 @@ pub use read::CONFIG_FILES;
 pub(crate) use read::load;
 pub use secret::Secret;
 pub use text::{Env, environment, redact_config};
-pub(crate) use text::{invalid_yaml, render};
+pub(crate) use text::{invalid_yaml, render, render_with};
 
 /// A project's settings, with SQLMesh's defaults where the config is silent.
 #[derive(Debug, Clone, PartialEq)]
@@ -31,6 +31,8 @@ pub struct Settings {
     pub default_gateway: String,
     /// What models get where they are silent.
     pub model_defaults: ModelDefaults,
+    /// Where unit tests run whose gateway doesn't say; absent: a DuckDB in memory.
+    pub default_test_connection: Option<Connection>,
     /// Variables of the project by lower-case name.
     pub variables: BTreeMap<String, Value>,
     /// Schemas of physical tables: regular expressions on the model's schema, in order; the first
@@ -269,6 +271,7 @@ impl Default for Settings {
             gateways: Vec::new(),
             default_gateway: String::new(),
             model_defaults: ModelDefaults::default(),
+            default_test_connection: None,
             variables: BTreeMap::new(),
             physical_schema_mapping: Vec::new(),
             physical_table_naming_convention: TableNaming::default(),
@@ -298,7 +301,7 @@ impl Settings {
     /// The schema that holds physical tables of a schema's models: the mapping's first match, or
     /// `sqlmesh__<schema>` as SQLMesh has it. A mapping that isn't a regular expression matches
     /// nothing; loading has reported it.
-    pub fn physical_schema(&self, schema: &str) -> String {
+    pub(crate) fn physical_schema(&self, schema: &str) -> String {
         let matches = |pattern: &str| {
             regex::Regex::new(pattern)
                 .is_ok_and(|regex| regex.find(schema).is_some_and(|found| found.start() == 0))
@@ -323,8 +326,14 @@ impl Settings {
         self.gateway(model_gateway.unwrap_or(&self.default_gateway))
     }
 
+    /// Where the unit tests of a gateway run; absent: a DuckDB in memory.
+    pub fn test_connection(&self, gateway: Option<&str>) -> Option<&Connection> {
+        let own = self.gateway_of(gateway).and_then(|gateway| gateway.test_connection.as_ref());
+        own.or(self.default_test_connection.as_ref())
+    }
+
     /// The variables that a model on a gateway sees: the project's under the gateway's.
-    pub fn variables_of(&self, gateway: Option<&str>) -> BTreeMap<String, Value> {
+    pub(crate) fn variables_of(&self, gateway: Option<&str>) -> BTreeMap<String, Value> {
         let mut all = self.variables.clone();
         if let Some(gateway) = self.gateway_of(gateway) {
             all.extend(gateway.variables.clone());
