@@ -6,13 +6,13 @@ debug := $(target)/debug
 binaries := -p coordctl -p coordinator -p worker --bins
 
 .DEFAULT_GOAL := help
-.PHONY: oracle help deps build driver demo test lint fleet bench clean
+.PHONY: oracle oraclepg help deps build driver demo test lint fleet bench clean
 
 help: ## List the targets
 	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /|/' | \
 	  while IFS='|' read -r name text; do printf '  make %-8s %s\n' "$$name" "$$text"; done
 
-deps: ## Install the Debian packages that building needs, if any is missing
+deps: ## Install the Debian packages that building needs
 	@scripts/need.sh build
 
 build: deps ## Build coordctl, coordinator and worker
@@ -22,11 +22,11 @@ driver: build ## Fetch DuckDB's library into ~/.cache/coordctl, once
 	@scripts/need.sh driver
 	$(release)/coordctl driver add duckdb
 
-demo: ## Build, then plan, change and promote an example project (a few minutes the first time)
+demo: ## Build, then plan, change and promote an example project
 	@echo 'This builds coordctl (2 to 5 minutes on 2 cores, seconds if it is built), fetches'
 	@echo "DuckDB's library (25 MB, once) and tells the story of examples/campaign on a temporary"
 	@echo 'copy (less than a minute). Nothing is left behind but the build and the library.'
-	@scripts/need.sh demo
+	@scripts/need.sh build demo
 	cargo build --locked -p coordctl
 	$(debug)/coordctl driver add duckdb
 	@COORDCTL=$(debug)/coordctl examples/campaign/story.sh
@@ -37,17 +37,28 @@ test: deps ## Run all tests, with a real etcd, PostgreSQL and DuckDB
 	$(debug)/coordctl driver add duckdb
 	cargo test --locked --workspace
 
-oracle: ## Compare with SQLMesh's recorded behaviour: make oracle ORACLE=<folder with compare.py and cases>
+oracle: deps ## Compare with recordings of SQLMesh (ORACLE=<folder>)
 	@test -f "$(ORACLE)/compare.py" || { echo "ORACLE=<folder> must name a folder with compare.py and cases"; exit 1; }
 	cargo build --locked -p coordctl
 	$(debug)/coordctl driver add duckdb
-	python3 "$(ORACLE)/compare.py" --cmd "$(abspath $(debug)/coordctl)" --first -j 2 $(ORACLE_ARGS)
+	@failed=0; \
+	ORACLE_CASES="$(abspath $(ORACLE))/cases" cargo test --locked --no-fail-fast -p coord-common \
+	  --test plan --test intervals --test sql_lineage -- --nocapture as_in_sqlmesh || failed=1; \
+	scripts/oracle.py "$(abspath $(ORACLE))" "$(debug)/coordctl" $(ORACLE_ARGS) || failed=1; \
+	exit $$failed
+
+oraclepg: deps ## The same on a real PostgreSQL: make oraclepg ORACLE=<folder with cases>
+	@test -d "$(ORACLE)/cases" || { echo "ORACLE=<folder> must name a folder with cases"; exit 1; }
+	@scripts/need.sh test
+	cargo build --locked -p coordctl
+	$(debug)/coordctl driver add duckdb
+	ORACLE_CASES="$(abspath $(ORACLE))/cases" cargo test --locked -p coord-tests --test oracle postgres -- --nocapture
 
 lint: deps ## Check the format, and clippy without a warning
 	cargo fmt --all --check
 	cargo clippy --locked --workspace --all-targets -- -D warnings
 
-fleet: build ## A year of flights on etcd, PostgreSQL, a coordinator and four workers, checked
+fleet: build ## A year of flights on etcd, PostgreSQL, a coordinator, four workers
 	@scripts/need.sh fleet
 	@BIN=$(release) deploy/fleet.sh
 

@@ -23,7 +23,7 @@ impl Location {
     }
 
     /// The place of a byte offset in a file's text.
-    pub fn at_offset(path: impl Into<Arc<str>>, text: &str, offset: usize) -> Self {
+    pub(crate) fn at_offset(path: impl Into<Arc<str>>, text: &str, offset: usize) -> Self {
         let mut end = offset.min(text.len());
         while !text.is_char_boundary(end) {
             end -= 1;

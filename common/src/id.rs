@@ -243,7 +243,7 @@ impl FromStr for EnvironmentName {
             return Err(bad("it is longer than 48 characters"));
         }
         if !name.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_') {
-            return Err(bad("use letters, digits, `_` and `-`"));
+            return Err(bad("it has other characters than letters, digits, `_` and `-`"));
         }
         Ok(Self(name.into()))
     }

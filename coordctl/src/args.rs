@@ -16,18 +16,20 @@ pub(crate) struct Cli {
 
 /// What every command takes.
 #[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "Options of every command")]
 pub(crate) struct Global {
     /// The project's folder [default: here, searched upwards for a config].
     #[arg(long, short = 'p', visible_alias = "paths", global = true, value_name = "DIR")]
     pub(crate) project: Option<PathBuf>,
-    /// Where the embedded state is kept: a folder, or sqlite:FILE [default: <project>/.coordctl].
+    /// Where the state is without a server: a folder, sqlite:FILE or etcd://HOST:PORT/NAME
+    /// [default: <project>/.coordctl].
     #[arg(long, global = true, env = "COORDCTL_STATE", value_name = "URL|DIR")]
     pub(crate) state: Option<String>,
     /// The coordinator to talk to; without one, all runs in this process.
     #[arg(long, global = true, env = "COORDCTL_SERVER", value_name = "URL")]
     pub(crate) server: Option<String>,
     /// The gateway to use instead of the project's default.
-    #[arg(long, global = true)]
+    #[arg(long, global = true, value_name = "NAME")]
     pub(crate) gateway: Option<String>,
     /// A file with environment variables, instead of the project's .env.
     #[arg(long, global = true, env = "SQLMESH_DOTENV_PATH", value_name = "FILE")]
@@ -35,7 +37,7 @@ pub(crate) struct Global {
     /// How data is printed.
     #[arg(long, global = true, value_enum, default_value_t = Format::Text)]
     pub(crate) format: Format,
-    /// Says more on standard error.
+    /// Say more on standard error.
     #[arg(long, global = true)]
     pub(crate) debug: bool,
 }
@@ -72,14 +74,14 @@ pub(crate) enum Command {
     Environments,
     /// Make a development environment count as gone; the janitor removes it.
     Invalidate(InvalidateArgs),
-    /// Remove environments that have expired.
+    /// Remove environments that have expired, and tables that nothing needs any more.
     Janitor(JanitorArgs),
     /// Show again what an earlier plan promoted, without computing anything.
     Rollback(RollbackArgs),
     /// Give up a plan that was not applied, or a development environment with all it has.
     Abandon(AbandonArgs),
     /// List what environments showed: who moved each, when, from what to what.
-    Promotions(EnvironmentArg),
+    Promotions(PromotionsArgs),
     /// List plans and what happened to them.
     Plans,
     /// Show what is complete and what is missing.
@@ -107,13 +109,27 @@ pub(crate) enum Command {
     Fetch(FetchArgs),
     /// Show the project, the state and the connections.
     Info(InfoArgs),
-    /// Environments, tables and recorded intervals, for programs.
+    /// Print environments, tables and recorded intervals, for programs.
     State(StateArgs),
     /// Manage warehouse drivers.
     #[command(subcommand)]
     Driver(DriverCommand),
     /// Check what this machine needs.
     Doctor,
+}
+
+/// Which time a command is about: dates, RFC 3339, or relative to now (`yesterday`, `1 week ago`).
+#[derive(Debug, Clone, Default, Args)]
+pub(crate) struct TimeArgs {
+    /// The first point to cover: a date, a time, or relative to now, such as "1 week ago".
+    #[arg(long, short, value_name = "TIME")]
+    pub(crate) start: Option<String>,
+    /// The last point to cover; a date covers the whole day.
+    #[arg(long, short, value_name = "TIME")]
+    pub(crate) end: Option<String>,
+    /// What counts as now.
+    #[arg(long, value_name = "TIME")]
+    pub(crate) execution_time: Option<String>,
 }
 
 #[derive(Debug, Args)]
@@ -131,15 +147,8 @@ pub(crate) struct InitArgs {
 pub(crate) struct PlanArgs {
     /// The environment [default: the project's default_target_environment, `prod`].
     pub(crate) environment: Option<String>,
-    /// The first point to cover; not for production.
-    #[arg(long, short)]
-    pub(crate) start: Option<String>,
-    /// The last point to cover; a date is inclusive; not for production.
-    #[arg(long, short)]
-    pub(crate) end: Option<String>,
-    /// The "now" of the plan.
-    #[arg(long)]
-    pub(crate) execution_time: Option<String>,
+    #[command(flatten)]
+    pub(crate) times: TimeArgs,
     /// Where a new environment starts from.
     #[arg(long, value_name = "ENV")]
     pub(crate) create_from: Option<String>,
@@ -236,17 +245,10 @@ pub(crate) struct ApplyArgs {
 #[derive(Debug, Args)]
 #[allow(clippy::struct_excessive_bools, reason = "each is a flag of its own")]
 pub(crate) struct RunArgs {
-    /// The environment.
+    /// The environment [default: the project's default_target_environment, `prod`].
     pub(crate) environment: Option<String>,
-    /// The first point to compute.
-    #[arg(long, short)]
-    pub(crate) start: Option<String>,
-    /// The last point to compute; a date is inclusive.
-    #[arg(long, short)]
-    pub(crate) end: Option<String>,
-    /// The "now" of the run.
-    #[arg(long)]
-    pub(crate) execution_time: Option<String>,
+    #[command(flatten)]
+    pub(crate) times: TimeArgs,
     /// Don't wait for crons to tick.
     #[arg(long)]
     pub(crate) ignore_cron: bool,
@@ -263,7 +265,7 @@ pub(crate) struct RunArgs {
 
 #[derive(Debug, Args)]
 pub(crate) struct CheckIntervalsArgs {
-    /// The environment.
+    /// The environment [default: the project's default_target_environment, `prod`].
     pub(crate) environment: Option<String>,
     /// Ask no signals.
     #[arg(long)]
@@ -271,27 +273,16 @@ pub(crate) struct CheckIntervalsArgs {
     /// Check only these models.
     #[arg(long, value_name = "SELECTOR")]
     pub(crate) select_model: Vec<String>,
-    /// The first point to check.
-    #[arg(long, short)]
-    pub(crate) start: Option<String>,
-    /// The last point to check; a date is inclusive.
-    #[arg(long, short)]
-    pub(crate) end: Option<String>,
+    #[command(flatten)]
+    pub(crate) times: TimeArgs,
 }
 
 #[derive(Debug, Args)]
 pub(crate) struct RenderArgs {
     /// The model; without one, all that have a query.
     pub(crate) model: Option<String>,
-    /// The batch's start.
-    #[arg(long, short)]
-    pub(crate) start: Option<String>,
-    /// The batch's end; a date is inclusive.
-    #[arg(long, short)]
-    pub(crate) end: Option<String>,
-    /// The "now".
-    #[arg(long)]
-    pub(crate) execution_time: Option<String>,
+    #[command(flatten)]
+    pub(crate) times: TimeArgs,
 }
 
 #[derive(Debug, Args)]
@@ -339,8 +330,14 @@ pub(crate) struct JanitorArgs {
 }
 
 #[derive(Debug, Args)]
+pub(crate) struct PromotionsArgs {
+    /// The environment [default: all].
+    pub(crate) environment: Option<String>,
+}
+
+#[derive(Debug, Args)]
 pub(crate) struct EnvironmentArg {
-    /// The environment.
+    /// The environment [default: the project's default_target_environment, `prod`].
     pub(crate) environment: Option<String>,
 }
 
@@ -420,4 +417,26 @@ pub(crate) enum DriverCommand {
     },
     /// Show which drivers are there.
     List,
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::Cli;
+
+    #[test]
+    fn flags_and_commands_fit_together() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn every_command_is_in_the_readme() {
+        let readme = include_str!("../../README.md");
+        for command in Cli::command().get_subcommands() {
+            let name = command.get_name();
+            let listed = [format!("`{name}`"), format!("`{name} ")].iter().any(|text| readme.contains(text));
+            assert!(listed, "README.md does not list `{name}`");
+        }
+    }
 }

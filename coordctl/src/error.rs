@@ -1,9 +1,12 @@
 //! What a command failed with, and how that is told.
 
 use coord_common::diagnostic::Diagnostic;
+use coord_common::id::EnvironmentName;
 use coord_common::plan::PlanError;
 use coordinator::Refusal;
 use serde_json::json;
+
+use crate::output::count;
 
 /// Whose fault it is: the exit code.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -50,10 +53,17 @@ impl CliError {
         }
     }
 
+    /// An environment that nobody made.
+    pub(crate) fn unknown_environment(name: &EnvironmentName) -> Self {
+        let message = format!("there is no environment `{name}`");
+        let hint = "`coordctl environments` lists those that exist; applying a plan makes one";
+        Self::user("unknown-environment", message, hint)
+    }
+
     /// A project with mistakes.
     pub(crate) fn project(findings: Vec<Diagnostic>) -> Self {
         let errors = findings.iter().filter(|finding| finding.is_error()).count();
-        let message = format!("the project has {errors} error{}", if errors == 1 { "" } else { "s" });
+        let message = format!("the project has {}", count(errors, "error"));
         Self { findings, ..Self::user("project-invalid", message, "mend what is listed and try again") }
     }
 

@@ -4,15 +4,14 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use coord_common::diagnostic::Diagnostic;
-use coord_common::project::settings::{self, redact_config};
+use coord_common::project::settings::{self, CONFIG_FILES, redact_config};
 use coord_common::project::{ProjectInput, Settings, SourceFile, load_settings, seed_path};
 
 use crate::args::Global;
 use crate::error::{CliError, CliResult};
 
-/// Files that make a folder a project.
-const CONFIGS: [&str; 6] =
-    ["config.yaml", "config.yml", "sqlmesh.yaml", "sqlmesh.yml", "config.py", "sqlmesh.py"];
+/// Configs that are found, although they can't be used.
+const PYTHON_CONFIGS: [&str; 2] = ["config.py", "sqlmesh.py"];
 /// Folders whose files matter.
 const FOLDERS: [&str; 7] =
     ["models", "audits", "macros", "signals", "external_models", "materializations", "metrics"];
@@ -30,11 +29,15 @@ pub(crate) struct ProjectFiles {
     pub(crate) gateway: Option<String>,
 }
 
+/// Files that make a folder a project.
+fn configs() -> impl Iterator<Item = &'static str> {
+    CONFIG_FILES.into_iter().chain(PYTHON_CONFIGS)
+}
+
 /// Finds the project's folder: as given, or here and upwards.
 pub(crate) fn find(global: &Global) -> CliResult<PathBuf> {
-    let is_project = |folder: &Path| {
-        CONFIGS.iter().any(|name| folder.join(name).is_file()) || folder.join("dbt_project.yml").is_file()
-    };
+    let is_project =
+        |folder: &Path| configs().chain(["dbt_project.yml"]).any(|name| folder.join(name).is_file());
     if let Some(folder) = &global.project {
         if is_project(folder) {
             return Ok(std::path::absolute(folder)?);
@@ -60,7 +63,7 @@ pub(crate) fn find(global: &Global) -> CliResult<PathBuf> {
 pub(crate) fn read(global: &Global) -> CliResult<ProjectFiles> {
     let folder = find(global)?;
     let mut files = Vec::new();
-    for name in CONFIGS.iter().chain(&SINGLE) {
+    for name in configs().chain(SINGLE) {
         let path = folder.join(name);
         if path.is_file() {
             files.push(read_file(&folder, &path)?);
@@ -147,7 +150,8 @@ fn read_text(path: &Path) -> CliResult<String> {
     let bytes = std::fs::read(path).map_err(|error| unreadable(path, &error))?;
     String::from_utf8(bytes).map_err(|_| {
         let message = format!("`{}` is not UTF-8", path.display());
-        CliError::user("not-utf8", message, "save it as UTF-8")
+        let hint = "save it as UTF-8; a seed may say csv_settings (encoding = 'latin1')";
+        CliError::user("not-utf8", message, hint)
     })
 }
 
@@ -189,7 +193,7 @@ impl ProjectFiles {
     /// Whether a finding is about the settings; a coordinator reads a redacted copy, so its places
     /// are not those of the user's file.
     pub(crate) fn is_about_settings(finding: &Diagnostic) -> bool {
-        CONFIGS.contains(&&*finding.at.path)
+        configs().any(|name| name == &*finding.at.path)
     }
 
     /// The files without what a coordinator must not see: connections are reduced to their kind and
@@ -198,8 +202,7 @@ impl ProjectFiles {
         let mut files = Vec::with_capacity(self.files.len());
         let env = self.environment();
         for file in &self.files {
-            let is_config =
-                ["config.yaml", "config.yml", "sqlmesh.yaml", "sqlmesh.yml"].contains(&&*file.path);
+            let is_config = CONFIG_FILES.contains(&&*file.path);
             if &*file.path == ".env" {
                 continue;
             }
@@ -217,7 +220,7 @@ impl ProjectFiles {
     /// The config alone, for commands that need nothing else of the files.
     pub(crate) fn config_for_upload(&self) -> CliResult<Vec<SourceFile>> {
         let mut files = self.for_upload()?;
-        files.retain(|file| CONFIGS.contains(&&*file.path));
+        files.retain(|file| configs().any(|name| name == &*file.path));
         Ok(files)
     }
 

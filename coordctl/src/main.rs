@@ -16,15 +16,13 @@ use clap::Parser;
 use tracing_subscriber::EnvFilter;
 
 use args::{Cli, Format};
+use error::CliError;
 use session::Session;
 
 fn main() -> ExitCode {
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
-        Err(usage) => {
-            let _ = usage.print();
-            return if usage.use_stderr() { ExitCode::from(1) } else { ExitCode::SUCCESS };
-        }
+        Err(usage) => return misused(&usage),
     };
     log(cli.global.debug);
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
@@ -56,6 +54,26 @@ fn main() -> ExitCode {
             ExitCode::from(error.exit_code())
         }
     }
+}
+
+/// The command line can't be understood, or asks for help. Its `--format` isn't known then.
+fn misused(usage: &clap::Error) -> ExitCode {
+    if !usage.use_stderr() {
+        let _ = usage.print();
+        return ExitCode::SUCCESS;
+    }
+    let words: Vec<String> = std::env::args_os().map(|word| word.to_string_lossy().into_owned()).collect();
+    let wants_json = words.iter().any(|word| word == "--format=json")
+        || words.windows(2).any(|w| w == ["--format", "json"]);
+    if wants_json {
+        let text = usage.render().to_string();
+        let message = text.lines().next().unwrap_or_default().trim_start_matches("error: ").to_owned();
+        let error = CliError::user("usage", message, "`coordctl --help` lists the commands and flags");
+        output::error_line(&error.document().to_string());
+    } else {
+        let _ = usage.print();
+    }
+    ExitCode::from(1)
 }
 
 /// Logs go to standard error; quiet unless asked for, as results are what people came for.

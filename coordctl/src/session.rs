@@ -55,9 +55,7 @@ impl Session {
     /// A coordinator: the one of `--server`, or one in this process.
     pub(crate) async fn client(&mut self) -> CliResult<Client> {
         if let Some(server) = &self.global.server {
-            let endpoint = Endpoint::from_shared(server.clone()).map_err(|error| {
-                CliError::user("bad-server", format!("--server {server}: {error}"), "write http://host:port")
-            })?;
+            let endpoint = endpoint(server)?;
             let endpoint = endpoint.connect_timeout(Duration::from_secs(5)).tcp_nodelay(true);
             let channel = endpoint.connect().await.map_err(|error| {
                 let message = format!("there is no coordinator at {server}: {}", chain(&error));
@@ -128,4 +126,17 @@ pub(crate) fn chain(error: &dyn std::error::Error) -> String {
         cause = next.source();
     }
     text
+}
+
+/// Where a coordinator is said to be.
+fn endpoint(server: &str) -> CliResult<Endpoint> {
+    let bad = |why: String| {
+        CliError::user("bad-server", format!("--server {server}: {why}"), "write http://host:port")
+    };
+    let endpoint = Endpoint::from_shared(server.to_owned()).map_err(|error| bad(error.to_string()))?;
+    match endpoint.uri().scheme_str() {
+        Some("http") => Ok(endpoint),
+        Some(other) => Err(bad(format!("the scheme `{other}` is not known"))),
+        None => Err(bad("it is no URL".to_owned())),
+    }
 }

@@ -45,6 +45,46 @@ pub fn parse<T: std::str::FromStr<Err: std::fmt::Display>>(
     text.parse().map_err(|error: T::Err| Malformed { field, why: error.to_string() })
 }
 
+/// Conversions of an enum whose variants are called the same on the wire, where a field that isn't
+/// set is `Unspecified`.
+macro_rules! same_names {
+    ($name:ident, $field:literal, [$($variant:ident),+]) => {
+        impl From<$name> for wire::$name {
+            fn from(value: $name) -> Self {
+                match value {
+                    $($name::$variant => Self::$variant,)+
+                }
+            }
+        }
+
+        impl TryFrom<wire::$name> for $name {
+            type Error = Malformed;
+            fn try_from(value: wire::$name) -> Result<Self, Malformed> {
+                match value {
+                    $(wire::$name::$variant => Ok(Self::$variant),)+
+                    wire::$name::Unspecified => Err(missing($field)),
+                }
+            }
+        }
+    };
+}
+
+same_names!(Mode, "evaluate.mode", [Create, First, Write, Audit, Migrate, Anew]);
+same_names!(TableKind, "drop.kind", [Table, View, MaterializedView]);
+same_names!(HookPoint, "statements.point", [BeforeAll, AfterAll, AfterFailure]);
+same_names!(FailureClass, "failure.class", [Transient, Permanent, Audit]);
+same_names!(Verdict, "verdict", [Recorded, Already, Stale]);
+same_names!(LeaseState, "lease_state", [Held, Cancel, Gone]);
+
+/// An enum's value, which fields hold as a number.
+fn named<W, T>(field: &'static str, number: i32) -> Result<T, Malformed>
+where
+    W: TryFrom<i32>,
+    T: TryFrom<W, Error = Malformed>,
+{
+    W::try_from(number).map_err(|_| missing(field))?.try_into()
+}
+
 impl From<Interval> for wire::Interval {
     fn from(interval: Interval) -> Self {
         Self { start: interval.start.0, end: interval.end.0 }
@@ -119,31 +159,6 @@ impl TryFrom<wire::TableTask> for TableTask {
     }
 }
 
-impl From<Mode> for wire::Mode {
-    fn from(mode: Mode) -> Self {
-        match mode {
-            Mode::Create => Self::Create,
-            Mode::First => Self::First,
-            Mode::Write => Self::Write,
-            Mode::Audit => Self::Audit,
-            Mode::Migrate => Self::Migrate,
-            Mode::Anew => Self::Anew,
-        }
-    }
-}
-
-fn mode(value: i32) -> Result<Mode, Malformed> {
-    match wire::Mode::try_from(value) {
-        Ok(wire::Mode::Create) => Ok(Mode::Create),
-        Ok(wire::Mode::First) => Ok(Mode::First),
-        Ok(wire::Mode::Write) => Ok(Mode::Write),
-        Ok(wire::Mode::Audit) => Ok(Mode::Audit),
-        Ok(wire::Mode::Migrate) => Ok(Mode::Migrate),
-        Ok(wire::Mode::Anew) => Ok(Mode::Anew),
-        Ok(wire::Mode::Unspecified) | Err(_) => Err(missing("evaluate.mode")),
-    }
-}
-
 impl From<&Evaluate> for wire::Evaluate {
     fn from(evaluate: &Evaluate) -> Self {
         Self {
@@ -165,7 +180,7 @@ impl TryFrom<wire::Evaluate> for Evaluate {
         Ok(Self {
             task: Arc::new(task),
             batch,
-            mode: mode(evaluate.mode)?,
+            mode: named::<wire::Mode, _>("evaluate.mode", evaluate.mode)?,
             supersedes: supersedes.collect::<Result<_, Malformed>>()?,
         })
     }
@@ -222,15 +237,10 @@ impl TryFrom<wire::Promote> for Promote {
 
 impl From<&DropTable> for wire::DropTable {
     fn from(drop: &DropTable) -> Self {
-        let kind = match drop.kind {
-            TableKind::Table => wire::TableKind::Table,
-            TableKind::View => wire::TableKind::View,
-            TableKind::MaterializedView => wire::TableKind::MaterializedView,
-        };
         Self {
             table_id: drop.table.to_string(),
             relation: Some(drop.relation.clone().into()),
-            kind: kind.into(),
+            kind: wire::TableKind::from(drop.kind).into(),
             gateway: drop.gateway.clone(),
         }
     }
@@ -239,16 +249,10 @@ impl From<&DropTable> for wire::DropTable {
 impl TryFrom<wire::DropTable> for DropTable {
     type Error = Malformed;
     fn try_from(drop: wire::DropTable) -> Result<Self, Malformed> {
-        let kind = match wire::TableKind::try_from(drop.kind) {
-            Ok(wire::TableKind::Table) => TableKind::Table,
-            Ok(wire::TableKind::View) => TableKind::View,
-            Ok(wire::TableKind::MaterializedView) => TableKind::MaterializedView,
-            Ok(wire::TableKind::Unspecified) | Err(_) => return Err(missing("drop.kind")),
-        };
         Ok(Self {
             table: parse("drop.table_id", &drop.table_id)?,
             relation: drop.relation.ok_or_else(|| missing("drop.relation"))?.into(),
-            kind,
+            kind: named::<wire::TableKind, _>("drop.kind", drop.kind)?,
             gateway: drop.gateway,
         })
     }
@@ -261,6 +265,7 @@ impl From<&Lease> for wire::Lease {
             plan_id: lease.plan.to_string(),
             ttl_millis: lease.ttl_millis,
             attempt: lease.attempt,
+            behind: lease.behind.map_or(0, |token| token.0),
             work: Some(match &lease.work {
                 Work::Evaluate(evaluate) => wire::lease::Work::Evaluate(evaluate.into()),
                 Work::Promote(promote) => wire::lease::Work::Promote(promote.into()),
@@ -281,6 +286,7 @@ impl TryFrom<wire::Lease> for Lease {
             plan: parse("lease.plan_id", &lease.plan_id)?,
             ttl_millis: lease.ttl_millis,
             attempt: lease.attempt,
+            behind: (lease.behind != 0).then_some(Token(lease.behind)),
             work: match lease.work.ok_or_else(|| missing("lease.work"))? {
                 wire::lease::Work::Evaluate(evaluate) => Work::Evaluate(evaluate.try_into()?),
                 wire::lease::Work::Promote(promote) => Work::Promote(promote.try_into()?),
@@ -317,14 +323,9 @@ fn set(ranges: Vec<wire::Interval>) -> Result<IntervalSet, Malformed> {
 
 impl From<&Statements> for wire::Statements {
     fn from(statements: &Statements) -> Self {
-        let point = match statements.point {
-            HookPoint::BeforeAll => wire::HookPoint::BeforeAll,
-            HookPoint::AfterAll => wire::HookPoint::AfterAll,
-            HookPoint::AfterFailure => wire::HookPoint::AfterFailure,
-        };
         Self {
             environment: statements.environment.to_string(),
-            point: point.into(),
+            point: wire::HookPoint::from(statements.point).into(),
             gateway: statements.gateway.clone(),
             sql: statements.sql.clone(),
         }
@@ -336,12 +337,7 @@ impl TryFrom<wire::Statements> for Statements {
     fn try_from(statements: wire::Statements) -> Result<Self, Malformed> {
         Ok(Self {
             environment: parse("statements.environment", &statements.environment)?,
-            point: match wire::HookPoint::try_from(statements.point) {
-                Ok(wire::HookPoint::BeforeAll) => HookPoint::BeforeAll,
-                Ok(wire::HookPoint::AfterAll) => HookPoint::AfterAll,
-                Ok(wire::HookPoint::AfterFailure) => HookPoint::AfterFailure,
-                Ok(wire::HookPoint::Unspecified) | Err(_) => return Err(missing("statements.point")),
-            },
+            point: named::<wire::HookPoint, _>("statements.point", statements.point)?,
             gateway: statements.gateway,
             sql: statements.sql,
         })
@@ -367,12 +363,7 @@ impl From<Outcome> for wire::report::Outcome {
                     .collect(),
             }),
             Outcome::Failed(failure) => Self::Failed(wire::Failure {
-                class: match failure.class {
-                    FailureClass::Transient => wire::FailureClass::Transient,
-                    FailureClass::Permanent => wire::FailureClass::Permanent,
-                    FailureClass::Audit => wire::FailureClass::Audit,
-                }
-                .into(),
+                class: wire::FailureClass::from(failure.class).into(),
                 code: failure.code,
                 message: failure.message,
                 hint: failure.hint,
@@ -403,12 +394,7 @@ impl TryFrom<wire::report::Outcome> for Outcome {
                     .collect(),
             }),
             wire::report::Outcome::Failed(failure) => Self::Failed(Failure {
-                class: match wire::FailureClass::try_from(failure.class) {
-                    Ok(wire::FailureClass::Transient) => FailureClass::Transient,
-                    Ok(wire::FailureClass::Permanent) => FailureClass::Permanent,
-                    Ok(wire::FailureClass::Audit) => FailureClass::Audit,
-                    Ok(wire::FailureClass::Unspecified) | Err(_) => return Err(missing("failure.class")),
-                },
+                class: named::<wire::FailureClass, _>("failure.class", failure.class)?,
                 code: failure.code,
                 message: failure.message,
                 hint: failure.hint,
@@ -438,49 +424,5 @@ impl TryFrom<wire::Report> for Report {
             batch: batch.map(|batch| parse("report.batch", &batch)).transpose()?,
             outcome: report.outcome.ok_or_else(|| missing("report.outcome"))?.try_into()?,
         })
-    }
-}
-
-impl From<Verdict> for wire::Verdict {
-    fn from(verdict: Verdict) -> Self {
-        match verdict {
-            Verdict::Recorded => Self::Recorded,
-            Verdict::Already => Self::Already,
-            Verdict::Stale => Self::Stale,
-        }
-    }
-}
-
-impl TryFrom<wire::Verdict> for Verdict {
-    type Error = Malformed;
-    fn try_from(verdict: wire::Verdict) -> Result<Self, Malformed> {
-        match verdict {
-            wire::Verdict::Recorded => Ok(Self::Recorded),
-            wire::Verdict::Already => Ok(Self::Already),
-            wire::Verdict::Stale => Ok(Self::Stale),
-            wire::Verdict::Unspecified => Err(missing("verdict")),
-        }
-    }
-}
-
-impl From<LeaseState> for wire::LeaseState {
-    fn from(state: LeaseState) -> Self {
-        match state {
-            LeaseState::Held => Self::Held,
-            LeaseState::Cancel => Self::Cancel,
-            LeaseState::Gone => Self::Gone,
-        }
-    }
-}
-
-impl TryFrom<wire::LeaseState> for LeaseState {
-    type Error = Malformed;
-    fn try_from(state: wire::LeaseState) -> Result<Self, Malformed> {
-        match state {
-            wire::LeaseState::Held => Ok(Self::Held),
-            wire::LeaseState::Cancel => Ok(Self::Cancel),
-            wire::LeaseState::Gone => Ok(Self::Gone),
-            wire::LeaseState::Unspecified => Err(missing("lease_state")),
-        }
     }
 }

@@ -27,7 +27,7 @@ fn fails_then_resumes(fleet: &Fleet, says: &str, status: &str) {
     assert_eq!(error["code"], "plan-failed", "{error}");
     let message = error["message"].as_str().unwrap_or_default();
     assert!(message.contains("shop.doubled") && message.contains(says), "{message}");
-    assert!(message.contains("skipped"), "{message}");
+    assert!(message.contains("not computed: 2 models further down"), "{message}");
     assert!(error["hint"].as_str().is_some_and(|hint| hint.contains("apply it again")), "{error}");
     assert_eq!(fleet.plan_state(&id), "failed");
     assert_eq!(fleet.revision("prod"), None, "the pointer stays where it was");

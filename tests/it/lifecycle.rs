@@ -191,7 +191,7 @@ fn the_janitor_leaves_alone_what_a_plan_that_runs_needs() {
         collected.extend(tables.iter().filter_map(|name| name.as_str().map(str::to_owned)));
         fleet.plan_state(&id) != "applying"
     });
-    wait_until("the views", || fleet.plan_state(&id) == "finished");
+    fleet.wait_until_finished(&id);
     assert!(
         collected.iter().all(|name| name.contains("totals")),
         "only what the plan doesn't need: {collected:?}"
@@ -230,6 +230,9 @@ fn a_janitor_that_was_killed_goes_on_when_it_is_called_again() {
     let dsn = fleet.postgres.dsn();
     let reader = std::thread::spawn(move || {
         query_dsn(&dsn, &format!("SELECT COUNT(*) FROM sqlmesh__shop.{table}; SELECT PG_SLEEP(4)"))
+    });
+    wait_until("the reader to have begun", || {
+        fleet.count("SELECT COUNT(*) FROM pg_stat_activity WHERE query LIKE '%PG_SLEEP(4)%' AND pid <> pg_backend_pid() AND wait_event = 'PgSleep'") > 0
     });
     let mut janitor = cli.spawn(&["janitor"]);
     wait_until("some tables to go", || tables(&fleet) < all);

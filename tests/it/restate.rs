@@ -264,3 +264,28 @@ fn an_embedded_restatement_that_is_killed_is_completed_by_the_next_run() {
     assert_eq!(shown(), "424,424,424");
     assert_eq!(cli.plan(&[])["notes"], serde_json::json!([]));
 }
+
+#[test]
+fn what_was_computed_from_old_rows_since_a_restatement_was_planned_is_computed_again() {
+    let fleet = applied();
+    // The plan is made before anybody knows of the model that will read what it restates.
+    let id = plan_id(&fleet.cli().plan(&AGAIN));
+    fleet.project.write(
+        "models/extra.sql",
+        &format!("MODEL (name chain.extra, kind INCREMENTAL_BY_TIME_RANGE (time_column day, batch_size 10));\n\nSELECT day, v FROM chain.days WHERE day BETWEEN @start_date AND @end_date{}", logged("extra")),
+    );
+    let extra = "SELECT SUM(v) FROM chain__dev.extra";
+    let before = fleet.committed();
+    fleet.pause(0.5);
+    let dev = plan_id(&fleet.cli().plan(&["dev"]));
+    fleet.cli().ok(&["apply", &dev, "--detach"]);
+    // Some of it is done, some in flight, some not begun.
+    fleet.wait_for_commits(before + 1);
+    fleet.cli().ok(&["apply", &id, "--detach"]);
+    fleet.pause(0.0);
+    fleet.wait_until_finished(&dev);
+    fleet.wait_until_finished(&id);
+    assert_eq!(fleet.sql(SHOWN), [[NEW]]);
+    fleet.cli().ok(&["run", "dev"]);
+    assert_eq!(fleet.count(extra), 130);
+}

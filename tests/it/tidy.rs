@@ -103,3 +103,69 @@ fn every_file_of_the_rooms_says_what_it_is_for() {
         }
     }
 }
+
+#[test]
+fn every_key_of_the_state_is_documented() {
+    let read = |path: &str| std::fs::read_to_string(root().join(path)).expect("a text");
+    let (code, document) = (read("coordinator/src/store/keys.rs"), read("docs/state.md"));
+    let keys: Vec<&str> =
+        code.lines().filter_map(|line| line.strip_prefix("//! r1/")?.split_whitespace().next()).collect();
+    assert!(keys.len() > 10, "keys.rs lists its keys: {keys:?}");
+    for key in &keys {
+        assert!(document.contains(&format!("| `r1/{key}` |")), "docs/state.md does not have `r1/{key}`");
+    }
+    let documented = document.lines().filter(|line| line.starts_with("| `r1/")).count();
+    assert_eq!(documented, keys.len(), "docs/state.md has a key that keys.rs doesn't list");
+}
+
+/// The documents of the repository, with their texts.
+fn documents() -> Vec<(PathBuf, String)> {
+    let mut open = vec![root()];
+    let mut found = Vec::new();
+    while let Some(folder) = open.pop() {
+        for entry in std::fs::read_dir(&folder).expect("a folder").flatten() {
+            let (path, name) = (entry.path(), entry.file_name());
+            if path.is_dir() {
+                if name != "target" && !name.to_string_lossy().starts_with('.') {
+                    open.push(path);
+                }
+            } else if path.extension().is_some_and(|extension| extension == "md") {
+                let text = std::fs::read_to_string(&path).expect("a text");
+                found.push((path, text));
+            }
+        }
+    }
+    assert!(found.len() > 10, "the documents are found");
+    found
+}
+
+#[test]
+fn links_between_documents_lead_somewhere() {
+    for (path, text) in documents() {
+        let folder = path.parent().expect("a file is in a folder");
+        for link in text.split("](").skip(1).filter_map(|rest| rest.split(')').next()) {
+            let file = link.split('#').next().unwrap_or_default();
+            let leads = link.contains("://") || file.is_empty() || folder.join(file).exists();
+            assert!(leads, "{} links to {link}", path.display());
+        }
+    }
+}
+
+#[test]
+fn tests_that_documents_name_exist() {
+    let rooms = ["common", "coordinator", "worker", "tests"];
+    let code: String = rooms.iter().flat_map(|room| sources(room)).map(|(_, text)| text).collect();
+    for (path, text) in documents() {
+        // Every other piece is what stands between backticks.
+        for name in text.split('`').skip(1).step_by(2) {
+            let name = name.rsplit("::").next().unwrap_or_default();
+            let is_sentence = name.matches('_').count() > 3
+                && name.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_');
+            assert!(
+                !is_sentence || code.contains(&format!("{name}(")),
+                "{} names the test {name}, which doesn't exist",
+                path.display()
+            );
+        }
+    }
+}

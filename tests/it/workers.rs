@@ -50,6 +50,8 @@ fn killing_workers_again_and_again_changes_nothing_about_the_result() {
     let id = start_plan(&fleet);
     for (kill, victim) in [(3, 0), (12, 1), (25, 2), (35, 0)] {
         fleet.wait_for_commits(kill);
+        // A batch that was lost three times would count as one that takes its workers down.
+        fleet.wait_until_losses_are_made_good(&id);
         fleet.workers[victim].kill9();
         assert_eq!(fleet.revision("prod"), None);
         fleet.workers[victim].restart();

@@ -61,6 +61,26 @@ impl Postgres {
         self.port
     }
 
+    /// Makes an empty database.
+    pub fn create_database(&self, name: &str) {
+        let mut create = Command::new(binary("createdb"));
+        create.args(["-h", "127.0.0.1", "-U", "postgres", "-w", "-p", &self.port.to_string(), name]);
+        create.envs(self.options.password.as_ref().map(|password| ("PGPASSWORD", password)));
+        let output = create.output().unwrap_or_else(|error| panic!("can't run {create:?}: {error}"));
+        assert!(output.status.success(), "{create:?}: {}", String::from_utf8_lossy(&output.stderr));
+    }
+
+    /// Runs statements as psql does, and gives what they return: a row in a line, `|` between cells.
+    pub fn psql(&self, database: &str, sql: &str) -> String {
+        let mut psql = Command::new(binary("psql"));
+        psql.args(["-h", "127.0.0.1", "-U", "postgres", "-w", "-p", &self.port.to_string(), "-d", database]);
+        psql.args(["-X", "-q", "-A", "-t", "-v", "ON_ERROR_STOP=1", "-c", sql]);
+        psql.envs(self.options.password.as_ref().map(|password| ("PGPASSWORD", password)));
+        let output = psql.output().unwrap_or_else(|error| panic!("can't run {psql:?}: {error}"));
+        assert!(output.status.success(), "{psql:?}: {}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8_lossy(&output.stdout).trim_end().to_owned()
+    }
+
     /// The id of the server's first process.
     pub fn pid(&self) -> u32 {
         self.process.pid()

@@ -73,7 +73,7 @@ pub fn open_engines(
 ///
 /// # Errors
 /// [`GatewayError`] when its kind isn't served or its settings lack something.
-pub fn engine_config(gateway: &Gateway, folder: &Path) -> Result<EngineConfig, GatewayError> {
+pub(crate) fn engine_config(gateway: &Gateway, folder: &Path) -> Result<EngineConfig, GatewayError> {
     let connection = &gateway.connection;
     if let Some(duckdb) = connection.duckdb() {
         return Ok(EngineConfig::DuckDb(duckdb_config(&duckdb, folder)));
@@ -114,8 +114,12 @@ fn catalog(attach: &source::Attach, folder: &Path) -> DuckDbCatalog {
     let path = attach.path.expose();
     // Only DuckDB's own files are relative to the project; other kinds have addresses.
     let is_file = attach.kind == "duckdb" && !path.contains(':') && !path.is_empty();
-    let mut options: BTreeMap<String, String> =
-        attach.options.iter().map(|(name, value)| (name.to_uppercase(), plain(value))).collect();
+    let given = attach.options.iter().filter(|(_, value)| !matches!(value, Value::Bool(false) | Value::Null));
+    let option = |(name, value): (&String, &Value)| match value {
+        Value::Bool(_) => (name.to_uppercase(), String::new()),
+        value => (name.to_uppercase(), plain(value)),
+    };
+    let mut options: BTreeMap<String, String> = given.map(option).collect();
     if attach.kind != "duckdb" {
         options.insert("TYPE".to_owned(), attach.kind.clone());
     }

@@ -9,6 +9,7 @@ use std::time::Duration;
 use anyhow::Context;
 use clap::Parser;
 use coord_common::id::WorkerId;
+use coord_common::project::settings::CONFIG_FILES;
 use coord_common::project::{ProjectInput, Settings, SourceFile, load_settings};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
@@ -88,7 +89,7 @@ async fn main() -> anyhow::Result<()> {
 /// The settings of a config, the only file that a worker reads.
 fn settings(folder: &Path) -> anyhow::Result<Settings> {
     let mut files = Vec::new();
-    for name in ["config.yaml", "config.yml", "sqlmesh.yaml", "sqlmesh.yml", ".env"] {
+    for name in CONFIG_FILES.into_iter().chain([".env"]) {
         let path = folder.join(name);
         if path.is_file() {
             let text = std::fs::read_to_string(&path).with_context(|| path.display().to_string())?;

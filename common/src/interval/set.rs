@@ -23,7 +23,7 @@ impl Timestamp {
     }
 
     /// The point of a chrono time, cut to milliseconds.
-    pub fn from_datetime(time: DateTime<Utc>) -> Self {
+    pub(crate) fn from_datetime(time: DateTime<Utc>) -> Self {
         Self(time.timestamp_millis())
     }
 }

@@ -49,7 +49,7 @@ impl IntervalUnit {
     }
 
     /// The length in milliseconds; nothing for months and years, which differ in length.
-    pub fn fixed_millis(self) -> Option<i64> {
+    pub(crate) fn fixed_millis(self) -> Option<i64> {
         match self {
             Self::FiveMinute => Some(5 * MINUTE),
             Self::QuarterHour => Some(15 * MINUTE),
@@ -62,7 +62,7 @@ impl IntervalUnit {
 
     /// The shortest length that counts as this unit, in milliseconds: a month has at least 28 days,
     /// a year 365. An inferred unit is the coarsest whose shortest length fits between two ticks.
-    pub fn shortest_millis(self) -> i64 {
+    pub(crate) fn shortest_millis(self) -> i64 {
         self.fixed_millis().unwrap_or(24 * 60 * MINUTE * if self == Self::Year { 365 } else { 28 })
     }
 
@@ -72,7 +72,7 @@ impl IntervalUnit {
     }
 
     /// The first boundary at or after a time.
-    pub fn ceil(self, at: Timestamp) -> Timestamp {
+    pub(crate) fn ceil(self, at: Timestamp) -> Timestamp {
         if self.is_aligned(at) { at } else { self.next(at) }
     }
 
@@ -87,7 +87,7 @@ impl IntervalUnit {
     }
 
     /// Whether a time is a boundary between two units.
-    pub fn is_aligned(self, at: Timestamp) -> bool {
+    pub(crate) fn is_aligned(self, at: Timestamp) -> bool {
         self.floor(at) == at
     }
 

@@ -1,6 +1,7 @@
 //! Which intervals each model of a plan misses.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
@@ -15,7 +16,7 @@ use crate::interval::{
     parse_time, recorded,
 };
 use crate::project::model::ModelKind;
-use crate::snapshot::{Snapshot, SnapshotRecord};
+use crate::snapshot::{Category, Snapshot, SnapshotRecord};
 use crate::task::TableId;
 
 /// What is recorded of a physical table.
@@ -125,10 +126,43 @@ pub(super) struct Scope<'a> {
     pub(super) before: &'a BTreeMap<ModelName, SnapshotId>,
 }
 
+/// What is recorded of a table. A view that is made anew beside the one before it has what that has.
+fn done(input: &PlanInput<'_>, record: &SnapshotRecord, table: &TableId) -> IntervalSet {
+    let known = input.tables.get(table).map(|known| known.done.clone());
+    known.or_else(|| followed(input, record, table)).unwrap_or_default()
+}
+
+/// What is recorded of the view that a new view of the same version follows.
+fn followed(input: &PlanInput<'_>, record: &SnapshotRecord, table: &TableId) -> Option<IntervalSet> {
+    if table.dev || record.view.is_none() || !record.forward_only {
+        return None;
+    }
+    let same = record.previous.iter().rev().take_while(|previous| previous.version == record.version);
+    let mut before = same.filter_map(|previous| input.records.get(&previous.id));
+    before.find_map(|before| Some(input.tables.get(&before.table(false))?.done.clone()))
+}
+
 /// What is recorded of a table, as far as it holds for the snapshot.
 fn recorded_done(input: &PlanInput<'_>, record: &SnapshotRecord, table: &TableId) -> IntervalSet {
-    let known = input.tables.get(table).map_or_else(IntervalSet::new, |known| known.done.clone());
+    let known = record.counts(&done(input, record, table));
+    let known = known.union(&earlier_generations(input, record, table));
     if follows_anew(input, record, table) { record.inherits(&known) } else { known }
+}
+
+/// What a view's generation takes over from earlier ones of its version: an environment that shows
+/// another version gets the view made, but nothing has to be computed for it. Where it shows this
+/// version, the view is computed again, as its upstream has other tables.
+fn earlier_generations(input: &PlanInput<'_>, record: &SnapshotRecord, table: &TableId) -> IntervalSet {
+    let shown = input.current.or(input.prod).and_then(|environment| environment.models.get(record.name()));
+    let shown = shown.and_then(|model| input.records.get(&model.snapshot));
+    if record.view.is_none() || table.dev || shown.is_some_and(|shown| shown.version == record.version) {
+        return IntervalSet::new();
+    }
+    let same =
+        |other: &&Arc<SnapshotRecord>| other.name() == record.name() && other.version == record.version;
+    let generations =
+        input.records.values().filter(same).filter_map(|other| input.tables.get(&other.table(false)));
+    generations.fold(IntervalSet::new(), |all, known| all.union(&known.done))
 }
 
 /// What of a table counts as filled when a plan is shown. A new snapshot knows what the one before it
@@ -140,20 +174,37 @@ fn known_done(
     record: &SnapshotRecord,
     table: &TableId,
 ) -> IntervalSet {
-    let done =
-        |table: &TableId| input.tables.get(table).map_or_else(IntervalSet::new, |known| known.done.clone());
+    let done = |table: &TableId| done(input, record, table);
+    let old = before.get(record.name()).and_then(|id| input.records.get(id));
+    if !table.dev && old.is_some_and(|old| is_rebuilt(old, record)) {
+        return IntervalSet::new();
+    }
     if input.records.contains_key(&record.id()) {
         return recorded_done(input, record, table);
     }
-    let Some(old) = before.get(record.name()).and_then(|id| input.records.get(id)) else {
-        return IntervalSet::new();
-    };
+    let Some(old) = old else { return IntervalSet::new() };
     let same = old.version == record.version;
     match (table.dev, record.forward_only) {
         (true, false) if same && old.dev_version == record.dev_version => done(table),
         (true, false) => IntervalSet::new(),
         _ if same => record.inherits(&done(&record.table(false))),
         _ => IntervalSet::new(),
+    }
+}
+
+/// Whether a snapshot that keeps the version of the one before it is filled again all the same: a view
+/// over other tables, and a seed whose file may be another, also on the way back to an earlier snapshot.
+fn is_rebuilt(old: &SnapshotRecord, new: &SnapshotRecord) -> bool {
+    if old.version != new.version || old.id() == new.id() {
+        return false;
+    }
+    match new.snapshot.model.kind {
+        ModelKind::View { .. } => new.category == Category::IndirectNonBreaking && !new.forward_only,
+        ModelKind::Seed(_) => {
+            let follows = new.previous.last().is_some_and(|last| last.id == old.id());
+            !(new.category == Category::Metadata && follows)
+        }
+        _ => false,
     }
 }
 
@@ -216,11 +267,16 @@ pub(super) fn follows_anew(input: &PlanInput<'_>, record: &SnapshotRecord, table
 }
 
 /// What a new throwaway table is taken to have because production's table has it: of a change that
-/// keeps that table only a preview is computed.
+/// keeps that table only a preview is computed. And what a view has that is made beside another one.
 fn kept(input: &PlanInput<'_>, record: &SnapshotRecord, table: &TableId) -> IntervalSet {
     let is_new = !input.records.contains_key(&record.id());
-    let own = input.tables.get(&record.table(false)).filter(|_| table.dev && record.forward_only && is_new);
-    own.map_or_else(IntervalSet::new, |own| record.inherits(&own.done))
+    if table.dev && record.forward_only && is_new {
+        return record.inherits(&done(input, record, &record.table(false)));
+    }
+    match input.tables.get(table) {
+        None => followed(input, record, table).unwrap_or_default(),
+        Some(_) => IntervalSet::new(),
+    }
 }
 
 /// The part of it that isn't previewed, now or, where nothing is computed, later.
@@ -234,8 +290,10 @@ pub(super) fn assumed(
     let Some(table) = table else { return IntervalSet::new() };
     let none = IntervalSet::new();
     let of = |sets: &'_ BTreeMap<ModelName, IntervalSet>| sets.get(record.name()).unwrap_or(&none).clone();
-    let mut assumed =
-        kept(input, record, table).difference(&of(&windows.missing)).difference(&of(&windows.skipped));
+    let mut assumed = kept(input, record, table)
+        .union(&earlier_generations(input, record, table))
+        .difference(&of(&windows.missing))
+        .difference(&of(&windows.skipped));
     if let Some(range) = previewed {
         assumed.remove(range);
     }
@@ -325,8 +383,10 @@ fn own_start(input: &PlanInput<'_>, snapshot: &Snapshot) -> Option<Timestamp> {
 
 /// The end of what is done of a model that an environment shows.
 pub(super) fn done_end(input: &PlanInput<'_>, model: &EnvironmentModel) -> Option<Timestamp> {
-    let table = model.table.as_ref()?;
-    input.tables.get(table)?.done.hull().map(|hull| hull.end)
+    let done = &input.tables.get(model.table.as_ref()?)?.done;
+    let counted =
+        input.records.get(&model.snapshot).map_or_else(|| done.clone(), |record| record.counts(done));
+    counted.hull().map(|hull| hull.end)
 }
 
 /// How many batches of a model may run at once.

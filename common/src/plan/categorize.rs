@@ -125,7 +125,14 @@ fn new_record(rules: &Rules<'_>, snapshot: &Arc<Snapshot>) -> (SnapshotRecord, b
         (ModelKind::View { materialized: false }, Category::IndirectNonBreaking) if !forward_only => {
             Some(implied)
         }
-        (ModelKind::View { materialized: false }, _) if version != implied => old.and_then(|old| old.view),
+        // It keeps its version, but is no table that could change in place: nobody is to see the new
+        // definition before the pointer moves, nor when it goes back.
+        (ModelKind::View { .. }, category)
+            if forward_only && category != Category::Metadata && version != implied =>
+        {
+            Some(implied)
+        }
+        (ModelKind::View { .. }, _) if version != implied => old.and_then(|old| old.view),
         _ => None,
     };
     let dev_version = match old {

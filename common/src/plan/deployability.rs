@@ -23,22 +23,26 @@ pub(super) struct Places {
     pub(super) filled: Tables,
 }
 
-/// The tables of each model that has any.
-pub(super) fn tables(
-    input: &PlanInput<'_>,
-    order: &[ModelName],
-    records: &Records,
-    starts: &BTreeMap<ModelName, Timestamp>,
-    times: &Times,
-    restatements: &Restatements,
-) -> Places {
-    let (shown, written) = if input.options.environment.is_prod() {
+/// What the choice of tables follows from.
+pub(super) struct Ground<'a> {
+    pub(super) input: &'a PlanInput<'a>,
+    pub(super) records: &'a Records,
+    /// Where each model's own history starts.
+    pub(super) starts: &'a BTreeMap<ModelName, Timestamp>,
+    pub(super) times: &'a Times,
+    pub(super) restatements: &'a Restatements,
+}
+
+/// The tables of each model that has any; `order` has parents first.
+pub(super) fn tables(ground: &Ground<'_>, order: &[ModelName]) -> Places {
+    let (shown, written) = if ground.input.options.environment.is_prod() {
         (BTreeSet::new(), BTreeSet::new())
     } else {
-        throwaways(input, order, records, starts, times, restatements)
+        throwaways(ground, order)
     };
     let places = |throwaway: &BTreeSet<ModelName>| {
-        records
+        ground
+            .records
             .iter()
             .filter(|(_, record)| !record.snapshot.model.kind.is_symbolic())
             .map(|(name, record)| (name.clone(), record.table(throwaway.contains(name))))
@@ -48,14 +52,8 @@ pub(super) fn tables(
 }
 
 /// Models whose environment reads a throwaway table, and those that fill one.
-fn throwaways(
-    input: &PlanInput<'_>,
-    order: &[ModelName],
-    records: &Records,
-    starts: &BTreeMap<ModelName, Timestamp>,
-    times: &Times,
-    restatements: &Restatements,
-) -> (BTreeSet<ModelName>, BTreeSet<ModelName>) {
+fn throwaways(ground: &Ground<'_>, order: &[ModelName]) -> (BTreeSet<ModelName>, BTreeSet<ModelName>) {
+    let Ground { input, records, .. } = *ground;
     let mut throwaway = BTreeSet::new();
     let mut written = BTreeSet::new();
     // Models that keep those below them from being deployable.
@@ -70,7 +68,7 @@ fn throwaways(
         let keeps_table = record.forward_only
             || record.category == Category::IndirectNonBreaking
             || (is_forward_only(kind) && record.category != Category::Metadata);
-        let valid = valid_start(input, record, starts[name], times.covered_from, restatements);
+        let valid = valid_start(ground, record);
         // What is restated by itself holds another time's rows than those around it.
         let by_itself = kind.auto_restatement_cron().is_some();
         let deployable = !tainted && !keeps_table && !by_itself && valid;
@@ -94,21 +92,15 @@ fn throwaways(
 
 /// A table that depends on its own past can only be taken over when nothing before the start is
 /// left out.
-fn valid_start(
-    input: &PlanInput<'_>,
-    record: &SnapshotRecord,
-    own: Timestamp,
-    from: Option<Timestamp>,
-    restatements: &Restatements,
-) -> bool {
+fn valid_start(ground: &Ground<'_>, record: &SnapshotRecord) -> bool {
     let snapshot = &record.snapshot;
-    let Some(from) = from.filter(|_| snapshot.depends_on_past()) else { return true };
+    let Some(from) = ground.times.covered_from.filter(|_| snapshot.depends_on_past()) else { return true };
     let unit = snapshot.interval_unit();
-    let first = unit.ceil(own);
-    let known = input.tables.get(&record.table(false));
+    let first = unit.ceil(ground.starts[record.name()]);
+    let known = ground.input.tables.get(&record.table(false));
     let mut done = known.map_or_else(IntervalSet::new, |known| known.done.clone());
     // What is computed again isn't there yet.
-    restatements.ranges.get(record.name()).inspect(|range| done.remove(**range));
+    ground.restatements.ranges.get(record.name()).inspect(|range| done.remove(**range));
     let missing_from = done.ranges().iter().filter(|range| range.start <= first).map(|range| range.end).max();
     missing_from.unwrap_or(first).max(first) >= unit.floor(from)
 }

@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
-use super::{EnvironmentModel, PlanError};
+use super::{EnvironmentModel, PlanError, PlanInput, Purpose};
 use crate::id::{EnvironmentName, ModelName};
 use crate::interval::Timestamp;
 use crate::project::Project;
@@ -96,6 +96,16 @@ pub(super) struct Scene<'a> {
     pub(super) start: Timestamp,
     pub(super) end: Timestamp,
     pub(super) execution: Timestamp,
+}
+
+/// The statements that a plan runs: those of the files; or, where files don't count, those that the
+/// environment has.
+pub(super) fn meant<'a>(input: &PlanInput<'a>) -> &'a Hooks {
+    match (input.purpose, input.current) {
+        (Purpose::Run, Some(current)) => &current.hooks,
+        (_, Some(current)) if !input.options.restate_models.is_empty() => &current.hooks,
+        _ => input.hooks,
+    }
 }
 
 /// Renders a plan's statements.

@@ -14,8 +14,10 @@ mod environment;
 mod hooks;
 mod options;
 mod order;
+mod planned;
 mod policy;
 mod propose;
+mod reach;
 mod restate;
 mod retention;
 mod revert;
@@ -31,7 +33,7 @@ pub use backfill::{BatchRule, TableRecord};
 pub use blocker::Blocker;
 pub use change::Change;
 pub use document::{Executed, PlanDocument, document};
-pub use environment::{Environment, EnvironmentModel, Tables, bindings, views};
+pub use environment::{Environment, EnvironmentModel, Tables, bindings, views, views_by_gateway};
 pub use hooks::{Hooks, PlannedHooks};
 pub use options::{Choice, PlanOptions, Selectors};
 pub use order::topological;
@@ -44,7 +46,6 @@ pub use stages::{PlanStage, stages};
 use crate::id::{EnvironmentName, Hasher, ModelName, PlanId, SnapshotId, Version};
 use crate::interval::{Interval, IntervalSet, Timestamp};
 use crate::project::Settings;
-use crate::project::model::ModelKind;
 use crate::snapshot::{ByName, Category, SnapshotRecord};
 use crate::task::{Allowed, TableId};
 
@@ -185,7 +186,8 @@ pub struct PlannedModel {
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub redo: bool,
     /// Whether `missing` is computed whatever of it is complete: a new snapshot trusts only the rows that
-    /// the one before it left in a throwaway table.
+    /// the one before it left in a throwaway table, lookback reaches ranges that stand alone, and a view
+    /// is made again over other tables.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub anew: bool,
     /// What is computed again although it was complete.
@@ -298,7 +300,9 @@ pub fn plan(input: &PlanInput<'_>) -> Result<Planned, PlanError> {
     let differs = diff.changes.values().any(|change| *change == Change::Removed)
         || input.proposed.values().any(|snapshot| diff.touches(snapshot));
     if input.purpose == Purpose::Change {
-        environment::refuse_empty_new(input, differs)?;
+        // Statements around plans are part of what an environment is.
+        let others = base.is_some_and(|base| base.hooks != *input.hooks);
+        environment::refuse_empty_new(input, differs || others)?;
     }
     let backfilled = backfill::backfilled(input, &diff);
     let times = options::resolve_times(input, &diff, backfilled.as_ref())?;
@@ -308,9 +312,10 @@ pub fn plan(input: &PlanInput<'_>) -> Result<Planned, PlanError> {
     let starts = backfill::starts(input, &order, &times);
     let restatements =
         restate::restatements(input, &order, records, &diff, &times, &starts, backfilled.as_ref());
-    let places = deployability::tables(input, &order, records, &starts, &times, &restatements);
-    let tables = places.read;
-    let target = environment::target(input, records, &tables, &diff);
+    let ground =
+        deployability::Ground { input, records, starts: &starts, times: &times, restatements: &restatements };
+    let places = deployability::tables(&ground, &order);
+    let mut tables = places.read;
     let backfilled = backfilled.or_else(|| {
         let restated = || restatements.ranges.keys().collect();
         (!input.options.restate_models.is_empty()).then(|| backfill::with_upstream(input, restated()))
@@ -323,28 +328,23 @@ pub fn plan(input: &PlanInput<'_>) -> Result<Planned, PlanError> {
         before: &diff.before,
     };
     let windows = backfill::windows(input, &scope, records, &tables);
+    environment::stay(input, records, &mut tables, &windows);
+    let target = environment::target(input, records, &tables, &diff);
+    environment::refuse_views_elsewhere(input.settings, &target, records)?;
     let blockers = blocker::blockers(input, records, &tables, &windows, categorized.undecided);
     let audited = audit::audited(input, &scope, records, &tables, &windows);
-    let mut models = Vec::with_capacity(diff.changes.len());
-    for (name, change) in &diff.changes {
-        let Some(record) = records.get(name) else {
-            models.push(removed(name, base));
-            continue;
-        };
-        let restated = restatements.ranges.get(name).or_else(|| restatements.automatic.get(name)).copied();
-        models.push(PlannedModel {
-            restatement: restated,
-            audits: audited.get(name).cloned().unwrap_or_default(),
-            assumed: backfill::assumed(input, record, tables.get(name), &windows, restated),
-            fills: places.filled.get(name).filter(|table| tables.get(name) != Some(table)).cloned(),
-            ..planned(input, record, *change, &tables, &windows, &diff)
-        });
-    }
-    let hooks = match (input.purpose, input.current) {
-        (Purpose::Run, Some(current)) => &current.hooks,
-        _ if !input.options.restate_models.is_empty() => input.current.map_or(input.hooks, |env| &env.hooks),
-        _ => input.hooks,
+    let facts = planned::Facts {
+        input,
+        base,
+        diff: &diff,
+        records,
+        tables: &tables,
+        filled: &places.filled,
+        windows: &windows,
+        restatements: &restatements,
+        audited: &audited,
     };
+    let mut models = planned::models(&facts);
     let (start, end) = (times.start.unwrap_or(windows.earliest), times.end_or_now());
     let scene = hooks::Scene {
         environment: &input.options.environment,
@@ -353,6 +353,7 @@ pub fn plan(input: &PlanInput<'_>) -> Result<Planned, PlanError> {
         end,
         execution: times.execution,
     };
+    let hooks = hooks::meant(input);
     let planned_hooks = hooks::planned(hooks, &scene)?;
     let hooks_differ = input.current.is_some_and(|current| current.hooks != *hooks);
     let new_records: Vec<_> =
@@ -393,23 +394,6 @@ pub fn plan(input: &PlanInput<'_>) -> Result<Planned, PlanError> {
     };
     plan.id = identity(&plan);
     Ok(Planned { plan, new_records })
-}
-
-impl PlannedModel {
-    /// Whether it is a standalone audit: what it "fills" is what it looks at.
-    pub fn is_audit(&self) -> bool {
-        self.kind == ModelKind::Audit.name()
-    }
-
-    /// The table that the model's batches fill.
-    pub fn filled(&self) -> Option<&TableId> {
-        self.fills.as_ref().filter(|_| !self.missing.is_empty()).or(self.table.as_ref())
-    }
-
-    /// All tables that the model needs while the plan is carried out.
-    pub fn tables(&self) -> impl Iterator<Item = &TableId> {
-        self.table.iter().chain(&self.fills)
-    }
 }
 
 /// Proposed models, parents first.
@@ -468,10 +452,13 @@ fn identity(plan: &Plan) -> PlanId {
 fn layout<'a>(input: &PlanInput<'_>, records: impl Iterator<Item = &'a Arc<SnapshotRecord>>) -> Layout {
     let settings = input.settings;
     let default_gateway = settings.default_gateway.clone();
+    let shown = input.current.into_iter().flat_map(|current| current.models.values());
     let gateways = records
         .filter(|record| !record.snapshot.model.kind.is_symbolic())
         .map(|record| record.snapshot.model.gateway.clone().unwrap_or_else(|| default_gateway.clone()))
         .chain([default_gateway.clone()])
+        // Their views may have to go.
+        .chain(shown.filter_map(|model| model.gateway.clone()))
         .collect();
     Layout {
         concurrent_tasks: settings.concurrent_tasks(),
@@ -480,97 +467,6 @@ fn layout<'a>(input: &PlanInput<'_>, records: impl Iterator<Item = &'a Arc<Snaps
         environment_ttl: environment::ttl(&input.options.environment, settings),
         snapshot_ttl: settings.snapshot_ttl.clone(),
     }
-}
-
-fn removed(name: &ModelName, base: Option<&Environment>) -> PlannedModel {
-    let before = base.and_then(|environment| environment.models.get(name));
-    PlannedModel {
-        name: name.clone(),
-        kind: before.map_or_else(String::new, |model| model.kind.clone()),
-        change: Change::Removed,
-        category: None,
-        snapshot: None,
-        version: None,
-        table: None,
-        missing: IntervalSet::new(),
-        skipped: IntervalSet::new(),
-        redo: false,
-        anew: false,
-        batches: BatchRule::default(),
-        restatement: None,
-        audits: IntervalSet::new(),
-        fills: None,
-        migrate: false,
-        allows: Allowed::default(),
-        effective_from: None,
-        assumed: IntervalSet::new(),
-        create: false,
-        sequential: false,
-        concurrency: None,
-        signals: Vec::new(),
-        before: before.map(|model| model.snapshot),
-    }
-}
-
-fn planned(
-    input: &PlanInput<'_>,
-    record: &Arc<SnapshotRecord>,
-    change: Change,
-    tables: &Tables,
-    windows: &backfill::Windows,
-    diff: &change::Diff,
-) -> PlannedModel {
-    let snapshot = &record.snapshot;
-    let name = snapshot.name();
-    let table = tables.get(name).cloned();
-    let missing = windows.missing.get(name).cloned().unwrap_or_default();
-    let done = table.as_ref().and_then(|id| input.tables.get(id)).map(|known| &known.done);
-    let redo = done.is_some_and(|done| !done.intersection(&missing).is_empty());
-    let created = table.as_ref().is_some_and(|id| input.tables.get(id).is_some_and(|known| known.created));
-    let anew = table.as_ref().is_some_and(|table| backfill::follows_anew(input, record, table));
-    let directly = matches!(change, Change::DirectlyModified | Change::MetadataUpdated);
-    let is_new = !input.records.contains_key(&snapshot.id);
-    let aside = table.as_ref().is_some_and(|table| table.dev);
-    PlannedModel {
-        name: name.clone(),
-        kind: snapshot.model.kind.name().to_owned(),
-        change,
-        category: (change != Change::Unchanged).then(|| record.shown_category()),
-        version: table.as_ref().map(|table| if table.dev { record.dev_version } else { record.version }),
-        snapshot: Some(snapshot.id),
-        fills: None,
-        migrate: created && migrates(input, record),
-        allows: policy::allowed(input, name),
-        effective_from: anew.then_some(record.effective_from).flatten(),
-        assumed: IntervalSet::new(),
-        create: table.is_some() && !created,
-        batches: BatchRule { unit: snapshot.interval_unit(), size: snapshot.model.batch_size() },
-        sequential: snapshot.depends_on_past(),
-        concurrency: backfill::concurrency(snapshot),
-        signals: snapshot.model.signals.iter().map(|call| call.name.clone()).collect(),
-        table,
-        anew: redo && is_new && aside,
-        missing,
-        skipped: windows.skipped.get(name).cloned().unwrap_or_default(),
-        redo,
-        restatement: None,
-        audits: IntervalSet::new(),
-        before: if directly { diff.before.get(name).copied() } else { None },
-    }
-}
-
-/// Whether production takes over a snapshot that keeps its table although what the query gives may
-/// differ.
-fn migrates(input: &PlanInput<'_>, record: &SnapshotRecord) -> bool {
-    let shown = input.prod.and_then(|prod| prod.models.get(record.name()));
-    let seed = matches!(record.snapshot.model.source, crate::project::model::ModelSource::Seed(_));
-    input.purpose == Purpose::Change
-        && input.options.environment.is_prod()
-        && record.forward_only
-        && record.category != Category::Metadata
-        && !record.snapshot.model.kind.is_audit()
-        && !seed
-        && shown.is_none_or(|shown| shown.snapshot != record.id())
 }
 
 fn refuse_removed_but_read(proposed: &ByName, diff: &change::Diff) -> Result<(), PlanError> {

@@ -266,7 +266,10 @@ pub(super) fn resolve_times(
         }
     }
     let dev_run = input.purpose == Purpose::Run && !options.environment.is_prod();
-    let covered_from = start.or_else(|| input.current.filter(|_| dev_run).map(|current| current.start));
+    // Without a start of its own the plan covers what it computes, which --min-intervals cuts short.
+    let shortened = || starts.values().min().copied().filter(|_| !options.environment.is_prod());
+    let covered_from =
+        start.or_else(|| input.current.filter(|_| dev_run).map(|current| current.start)).or_else(shortened);
     let effective_from = effective_from(input, execution)?;
     Ok(Times { start, covered_from, end, execution, effective_from, capped_by_prod: !unbounded, starts })
 }

@@ -36,7 +36,9 @@ pub(super) fn column_changes(input: &PlanInput<'_>, diff: &Diff) -> Result<Vec<S
 
 /// Whether the changed model goes on with its table.
 fn keeps_table(input: &PlanInput<'_>, old: &SnapshotRecord, new: &Snapshot) -> bool {
-    let by_kind = is_forward_only(&new.model.kind) && !breaking_kind_change(&old.snapshot, new);
+    // Going back to the model's first snapshot is no forward-only change: its table was never altered for it.
+    let first = input.records.get(&new.id).is_some_and(|known| known.previous.is_empty());
+    let by_kind = is_forward_only(&new.model.kind) && !breaking_kind_change(&old.snapshot, new) && !first;
     input.options.forward_only || by_kind
 }
 

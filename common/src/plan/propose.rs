@@ -61,7 +61,7 @@ pub fn propose(
             return Err(PlanError::new(
                 "unknown-environment",
                 format!("there is no environment `{}`", options.environment),
-                "apply a plan for it first; `coordctl environments` lists those that exist",
+                "`coordctl environments` lists those that exist; applying a plan makes one",
             ));
         };
         let held = known.held(environment);

@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 use super::categorize::{Records, is_forward_only};
 use super::change::Diff;
 use super::options::Times;
-use super::{Change, Environment, PlanError, PlanInput, Purpose};
+use super::{Change, Environment, PlanError, PlanInput, Purpose, reach};
 use crate::id::{ModelName, SnapshotId};
 use crate::interval::{Cadence, Interval, IntervalSet, Rounding, TimePoint, Timestamp, inclusive_exclusive};
 use crate::project::model::ModelKind;
@@ -99,7 +99,10 @@ pub(super) fn restatements(
         let above = above.filter_map(|parent| found.ranges.get(parent).copied());
         let own = removal(input, record, start, times.end_or_now(), times.execution, preview);
         if let Some(range) = above.chain(own).reduce(hull) {
-            found.ranges.insert(name.clone(), whole_units(snapshot, range));
+            let range = whole_units(snapshot, range);
+            let reached = |range| reach::with_windows(input, records, record, &found.ranges, range);
+            let range = if preview { range } else { reached(range) };
+            found.ranges.insert(name.clone(), range);
         }
     }
     found
@@ -133,6 +136,7 @@ fn automatic(
         let unit = snapshot.interval_unit();
         let (start, end) = (unit.floor(range.start), unit.ceil(range.end));
         let Some(range) = removal(input, record, start, end, times.execution, false) else { continue };
+        let range = reach::with_windows(input, records, record, &found.automatic, range);
         found.automatic.insert(name.clone(), range);
         found.due.extend(due.map(|_| record.table(false)));
     }
@@ -306,10 +310,10 @@ pub fn clears(
             () if snapshot.depends_on_self() => Interval { end: Timestamp::MAX, ..*range },
             () => *range,
         };
-        for table in [record.table(false), record.table(true)] {
-            if is_recorded(&table) {
-                found.entry(table).and_modify(|known| *known = hull(*known, range)).or_insert(range);
-            }
+        // Throwaway tables stay as they are: none of them can be promoted.
+        let table = record.table(false);
+        if is_recorded(&table) {
+            found.entry(table).and_modify(|known| *known = hull(*known, range)).or_insert(range);
         }
     }
     found.into_iter().map(|(table, range)| Clear { table, range }).collect()

@@ -11,8 +11,9 @@ use super::ddl::source::Source;
 use super::ddl::token::tokenize;
 use super::ddl::value::Value;
 use super::fields::{Fields, model_name};
-use super::model::{About, ColumnDef, Model, ModelKind, ModelSource, Storage};
+use super::model::{ColumnDef, Model, ModelKind};
 use super::model_file::link_audits;
+use super::plain::plain;
 use super::settings::yaml::{scalar, to_sql, to_value};
 use super::settings::{invalid_yaml, render};
 use super::suggest::did_you_mean;
@@ -166,35 +167,8 @@ impl Entry<'_, '_> {
                 return None;
             }
         };
-        Some(Model {
-            name,
-            kind: ModelKind::External,
-            dialect,
-            cron: defaults.cron.clone().unwrap_or_else(|| "@daily".to_owned()),
-            cron_tz: defaults.cron_tz.clone(),
-            interval_unit: defaults.interval_unit,
-            start: defaults.start.clone(),
-            end: None,
-            allow_partials: defaults.allow_partials.unwrap_or(false),
-            about: About { owner: defaults.owner.clone(), ..About::default() },
-            stamp: None,
-            columns: None,
-            audits: Vec::new(),
-            signals: Vec::new(),
-            depends_on: Vec::new(),
-            storage: Storage::default(),
-            gateway,
-            optimize_query: true,
-            other: std::collections::BTreeMap::new(),
-            blueprint: std::collections::BTreeMap::new(),
-            pre_statements: Vec::new(),
-            source: ModelSource::External,
-            post_statements: Vec::new(),
-            on_virtual_update: Vec::new(),
-            audit_definitions: std::collections::BTreeMap::new(),
-            signal_definitions: std::collections::BTreeMap::new(),
-            location: Location::file(self.at.path.clone()),
-        })
+        let at = Location::file(self.at.path.clone());
+        Some(Model { gateway, ..plain(defaults, name, ModelKind::External, dialect, at) })
     }
 
     fn fill(&mut self, entry: &Mapping, model: &mut Model) {

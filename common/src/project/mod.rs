@@ -14,6 +14,7 @@ mod load;
 mod macros;
 pub mod model;
 mod model_file;
+mod plain;
 mod properties;
 pub mod render;
 pub mod seed;

@@ -480,7 +480,7 @@ impl ModelKind {
     }
 
     /// Whether a restatement must always redo the whole history.
-    pub fn full_history_restatement_only(&self) -> bool {
+    pub(crate) fn full_history_restatement_only(&self) -> bool {
         matches!(
             self,
             Self::IncrementalUnmanaged { .. }

@@ -14,7 +14,9 @@ use super::ddl::token::{Token, TokenKind, tokenize};
 use super::ddl::value::Value;
 use super::fields::{Fields, model_name, shorten};
 use super::kind;
-use super::model::{About, Model, ModelKind, ModelSource, Storage};
+use super::model::{About, Model, ModelKind, Storage};
+use super::plain::plain;
+use super::settings::ModelDefaults;
 use super::suggest::did_you_mean;
 
 /// Properties of MODEL that SQLMesh knows.
@@ -135,18 +137,8 @@ impl BlockReader<'_, '_> {
     /// The node that a standalone audit's properties describe. The project's defaults are for models.
     pub(crate) fn read_audit(mut self, properties: &[Property<'_>]) -> Option<Head> {
         let (name, name_at) = self.name(properties.iter().rev().find(|property| property.is("name")))?;
-        let mut model = Model {
-            cron: "@daily".to_owned(),
-            cron_tz: None,
-            interval_unit: None,
-            start: None,
-            allow_partials: false,
-            about: About::default(),
-            audits: Vec::new(),
-            storage: Storage::default(),
-            gateway: None,
-            ..self.with_defaults(name, ModelKind::Audit)
-        };
+        let at = Location::file(self.block.path.clone());
+        let mut model = plain(&ModelDefaults::default(), name, ModelKind::Audit, self.dialect, at);
         let catalog = self.gateway.default_catalog.as_deref();
         for property in properties {
             match property.key.to_ascii_lowercase().as_str() {
@@ -223,22 +215,9 @@ impl BlockReader<'_, '_> {
 
     fn with_defaults(&self, name: ModelName, kind: ModelKind) -> Model {
         let defaults = &self.context.settings.model_defaults;
+        let at = Location::file(self.block.path.clone());
         Model {
-            name,
-            kind,
-            dialect: self.dialect,
-            cron: defaults.cron.clone().unwrap_or_else(|| "@daily".to_owned()),
-            cron_tz: defaults.cron_tz.clone(),
-            interval_unit: defaults.interval_unit,
-            start: defaults.start.clone(),
-            end: None,
-            allow_partials: defaults.allow_partials.unwrap_or(false),
-            about: About { owner: defaults.owner.clone(), ..About::default() },
-            stamp: None,
-            columns: None,
             audits: self.context.default_audits.clone(),
-            signals: Vec::new(),
-            depends_on: Vec::new(),
             storage: Storage {
                 table_format: defaults.table_format.clone(),
                 storage_format: defaults.storage_format.clone(),
@@ -249,15 +228,7 @@ impl BlockReader<'_, '_> {
             },
             gateway: self.gateway.explicit.clone(),
             optimize_query: defaults.optimize_query.unwrap_or(true),
-            other: BTreeMap::new(),
-            blueprint: BTreeMap::new(),
-            pre_statements: Vec::new(),
-            source: ModelSource::External,
-            post_statements: Vec::new(),
-            on_virtual_update: Vec::new(),
-            audit_definitions: BTreeMap::new(),
-            signal_definitions: BTreeMap::new(),
-            location: Location::file(self.block.path.clone()),
+            ..plain(defaults, name, kind, self.dialect, at)
         }
     }
 

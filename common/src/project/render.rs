@@ -258,7 +258,11 @@ pub fn render_statement(code: &Code, context: &RenderContext<'_>) -> Result<Vec<
 
 /// The model name of a relation as written in a dialect: its parts normalised, and the default
 /// catalog left out. Nothing where the text is no name of one to three parts.
-pub fn relation_name(text: &str, dialect: Dialect, default_catalog: Option<&str>) -> Option<ModelName> {
+pub(crate) fn relation_name(
+    text: &str,
+    dialect: Dialect,
+    default_catalog: Option<&str>,
+) -> Option<ModelName> {
     let parts = lex::name_parts(text, dialect)?;
     let names: Vec<String> = parts.iter().map(|(name, quoted)| dialect.normalize(name, *quoted)).collect();
     let names = match names.as_slice() {

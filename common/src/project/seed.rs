@@ -101,7 +101,7 @@ pub fn rows(model: &Model) -> Result<Vec<Vec<Option<String>>>, Diagnostic> {
 ///
 /// # Errors
 /// As [`rows`].
-pub fn column_values(model: &Model) -> Result<BTreeMap<String, Vec<Option<String>>>, Diagnostic> {
+pub(crate) fn column_values(model: &Model) -> Result<BTreeMap<String, Vec<Option<String>>>, Diagnostic> {
     let rows = rows(model)?;
     let columns = columns(model).into_iter().enumerate();
     Ok(columns

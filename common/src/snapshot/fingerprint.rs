@@ -25,7 +25,7 @@ pub struct Fingerprint {
 
 impl Fingerprint {
     /// The version that the snapshot's own and upstream data imply.
-    pub fn to_version(self) -> Version {
+    pub(crate) fn to_version(self) -> Version {
         Version(
             Hasher::new("version/v1")
                 .field("data", self.data.to_string())
@@ -35,7 +35,7 @@ impl Fingerprint {
     }
 
     /// The snapshot's identity.
-    pub fn to_id(self, name: &ModelName) -> SnapshotId {
+    pub(crate) fn to_id(self, name: &ModelName) -> SnapshotId {
         SnapshotId(
             Hasher::new("snapshot/v1")
                 .field("name", name.as_str())

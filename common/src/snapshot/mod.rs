@@ -82,7 +82,7 @@ impl Snapshot {
 
     /// Whether a batch depends on all earlier ones: its own rows, or a kind that can only be
     /// rebuilt whole.
-    pub fn depends_on_past(&self) -> bool {
+    pub(crate) fn depends_on_past(&self) -> bool {
         self.depends_on_self() || self.model.kind.full_history_restatement_only()
     }
 

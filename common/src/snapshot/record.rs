@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{Fingerprint, Naming, Snapshot};
 use crate::id::{ModelName, SnapshotId, Version};
-use crate::interval::{Interval, IntervalSet, Timestamp};
+use crate::interval::{Interval, IntervalSet, Timestamp, recorded};
 use crate::task::{Relation, TableId};
 
 /// What a change means for the rows that exist.
@@ -69,8 +69,8 @@ pub struct SnapshotRecord {
     /// The version of the table that production reads.
     pub version: Version,
     /// The generation of the physical view, where it isn't the version: a view whose upstream has
-    /// other tables now is made anew beside the old one, so that it switches with the pointer and
-    /// nothing that shows the old one sees a change.
+    /// other tables now, or whose forward-only change keeps the version, is made anew beside the old
+    /// one, so that it switches with the pointer and nothing that shows the old one sees a change.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub view: Option<Version>,
     /// The version of the throwaway table of development environments.
@@ -100,7 +100,7 @@ impl SnapshotRecord {
     }
 
     /// The category as people see it: forward-only changes are just that, unless rows stay the same.
-    pub fn shown_category(&self) -> Category {
+    pub(crate) fn shown_category(&self) -> Category {
         if self.forward_only && self.category != Category::Metadata {
             Category::ForwardOnly
         } else {
@@ -118,9 +118,17 @@ impl SnapshotRecord {
         self.naming.relation(self.generation(dev), dev)
     }
 
+    /// What of a table's complete ranges counts for this snapshot: whole units, unless it takes pieces.
+    /// Another snapshot of the version may have left some.
+    pub fn counts(&self, done: &IntervalSet) -> IntervalSet {
+        let unit = self.snapshot.interval_unit();
+        let partials = self.snapshot.model.allow_partials;
+        done.ranges().iter().filter_map(|range| recorded(*range, unit, partials)).collect()
+    }
+
     /// What of a table's complete ranges, filled by other snapshots of the version, counts for this
     /// one.
-    pub fn inherits(&self, done: &IntervalSet) -> IntervalSet {
+    pub(crate) fn inherits(&self, done: &IntervalSet) -> IntervalSet {
         let Some(effective) = self.effective_from else { return done.clone() };
         let from = self.snapshot.interval_unit().floor(effective);
         Interval::new(Timestamp(i64::MIN), from).map_or_else(IntervalSet::new, |before| done.clip(before))

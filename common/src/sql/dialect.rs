@@ -66,7 +66,7 @@ impl Dialect {
     /// even quoted names; PostgreSQL and Redshift fold unquoted ones to lower case, Snowflake to
     /// upper case; BigQuery, MySQL, Fabric and
     /// ClickHouse keep case.
-    pub fn normalize(self, identifier: &str, quoted: bool) -> String {
+    pub(crate) fn normalize(self, identifier: &str, quoted: bool) -> String {
         match self {
             Self::DuckDb
             | Self::TSql
@@ -88,7 +88,7 @@ impl Dialect {
     }
 
     /// Whether it is Transact-SQL, of SQL Server or of Fabric.
-    pub fn is_tsql(self) -> bool {
+    pub(crate) fn is_tsql(self) -> bool {
         matches!(self, Self::TSql | Self::Fabric)
     }
 

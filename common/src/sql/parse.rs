@@ -133,7 +133,7 @@ impl Query {
     /// The text with one space between tokens, without comments (but with optimizer hints) and
     /// with keywords in upper case: equal for texts that differ only in formatting, and different
     /// for all others.
-    pub fn canonical(&self) -> &str {
+    pub(crate) fn canonical(&self) -> &str {
         &self.canonical
     }
 }
@@ -166,13 +166,8 @@ impl Statement {
     }
 
     /// As [`Query::canonical`]; the trimmed text where not even tokens could be told apart.
-    pub fn canonical(&self) -> &str {
+    pub(crate) fn canonical(&self) -> &str {
         &self.canonical
-    }
-
-    /// Whether the parser knows the statement, so that the tables in it can be told.
-    pub fn is_parsed(&self) -> bool {
-        self.ast.is_some()
     }
 }
 

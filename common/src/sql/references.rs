@@ -31,7 +31,7 @@ pub struct TableRef {
 
 impl TableRef {
     /// The parts as the engine resolves them.
-    pub fn normalized(&self, dialect: Dialect) -> Vec<String> {
+    pub(crate) fn normalized(&self, dialect: Dialect) -> Vec<String> {
         self.parts.iter().map(|part| dialect.normalize(&part.value, part.quoted)).collect()
     }
 }
@@ -140,9 +140,15 @@ fn alias_for(place: &Found, all: &[Found], dialect: Dialect) -> String {
     }
     match place.parts.last() {
         Some(part) if part.quoted => dialect.quote(&part.value),
+        // After a dot any word is a name, as an alias some are not: `s.left`.
+        Some(part) if is_keyword(&part.value) => dialect.quote(&dialect.normalize(&part.value, false)),
         Some(part) => part.value.clone(),
         None => String::new(),
     }
+}
+
+fn is_keyword(word: &str) -> bool {
+    sqlparser::keywords::ALL_KEYWORDS.binary_search(&word.to_uppercase().as_str()).is_ok()
 }
 
 /// A relation's place.

@@ -77,6 +77,7 @@ fn renaming_changes_names_only() {
             "SELECT 'é', db.t.a, t.b, db.t.* FROM db.t",
             "SELECT 'é', t.a, t.b, t.* FROM phys.t__1 AS t",
         ),
+        (Dialect::Postgres, "SELECT n FROM s.Left", "SELECT n FROM phys.t__1 AS \"left\""),
         (Dialect::DuckDb, "SELECT db.t.a[1].b FROM db.t", "SELECT t.a[1].b FROM phys.t__1 AS t"),
         (Dialect::DuckDb, "SELECT x.a FROM db.t x", "SELECT x.a FROM phys.t__1 x"),
         (
@@ -86,6 +87,11 @@ fn renaming_changes_names_only() {
         ),
         (Dialect::BigQuery, "SELECT `p.d.t`.a FROM `p.d.t`", "SELECT `t`.a FROM phys.t__1 AS `t`"),
         (Dialect::BigQuery, "SELECT a FROM p-1.d.t", "SELECT a FROM phys.t__1 AS t"),
+        (
+            Dialect::BigQuery,
+            "SELECT t.a - u.b FROM p-1.d.t JOIN p-1.d.u USING (k)",
+            "SELECT t.a - u.b FROM phys.t__1 AS t JOIN phys.u__1 AS u USING (k)",
+        ),
         (
             Dialect::TSql,
             "SELECT [t].a FROM [db] . [t] WITH (NOLOCK)",

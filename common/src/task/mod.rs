@@ -374,6 +374,10 @@ pub struct Lease {
     pub ttl_millis: u64,
     /// The how-manieth attempt it is, from 1.
     pub attempt: u32,
+    /// The lease of the same worker whose place it takes: work on it begins when that one's has
+    /// ended. Only the worker and the leader that granted it know; it isn't on record.
+    #[serde(skip)]
+    pub behind: Option<Token>,
 }
 
 impl Lease {

@@ -1,6 +1,6 @@
 //! What changes of a project's files mean, and what they cost.
 
-use crate::world::{INCREMENTAL, STAGED, World, find, missing, options, summary, world};
+use crate::world::{INCREMENTAL, STAGED, World, at, find, missing, options, summary, world};
 use coord_common::interval::batches;
 use coord_common::plan::Change;
 use coord_common::snapshot::Category;
@@ -73,6 +73,43 @@ fn an_added_column_rebuilds_its_model_alone() {
     assert_eq!(find(&planned, "mart.top").version, find(&before, "mart.top").version);
     assert_ne!(find(&planned, "mart.top").table, find(&before, "mart.top").table);
     assert_ne!(find(&planned, "stg.events").table, find(&before, "stg.events").table);
+}
+
+#[test]
+fn a_view_that_comes_with_another_version_is_made_but_computes_nothing() {
+    let mut world = live();
+    world.model("mart.users", "kind FULL", "WITH e AS (SELECT id, amount FROM stg.events) SELECT id, CAST(SUM(amount) AS INT) AS total FROM e GROUP BY id");
+    let first = world.plan_and_apply("dev");
+    assert_eq!(find(&first, "mart.top").category, Some(IndirectBreaking));
+    world.model("mart.users", "kind FULL", "WITH e AS (SELECT id, amount, ds FROM stg.events) SELECT id, CAST(SUM(amount) AS INT) AS total FROM e GROUP BY id");
+    let second = world.plan_and_apply("dev");
+    assert_eq!(find(&second, "mart.top").category, Some(IndirectNonBreaking));
+    // Production shows the version before both: what the first one filled counts.
+    let planned = world.plan_and_apply("prod");
+    let view = find(&planned, "mart.top");
+    assert_eq!((missing(&planned, "mart.top").as_str(), view.create), ("", true));
+    assert_ne!(view.table, find(&first, "mart.top").table, "the one that reads the old table isn't shown");
+    assert!(!planned.plan.requires_backfill());
+    assert!(world.plan("prod").plan.is_empty());
+    assert_eq!(missing(&world.run("prod"), "mart.top"), "");
+}
+
+#[test]
+fn pieces_that_another_snapshot_of_the_table_left_dont_count_where_only_whole_units_do() {
+    let mut world = live();
+    let pieces = format!("{INCREMENTAL}, cron '@hourly', interval_unit day, allow_partials true");
+    world.model("stg.events", &pieces, STAGED);
+    world.plan_and_apply("prod");
+    let run = world.run("prod");
+    world.apply(&run);
+    let table = find(&run, "stg.events").table.clone().expect("it has one");
+    assert_eq!(world.tables[&table].done.hull().map(|hull| hull.end), Some(at("2024-01-08 12:00:00")));
+    world.model("stg.events", INCREMENTAL, STAGED);
+    let planned = world.plan_and_apply("prod");
+    assert_eq!(find(&planned, "stg.events").table.as_ref(), Some(&table), "mere metadata");
+    let record = &world.records[&find(&planned, "stg.events").snapshot.expect("it is there")];
+    let counted = record.counts(&world.tables[&table].done);
+    assert_eq!(counted.hull().map(|hull| hull.end), Some(at("2024-01-08")));
 }
 
 #[test]
@@ -332,4 +369,44 @@ fn a_managed_table_is_planned_but_cannot_be_applied() {
     assert_eq!((blocker.code.as_str(), blocker.models[0].as_str()), ("unsupported-kind", "mart.kept"));
     assert!(blocker.hint.contains("materialized true"));
     assert_eq!(find(&planned, "mart.kept").change, Change::Added);
+}
+
+#[test]
+fn a_view_is_made_again_when_a_change_that_was_taken_back_returns() {
+    let mut world = live();
+    with_column(&mut world);
+    world.plan_and_apply("prod");
+    world.model("stg.events", INCREMENTAL, STAGED);
+    assert!(!world.plan_and_apply("prod").plan.requires_backfill());
+    with_column(&mut world);
+    let again = world.plan_and_apply("prod");
+    let computed: Vec<_> = summary(&again).into_iter().filter(|row| !row.3.is_empty()).collect();
+    let view = row("mart.top", Change::IndirectlyModified, Category::IndirectNonBreaking, "01-01..01-08");
+    assert_eq!(computed, [view]);
+    assert!(find(&again, "mart.top").anew, "what is complete doesn't keep it from being made");
+    assert!(world.plan("prod").plan.is_empty());
+}
+
+#[test]
+fn going_back_to_the_first_snapshot_of_a_forward_only_model_destroys_nothing() {
+    let mut world = world();
+    let kind = "kind INCREMENTAL_BY_TIME_RANGE (time_column ds, forward_only true)";
+    world.model("stg.events", kind, STAGED);
+    world.plan_and_apply("prod");
+    world.model("stg.events", kind, &STAGED.replace(" FROM", ", id + 1 AS next FROM"));
+    world.plan_and_apply("dev");
+    world.model("stg.events", kind, STAGED);
+    let back = world.try_plan(&options("dev")).expect("`next` was never in production's table");
+    assert_eq!(find(&back, "stg.events").change, Change::DirectlyModified);
+}
+
+#[test]
+fn a_new_environment_may_differ_in_the_statements_around_its_plans_alone() {
+    let mut world = live();
+    assert_eq!(world.try_plan(&options("dev")).expect_err("nothing differs").code, "no-changes");
+    let config =
+        format!("{}before_all:\n- CREATE TABLE IF NOT EXISTS log (id INT)\n", world.files["config.yaml"]);
+    world.write("config.yaml", &config);
+    let planned = world.try_plan(&options("dev")).expect("the statements differ");
+    assert!(planned.plan.has_changes && !planned.plan.requires_backfill());
 }

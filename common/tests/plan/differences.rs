@@ -1,6 +1,6 @@
 //! Where plans differ from SQLMesh's on purpose; `docs/differences.md` says why.
 
-use coord_common::plan::views;
+use coord_common::plan::{Change, views};
 
 use crate::world::{INCREMENTAL, STAGED, empty, find, missing, options, world};
 
@@ -30,6 +30,79 @@ fn views_of_development_that_stay_are_not_made_again() {
     let (made, dropped) = views(Some(&first.target), &second.target);
     let names: Vec<&str> = made.iter().map(|view| view.model.as_str()).collect();
     assert_eq!((names, dropped.len()), (vec!["mart.top"], 0));
+}
+
+#[test]
+fn a_view_in_development_keeps_showing_its_change_when_another_plan_follows() {
+    let mut world = world();
+    world.plan_and_apply("prod");
+    world.model("stg.events", INCREMENTAL, &STAGED.replace(" FROM", ", id + 1 AS next FROM"));
+    world.model("mart.all", "kind VIEW", "SELECT * FROM stg.events");
+    let first = world.plan_and_apply("dev");
+    world.model("mart.more", "kind FULL", "SELECT id FROM mart.top");
+    let second = world.plan_and_apply("dev");
+    for name in ["mart.top", "mart.all"] {
+        assert_eq!(find(&second, name).change, Change::Unchanged, "{name} differs");
+        assert_eq!(find(&second, name).table, find(&first, name).table, "{name}");
+    }
+}
+
+#[test]
+fn a_table_of_development_is_left_only_for_one_that_is_there() {
+    let mut world = world();
+    world.plan_and_apply("prod");
+    world.model("stg.events", INCREMENTAL, &format!("{STAGED} AND amount > 1"));
+    let mut short = options("dev");
+    short.start = Some("2024-01-06".into());
+    let first = world.try_plan(&short).expect("a plan");
+    world.apply(&first);
+    assert!(find(&first, "mart.users").table.as_ref().is_some_and(|table| table.dev), "not for production");
+    // The next plan covers all of time, so that production could take the table over; but it is about
+    // another model, and fills none for this one.
+    world.model(
+        "mart.other",
+        INCREMENTAL,
+        "SELECT ds, id FROM stg.events WHERE ds BETWEEN @start_ds AND @end_ds",
+    );
+    let second = world.plan_and_apply("dev");
+    assert!(!missing(&second, "mart.other").is_empty());
+    assert_eq!((missing(&second, "mart.users").as_str(), find(&second, "mart.users").create), ("", false));
+    assert_eq!(find(&second, "mart.users").table, find(&first, "mart.users").table);
+    // A plan that is about it moves it to the table that it fills.
+    let mut all = options("dev");
+    all.include_unmodified = true;
+    let third = world.try_plan(&all).expect("a plan");
+    assert!(find(&third, "mart.users").table.as_ref().is_some_and(|table| !table.dev));
+    assert_eq!(missing(&third, "mart.users"), "01-01..01-08");
+}
+
+#[test]
+fn a_throwaway_table_has_one_record_whoever_filled_it() {
+    let mut world = world();
+    world.plan_and_apply("dev");
+    world.write("seeds/raw.csv", "id,ds,amount,more\n1,2024-01-01,10,1\n2,2024-01-02,20,2\n");
+    let columns = "columns (id INT, ds DATE, amount INT, more INT)";
+    world.model("raw.events", &format!("kind SEED (path '../seeds/raw.csv'), {columns}"), "");
+    let mut asked = options("dev");
+    asked.start = Some("2024-01-03".into());
+    let first = world.try_plan(&asked).expect("a plan");
+    world.apply(&first);
+    // Another environment that comes to the same definitions by another way.
+    world.model(
+        "raw.events",
+        &format!("kind SEED (path '../seeds/raw.csv'), {columns}, description 'd'"),
+        "",
+    );
+    asked = options("dev2");
+    asked.start = Some("2024-01-06".into());
+    let second = world.try_plan(&asked).expect("a plan");
+    world.apply(&second);
+    assert_ne!(find(&second, "mart.top").snapshot, find(&first, "mart.top").snapshot);
+    assert_eq!(find(&second, "mart.top").table, find(&first, "mart.top").table);
+    asked.start = Some("2024-01-03".into());
+    asked.include_unmodified = true;
+    let third = world.try_plan(&asked).expect("a plan");
+    assert_eq!(missing(&third, "mart.top"), "");
 }
 
 #[test]

@@ -44,7 +44,8 @@ fn a_preview_computes_one_day_and_takes_the_rest_as_there() {
     let taken = world.plan_and_apply("prod");
     let model = find(&taken, "stg.events");
     assert!(model.migrate && model.missing.is_empty() && !model.create);
-    assert!(find(&taken, "mart.top").migrate, "what reads it may have other columns, too");
+    let top = find(&taken, "mart.top");
+    assert!(top.create && !top.migrate, "the view above it may have other columns, too: it is made anew");
     assert!(!find(&taken, "raw.events").migrate);
     assert!(world.plan("prod").plan.is_empty());
 }
@@ -144,4 +145,33 @@ fn a_development_environment_never_fills_a_table_of_productions_that_it_may_not_
     assert_eq!(missing(&dev, "stg.events"), "01-08..01-09");
     assert!(model.table.as_ref().is_some_and(|table| !table.dev), "it shows production's table");
     assert!(model.filled().is_some_and(|table| table.dev), "and fills another one");
+}
+
+#[test]
+fn a_view_that_keeps_its_version_is_made_beside_the_one_before_it_and_has_what_that_has() {
+    let mut world = live(INCREMENTAL);
+    let shown = |world: &World| {
+        let prod = &world.environments[&"prod".parse().expect("a name")];
+        prod.models[&"mart.top".parse().expect("a name")].clone()
+    };
+    let before = shown(&world);
+    let recorded = |world: &World| world.tables[&shown(world).table.expect("a table")].done.clone();
+    let done = recorded(&world);
+    world.model("mart.top", "kind VIEW", "SELECT id, total FROM mart.users WHERE total > 16");
+    let taken = planned(&world, &forward("prod", None)).expect("a plan");
+    let top = find(&taken, "mart.top");
+    assert!(top.create && !top.migrate && top.missing.is_empty(), "{top:?}");
+    world.apply(&taken);
+    let after = shown(&world);
+    assert_ne!(before.relation, after.relation, "so the flip switches it, and going back does");
+    let versions = [&before, &after].map(|model| world.records[&model.snapshot].version);
+    assert_eq!(versions[0], versions[1]);
+    assert_eq!(recorded(&world), done);
+    assert!(world.plan("prod").plan.is_empty());
+    // Metadata changes nothing about it.
+    world.model("mart.top", "kind VIEW, owner somebody", "SELECT id, total FROM mart.users WHERE total > 16");
+    let planned = world.plan_and_apply("prod");
+    let top = find(&planned, "mart.top");
+    assert!(!top.create && !top.migrate);
+    assert_eq!(shown(&world).relation, after.relation);
 }

@@ -7,6 +7,7 @@ mod differences;
 mod forward;
 mod lifecycle;
 mod properties;
+mod questions;
 mod reads;
 mod restate;
 mod selection;

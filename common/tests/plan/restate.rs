@@ -119,6 +119,19 @@ fn restating_production_clears_the_range_in_tables_of_other_environments_and_of_
 }
 
 #[test]
+fn restating_production_leaves_throwaway_tables_alone() {
+    let mut world = live();
+    world.model("stg.events", INCREMENTAL, &STAGED.replace("CAST(amount AS INT)", "CAST(amount + 1 AS INT)"));
+    let mut preview = options("dev");
+    preview.forward_only = true;
+    let planned = world.try_plan(&preview).expect("a preview");
+    assert!(find(&planned, "stg.events").table.as_ref().is_some_and(|table| table.dev));
+    world.apply(&planned);
+    let planned = restate(&world, "prod", "stg.events", "2024-01-03", "2024-01-04");
+    assert_eq!(planned.plan.clears, [], "they are never promoted");
+}
+
+#[test]
 fn a_model_that_the_environment_doesnt_hold_cant_be_restated() {
     let world = live();
     let mut options = options("prod");
@@ -179,4 +192,28 @@ fn a_selection_that_leaves_out_something_below_leaves_the_restatement_for_later(
     };
     assert_eq!(run("mart.daily"), ("01-08..01-09".to_owned(), 0));
     assert_eq!(run("stg.events+"), ("01-01..01-09".to_owned(), 1));
+}
+
+#[test]
+fn windows_that_lie_over_a_restated_day_are_restated_and_so_is_what_reads_them() {
+    let mut world = world();
+    let rolling = "SELECT d.ds, CAST(SUM(p.amount) AS INT) AS total FROM stg.events AS d JOIN stg.events AS p \
+        ON p.ds BETWEEN d.ds - INTERVAL 2 DAY AND d.ds WHERE d.ds BETWEEN @start_date AND @end_date \
+        AND p.ds BETWEEN @start_date - INTERVAL 2 DAY AND @end_date GROUP BY d.ds";
+    world.model("mart.rolling", INCREMENTAL, rolling);
+    let copy = "SELECT ds, total FROM mart.rolling WHERE ds BETWEEN @start_ds AND @end_ds";
+    world.model("mart.copied", INCREMENTAL, copy);
+    world.plan_and_apply("prod");
+    let planned = restate(&world, "prod", "stg.events", "2024-01-03", "2024-01-03");
+    for (name, expected) in [
+        ("stg.events", "01-03..01-04"),
+        ("mart.daily", "01-03..01-04"),
+        ("mart.rolling", "01-03..01-06"),
+        ("mart.copied", "01-03..01-06"),
+    ] {
+        assert_eq!(missing(&planned, name), expected, "{name}");
+    }
+    // No further than what is complete.
+    let planned = restate(&world, "prod", "stg.events", "2024-01-07", "2024-01-07");
+    assert_eq!(missing(&planned, "mart.rolling"), "01-07..01-08");
 }

@@ -165,3 +165,31 @@ fn a_model_in_another_dialect_than_its_gateway_is_planned_with_a_warning() {
     let finding = findings.iter().find(|finding| finding.code == "dialect-mismatch").expect("a finding");
     assert!(!finding.is_error() && finding.hint.is_some());
 }
+
+#[test]
+fn lookback_reaches_days_that_stand_alone_and_are_complete() {
+    let mut world = world();
+    let kind = "kind INCREMENTAL_BY_TIME_RANGE (time_column ds, lookback 2)";
+    world.model("stg.events", kind, STAGED);
+    world.plan_and_apply("prod");
+    world.model("stg.events", kind, &format!("{STAGED} AND amount > 1"));
+    let part = world.try_plan(&with("dev", |options| options.start = Some("2024-01-04".into())));
+    world.apply(&part.expect("a plan"));
+    let prod = world.plan("prod");
+    assert_eq!(missing(&prod, "stg.events"), "01-01..01-04 01-06..01-08");
+    assert!(find(&prod, "stg.events").anew, "its last days were complete before");
+}
+
+#[test]
+fn what_a_least_count_of_ticks_cuts_short_is_no_table_for_production() {
+    let mut world = live();
+    world.model("stg.events", INCREMENTAL, &format!("{STAGED} AND amount > 1"));
+    let few = world.try_plan(&with("dev", |options| options.min_intervals = Some(2))).expect("a plan");
+    for (name, throwaway) in [("stg.events", false), ("mart.daily", false), ("mart.users", true)] {
+        assert_eq!(missing(&few, name), "01-06..01-08", "{name}");
+        assert_eq!(find(&few, name).table.as_ref().map(|table| table.dev), Some(throwaway), "{name}");
+    }
+    world.apply(&few);
+    let later = with("dev", |options| options.start = Some("2024-01-07".into()));
+    assert!(!world.try_plan(&later).expect("a plan").plan.requires_backfill());
+}

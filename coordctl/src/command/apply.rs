@@ -153,7 +153,7 @@ fn failed(plan: &Plan, view: &PlanView) -> CliError {
     }
     let skipped = view.models.iter().filter(|model| model.done < model.total && model.failed == 0).count();
     if skipped > 0 {
-        message += &format!("\n  {skipped} models below were skipped");
+        message += &format!("\n  not computed: {} further down", output::count(skipped, "model"));
     }
     // What runs after all runs when the environment has moved already.
     let shown = match view.failures.first() {

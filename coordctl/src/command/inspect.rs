@@ -19,6 +19,9 @@ fn show(session: &Session, document: &Value, rows: &str, columns: &[(&str, &str)
     }
     let cell = |row: &Value, key: &str| match &row[key] {
         Value::Null => Some(String::new()),
+        Value::String(id) if key.ends_with("plan_id") && session.format() == Format::Text => {
+            Some(output::short(id).to_owned())
+        }
         Value::String(text) => Some(text.clone()),
         other => Some(other.to_string()),
     };
@@ -140,10 +143,8 @@ pub(crate) async fn table_name(session: &mut Session, args: TableNameArgs) -> Cl
     )?;
     let model = super::plan::model(&args.model)?;
     let document = session.client().await?.list("state", "").await?;
-    let shown = document["environments"].get(name.as_str()).ok_or_else(|| {
-        let message = format!("there is no environment `{name}`");
-        CliError::user("unknown-environment", message, "`coordctl environments` lists those that exist")
-    })?;
+    let shown = document["environments"].get(name.as_str());
+    let shown = shown.ok_or_else(|| CliError::unknown_environment(&name))?;
     let found = shown["models"].get(model.as_str()).and_then(|model| model["relation"].as_str());
     let table = found.ok_or_else(|| {
         let message = format!("`{name}` has no model `{model}` with a table");
@@ -273,7 +274,12 @@ pub(crate) async fn doctor(session: &mut Session) -> CliResult<ExitCode> {
             checks.push((
                 "project",
                 errors == 0,
-                format!("{} models, {errors} errors in {}", project.models.len(), files.folder.display()),
+                format!(
+                    "{}, {} in {}",
+                    output::count(project.models.len(), "model"),
+                    output::count(errors, "error"),
+                    files.folder.display()
+                ),
             ));
             let warehouse = match files.settings().and_then(|settings| fetch::engine(&files, &settings)) {
                 Ok(engine) => engine.ping().await.map_err(|error| error.to_string()),

@@ -96,10 +96,10 @@ fn render_one(found: &Snapshot, args: &RenderArgs) -> CliResult<String> {
         })?;
         Ok(if end { point.exclusive() } else { point.at })
     };
-    let execution = point(&args.execution_time, now, false)?;
+    let execution = point(&args.times.execution_time, now, false)?;
     let unit = found.interval_unit();
-    let start = point(&args.start, unit.prev(unit.floor(execution)), false)?;
-    let end = point(&args.end, unit.next(start), true)?;
+    let start = point(&args.times.start, unit.prev(unit.floor(execution)), false)?;
+    let end = point(&args.times.end, unit.next(start), true)?;
     if start >= end {
         return Err(CliError::user(
             "times-turned-round",

@@ -1,7 +1,6 @@
 //! One file per verb.
 
 mod apply;
-mod check_intervals;
 mod driver;
 mod fetch;
 mod git;
@@ -9,6 +8,7 @@ mod init;
 mod inspect;
 mod local;
 mod plan;
+mod run;
 mod tend;
 
 use std::process::ExitCode;
@@ -23,7 +23,7 @@ pub(crate) async fn run(session: &mut Session, command: Command) -> CliResult<Ex
         Command::Init(args) => init::init(session, &args)?,
         Command::Plan(args) => return plan::plan(session, args).await,
         Command::Apply(args) => return apply::apply(session, args).await,
-        Command::Run(args) => return plan::run(session, args).await,
+        Command::Run(args) => return run::run(session, args).await,
         Command::Render(args) => local::render(session, &args)?,
         Command::Dag(args) => local::dag(session, &args)?,
         Command::Lint => local::lint(session)?,
@@ -38,7 +38,7 @@ pub(crate) async fn run(session: &mut Session, command: Command) -> CliResult<Ex
         Command::TableName(args) => inspect::table_name(session, args).await?,
         Command::Diff(args) => return plan::diff(session, &args.environment).await,
         Command::Destroy(args) => tend::destroy(session, args.no_prompts).await?,
-        Command::CheckIntervals(args) => check_intervals::check_intervals(session, args).await?,
+        Command::CheckIntervals(args) => run::check_intervals(session, args).await?,
         Command::Explain(args) => inspect::explain(session, args).await?,
         Command::Status => inspect::status(session).await?,
         Command::Watch(args) => return apply::watch(session, &args.plan).await,

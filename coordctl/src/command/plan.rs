@@ -1,4 +1,4 @@
-//! `plan` and `run`: upload, show, and perhaps apply.
+//! `plan` and `diff`: upload, show, and perhaps apply.
 
 use std::path::Path;
 use std::process::ExitCode;
@@ -7,8 +7,8 @@ use coord_common::id::{EnvironmentName, ModelName};
 use coord_common::plan::{Blocker, Choice, Plan, PlanDocument, PlanOptions, Selectors};
 use coord_common::project::Settings;
 
-use super::{apply, git, tend};
-use crate::args::{Format, PlanArgs, RunArgs};
+use super::{apply, git};
+use crate::args::{Format, PlanArgs};
 use crate::client::{PlanAnswer, PlanUpload};
 use crate::error::{CliError, CliResult};
 use crate::files::ProjectFiles;
@@ -87,9 +87,7 @@ pub(crate) async fn diff(session: &mut Session, name: &str) -> CliResult<ExitCod
     let shown = session.client().await?.list("environments", "").await?;
     let mut shown = shown["environments"].as_array().into_iter().flatten();
     if !shown.any(|shown| shown["name"] == name.as_str() && shown["expired"] != true) {
-        let message = format!("there is no environment `{name}`");
-        let hint = "`coordctl environments` lists those that exist";
-        return Err(CliError::user("unknown-environment", message, hint));
+        return Err(CliError::unknown_environment(&name));
     }
     let answer = planned(session, &files, PlanOptions::new(name)).await?;
     match session.format() {
@@ -119,62 +117,6 @@ fn explain(session: &Session, answer: &PlanAnswer) -> CliResult<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// `coordctl run`.
-pub(crate) async fn run(session: &mut Session, args: RunArgs) -> CliResult<ExitCode> {
-    let files = session.files()?;
-    let settings = files.settings()?;
-    let mut options = PlanOptions::new(environment(args.environment.as_deref(), &settings)?);
-    if options.environment.is_prod() && !args.skip_janitor {
-        tend::tidy_up(session).await;
-    }
-    options.start = args.start;
-    options.end = args.end;
-    options.execution_time = args.execution_time;
-    options.ignore_cron = args.ignore_cron;
-    options.run = true;
-    options.selectors.select.clone_from(&args.select_model);
-    options.no_auto_upstream = args.no_auto_upstream;
-    options.selectors.changed_files = git::changed_files(&options.selectors, &files.folder)?;
-    let mut client = session.client().await?;
-    let upload = PlanUpload {
-        options,
-        files: files.config_for_upload()?,
-        env: files.named_variables(),
-        gateway: session.global.gateway.clone(),
-        run: true,
-    };
-    let mut answer = client.plan(upload.clone()).await?;
-    if !answer.unfinished.is_empty() {
-        complete_restatements(session, &settings, &files, &answer).await?;
-        answer = client.plan(upload).await?;
-    }
-    if answer.plan.is_empty() {
-        if session.format() == Format::Text {
-            output::line("Nothing to do: no interval is due.");
-        }
-        return finish(session, &answer);
-    }
-    apply::carry_out(session, &settings, files.folder.clone(), &answer.plan).await
-}
-
-/// Brings restatements to their end that were begun and interrupted: a run leaves nothing half done.
-async fn complete_restatements(
-    session: &mut Session,
-    settings: &Settings,
-    files: &ProjectFiles,
-    answer: &PlanAnswer,
-) -> CliResult {
-    let environment = &answer.plan.environment;
-    for id in &answer.unfinished {
-        let id = id.to_string();
-        let short = output::short(&id);
-        output::error_line(&format!("Completing the restatement {short} of `{environment}` first."));
-        let plan = session.client().await?.show_plan(&id).await?;
-        apply::bring_to_an_end(session, settings, files.folder.clone(), &plan).await?;
-    }
-    Ok(())
-}
-
 enum Decision {
     Apply,
     Leave,
@@ -193,7 +135,7 @@ fn decide(session: &Session, args: &PlanArgs, answer: &PlanAnswer) -> Decision {
 }
 
 /// A plan that isn't applied: printed for programs, with the next step for people.
-fn finish(session: &Session, answer: &PlanAnswer) -> CliResult<ExitCode> {
+pub(super) fn finish(session: &Session, answer: &PlanAnswer) -> CliResult<ExitCode> {
     match session.format() {
         Format::Json => {
             let unfinished = answer.unfinished.iter().map(|id| format!("unfinished_restatement:{id}"));
@@ -220,9 +162,9 @@ pub(super) fn environment(given: Option<&str>, settings: &Settings) -> CliResult
 
 fn plan_options(args: &PlanArgs, settings: &Settings, folder: &Path) -> CliResult<PlanOptions> {
     let mut options = PlanOptions::new(environment(args.environment.as_deref(), settings)?);
-    options.start.clone_from(&args.start);
-    options.end.clone_from(&args.end);
-    options.execution_time.clone_from(&args.execution_time);
+    options.start.clone_from(&args.times.start);
+    options.end.clone_from(&args.times.end);
+    options.execution_time.clone_from(&args.times.execution_time);
     options.create_from =
         args.create_from.as_deref().map(|name| environment(Some(name), settings)).transpose()?;
     options.include_unmodified = args.include_unmodified || settings.plan.include_unmodified;

@@ -90,6 +90,12 @@ pub(crate) fn findings(findings: &[Diagnostic], format: Format) {
     }
 }
 
+/// How many of something there are: "1 batch", "2 batches".
+pub(crate) fn count(number: usize, one: &str) -> String {
+    let many = if one.ends_with("ch") { "es" } else { "s" };
+    format!("{number} {one}{}", if number == 1 { "" } else { many })
+}
+
 /// The beginning of an id, enough to name it.
 pub(crate) fn short(id: &str) -> &str {
     id.get(..12).unwrap_or(id)

@@ -4,7 +4,7 @@ use coord_common::interval::batches;
 use coord_common::plan::{Change, Plan, PlannedModel, Refusal};
 use coordinator::control::ExecutedBatch;
 
-use super::{Color, line, paint, range};
+use super::{Color, count, line, paint, range};
 use crate::client::PlanAnswer;
 
 /// Prints a plan.
@@ -105,28 +105,28 @@ fn backfill(plan: &Plan) {
     if !models.is_empty() {
         let audits = match audits.len() {
             0 => String::new(),
-            number => format!(" and {number} standalone audits"),
+            number => format!(" and {}", count(number, "standalone audit")),
         };
-        line(&format!("\n{batches} batches in {} models{audits}.", models.len()));
+        line(&format!("\n{} in {}{audits}.", count(batches, "batch"), count(models.len(), "model")));
     }
 }
 
 /// What nodes miss, one a line; how many batches that is.
 fn ranges(plan: &Plan, nodes: &[&PlannedModel]) -> usize {
-    let mut count = 0;
+    let mut total = 0;
     for model in nodes {
         let ranges: Vec<String> =
             model.missing.ranges().iter().take(3).map(|interval| format!("[{}]", range(*interval))).collect();
         let more = model.missing.ranges().len().saturating_sub(3);
         let more = if more > 0 { format!(" and {more} more") } else { String::new() };
-        let number = batches(&model.missing, model.batches.unit, model.batches.size).count();
-        count += number;
+        let needed = batches(&model.missing, model.batches.unit, model.batches.size).count();
+        total += needed;
         let again = if plan.restates && model.restatement.is_some() { " (again)" } else { "" };
         let preview = if model.table.as_ref().is_some_and(|table| table.dev) { " (preview)" } else { "" };
-        let batches = if number > 1 { format!("  {number} batches") } else { String::new() };
+        let batches = if needed > 1 { format!("  {needed} batches") } else { String::new() };
         line(&format!("  {}: {}{more}{batches}{again}{preview}", model.name, ranges.join(" ")));
     }
-    count
+    total
 }
 
 /// The lines that differ between the definitions before and after.
@@ -188,7 +188,12 @@ pub(crate) fn summary(plan: &Plan, executed: &[ExecutedBatch]) {
         }
     }
     line(&paint(
-        &format!("\u{2714} `{}` is up to date: {} batches, {rows} rows.", plan.environment, executed.len()),
+        &format!(
+            "\u{2714} `{}` is up to date: {}, {}.",
+            plan.environment,
+            count(executed.len(), "batch"),
+            count(usize::try_from(rows).unwrap_or(usize::MAX), "row")
+        ),
         Color::Green,
     ));
 }

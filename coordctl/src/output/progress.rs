@@ -6,7 +6,7 @@ use std::io::IsTerminal;
 use coordinator::control::PlanView;
 use indicatif::{ProgressBar, ProgressStyle};
 
-use super::error_line;
+use super::{count, error_line};
 use crate::args::Format;
 
 /// Shows how far a plan is.
@@ -50,11 +50,11 @@ impl Progress {
                 for model in view.models.iter().filter(|model| model.done == model.total && model.total > 0) {
                     if told.insert(model.model.clone()) {
                         error_line(&format!(
-                            "[{}/{}] {}: {} batches done",
+                            "[{}/{}] {}: {} done",
                             told.len(),
                             view.models.len(),
                             model.model,
-                            model.total
+                            count(usize::try_from(model.total).unwrap_or(usize::MAX), "batch")
                         ));
                     }
                 }

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use coord_common::id::{Hash128, Hasher, ModelName};
-use coord_common::plan::{Plan, PlannedModel, Purpose, topological};
+use coord_common::plan::{Clear, Environment, Plan, PlannedModel, Purpose, topological};
 use coord_common::project::model::ModelKind;
 use coord_common::snapshot::{SnapshotRecord, aside_relation, merged_relation};
 use coord_common::task::{Aside, Binding, Keeps, Publish, PublishTable, Relation, TableId};
@@ -179,6 +179,23 @@ fn restated(plan: &Plan) -> impl Iterator<Item = (&PlannedModel, &TableId)> {
     let recomputes = plan.recomputes();
     let models = plan.models.iter().filter(move |model| recomputes && model.restatement.is_some());
     models.filter_map(|model| Some((model, model.table.as_ref()?)))
+}
+
+/// What a restatement of production makes stale, given all environments as they are now: what the
+/// plan says, and what has come since it was made.
+pub(crate) fn clears(plan: &Plan, book: &Book, environments: &[&Environment]) -> Vec<Clear> {
+    let mut found = plan.clears.clone();
+    if !plan.restates || !plan.environment.is_prod() {
+        return found;
+    }
+    let ranges = restated(plan).filter_map(|(model, _)| Some((model.name.clone(), model.restatement?)));
+    let records = super::admit::records(plan, book);
+    let now =
+        coord_common::plan::clears(&ranges.collect(), &records, environments, &book.snapshots, |_| true);
+    found.extend(now);
+    found.sort();
+    found.dedup();
+    found
 }
 
 /// A hash of what tables hold that a restatement replaces whole: if somebody adds to them before it

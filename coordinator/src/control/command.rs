@@ -9,6 +9,7 @@ use coord_common::snapshot::SnapshotRecord;
 use coord_common::task::{Lease, LeaseState, Report, TableId, Verdict};
 use tokio::sync::{mpsc, oneshot, watch};
 
+use super::fleet::Poll;
 use super::tend::{Left, Tend, Tended, Waits};
 use super::{Book, Clock, PlanBody, PlanState, PlanView, WorkerView};
 use crate::planning::Refusal;
@@ -81,7 +82,7 @@ pub(crate) enum Command {
     /// A worker session begins, or is known again.
     Register { worker: WorkerId, gateways: Vec<String>, slots: u32, held: Vec<Token>, reply: Reply<()> },
     /// A worker wants leases.
-    Poll { worker: WorkerId, free: u32, nonce: u64, reply: Reply<Result<Vec<Lease>, Refused>> },
+    Poll { worker: WorkerId, poll: Poll, reply: Reply<Result<Vec<Lease>, Refused>> },
     /// A poll was given up by its caller.
     Unpoll { worker: WorkerId },
     /// A worker is alive.

@@ -24,6 +24,8 @@ struct Worker {
     poll: Option<PollReply>,
     /// The nonce of its last poll.
     nonce: u64,
+    /// Whether its last poll asked for leases behind others, too.
+    queues: bool,
     /// The last answer, for a worker that asks again because it got lost.
     answer: Option<(u64, Vec<Lease>)>,
     held: BTreeSet<Token>,
@@ -41,7 +43,25 @@ pub(super) enum Polled {
     /// It was answered at once.
     Answered,
     /// It waits; the scheduler is to be asked on its behalf.
-    Waits(BTreeSet<String>),
+    Waits,
+}
+
+/// What a worker wants.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Poll {
+    /// How many leases it would begin with at once.
+    pub(crate) free: u32,
+    /// The same as before where the last answer may have got lost.
+    pub(crate) nonce: u64,
+    /// Whether it takes leases behind those that it works on.
+    pub(crate) queues: bool,
+}
+
+/// What a worker with an open poll has room for.
+pub(super) struct Room {
+    pub(super) gateways: BTreeSet<String>,
+    pub(super) free: u32,
+    pub(super) queues: bool,
 }
 
 impl Workers {
@@ -53,6 +73,7 @@ impl Workers {
             draining: false,
             poll: None,
             nonce: 0,
+            queues: false,
             answer: None,
             held: held.iter().copied().collect(),
         };
@@ -63,14 +84,14 @@ impl Workers {
         self.workers.get_mut(id).map(|worker| worker.seen = Instant::now()).is_some()
     }
 
-    pub(super) fn poll(&mut self, id: &WorkerId, nonce: u64, reply: PollReply) -> Polled {
+    pub(super) fn poll(&mut self, id: &WorkerId, poll: Poll, reply: PollReply) -> Polled {
         let Some(worker) = self.workers.get_mut(id) else {
             let _ = reply.send(Err(Refused));
             return Polled::Answered;
         };
         worker.seen = Instant::now();
         if let Some((answered, leases)) = &worker.answer
-            && *answered == nonce
+            && *answered == poll.nonce
             && !leases.is_empty()
         {
             let _ = reply.send(Ok(leases.clone()));
@@ -81,8 +102,9 @@ impl Workers {
             return Polled::Answered;
         }
         worker.poll = Some(reply);
-        worker.nonce = nonce;
-        Polled::Waits(worker.gateways.clone())
+        worker.nonce = poll.nonce;
+        worker.queues = poll.queues;
+        Polled::Waits
     }
 
     /// Takes a poll back that its caller gave up, unless it has polled again since; what it returns
@@ -96,14 +118,15 @@ impl Workers {
         Some(worker.gateways.clone())
     }
 
-    /// How many leases a worker has room for while its poll is open, given what is about to be told;
-    /// nothing while none is.
-    pub(super) fn room(&self, id: &WorkerId, out: &Output) -> Option<(BTreeSet<String>, u32)> {
+    /// How many leases a worker has room for while its poll is open, given what is about to be told
+    /// and how many of its leases wait behind others; nothing while none is open.
+    pub(super) fn room(&self, id: &WorkerId, queued: u32, out: &Output) -> Option<Room> {
         let worker = self.workers.get(id).filter(|worker| worker.poll.is_some())?;
         let ended = out.verdicts.iter().filter(|(of, token, _)| of == id && worker.held.contains(token));
         let granted = out.grants.iter().filter(|(to, _)| to == id);
         let held = worker.held.len() + granted.count() - ended.count();
-        Some((worker.gateways.clone(), worker.slots.saturating_sub(held as u32)))
+        let free = (worker.slots + queued).saturating_sub(held as u32);
+        Some(Room { gateways: worker.gateways.clone(), free, queues: worker.queues })
     }
 
     pub(super) fn drain(&mut self, id: &WorkerId) {

@@ -412,6 +412,9 @@ impl Control {
                 self.fail(plan, failures, out).await
             }
             Notice::Promoted { plan, promote } if self.is_switch(plan, &promote) => {
+                if !self.is_last_part(plan, &promote) {
+                    return Ok(());
+                }
                 self.switched(&promote.environment).await
             }
             Notice::PromoteFailed { plan, promote, failure } if self.is_switch(plan, &promote) => {
@@ -434,10 +437,16 @@ impl Control {
             Notice::ErrandFailed { plan, work, failure } => {
                 self.errand_failed(plan, &work, failure, out).await
             }
-            Notice::Promoted { plan, promote } => self.promoted(plan, &promote, out).await,
+            Notice::Promoted { plan, promote } => {
+                if !self.is_last_part(plan, &promote) {
+                    return Ok(());
+                }
+                self.promoted(plan, &promote.environment, out).await
+            }
             Notice::PromoteFailed { plan, promote, failure } => {
                 warn!(plan = %plan, environment = %promote.environment, %failure, "views could not be switched");
                 self.logs.failed(plan, format!("views of {}", promote.environment), failure);
+                self.promoting.remove(&plan);
                 self.finish(plan, PlanState::Failed, "views could not be switched").await
             }
         }

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use coord_common::id::PlanId;
 use coord_common::interval::IntervalSet;
-use coord_common::plan::Plan;
+use coord_common::plan::{Clear, Environment, Plan};
 use coord_common::task::{Failure, Publish, TableId};
 use tracing::{info, warn};
 
@@ -110,7 +110,7 @@ impl Control {
     pub(super) async fn publish(&mut self, plan: &Plan, out: &mut Output) -> Result<(), ControlError> {
         let asides = Asides::of(plan, &self.book, &BTreeMap::new());
         let publications = asides.publications(plan, &self.book, false, self.round(plan.id));
-        self.publishing.insert(plan.id, publications.len());
+        self.publishing.insert(plan.id, publications.iter().map(|part| part.gateway.clone()).collect());
         if publications.is_empty() {
             return self.conclude(plan, out).await;
         }
@@ -132,9 +132,12 @@ impl Control {
         publish: &Publish,
         out: &mut Output,
     ) -> Result<(), ControlError> {
-        let left = self.publishing.entry(id).or_insert(1);
-        *left = left.saturating_sub(1);
-        if *left > 0 {
+        // Where another gateway's part failed, or this one is of an earlier attempt, it doesn't count.
+        let round = self.round(id);
+        let Some(left) = self.publishing.get_mut(&id).filter(|_| publish.round == round) else {
+            return Ok(());
+        };
+        if !left.remove(&publish.gateway) || !left.is_empty() {
             return Ok(());
         }
         self.publishing.remove(&id);
@@ -171,11 +174,13 @@ impl Control {
     async fn clears(&mut self, plan: &Plan, out: &mut Output) -> Result<Txn, ControlError> {
         let mut done: BTreeMap<&TableId, IntervalSet> = BTreeMap::new();
         let mut ranges = Vec::new();
-        for clear in &plan.clears {
+        let cleared = self.cleared(plan).await?;
+        for clear in &cleared {
+            // A table that isn't made yet may be in flight.
+            ranges.push((clear.table.clone(), clear.range));
             let Some(known) = self.book.tables.get(&clear.table) else { continue };
             let left = done.entry(&clear.table).or_insert_with(|| known.done.clone());
             left.remove(clear.range);
-            ranges.push((clear.table.clone(), clear.range));
         }
         done.retain(|table, left| self.book.tables.get(table).is_some_and(|known| known.done != *left));
         let changes: Vec<_> = done.into_iter().map(|(table, left)| (table.clone(), left)).collect();
@@ -195,6 +200,22 @@ impl Control {
             self.book.tables.entry(table).or_default().done = left;
         }
         Ok(txn)
+    }
+
+    /// What a restatement has made stale: what its plan says, and what has come since it was made. Plans
+    /// that go on, or may, are environments to be: their tables, too, were filled from the old rows.
+    async fn cleared(&self, plan: &Plan) -> Result<Vec<Clear>, ControlError> {
+        let mut environments: Vec<Environment> =
+            self.book.environments.values().map(|(environment, _)| (**environment).clone()).collect();
+        for (id, (record, _)) in &self.book.plans {
+            let resumable = matches!(record.state, PlanState::Failed | PlanState::Cancelled);
+            if *id == plan.id || !(record.state.is_under_way() || resumable) {
+                continue;
+            }
+            let body: PlanBody = read_blob(&*self.store, record.body).await?;
+            environments.push(to_be(body.plan));
+        }
+        Ok(apply::clears(plan, &self.book, &environments.iter().collect::<Vec<_>>()))
     }
 
     /// Strikes tables aside off the record; they are gone from the warehouse.
@@ -240,7 +261,7 @@ impl Control {
             true,
             self.round(id),
         );
-        self.publishing.insert(id, publications.len());
+        self.publishing.insert(id, publications.iter().map(|part| part.gateway.clone()).collect());
         if publications.is_empty() {
             return self.discarded(&body.plan).await;
         }
@@ -277,5 +298,19 @@ impl Control {
         self.publishing.remove(&id);
         self.logs.failed(id, format!("publication on gateway {gateway}"), failure);
         self.finish(id, PlanState::Failed, "restated rows could not be published").await
+    }
+}
+
+/// What an environment will show once a plan is through.
+fn to_be(plan: Plan) -> Environment {
+    Environment {
+        name: plan.environment,
+        seq: plan.base_seq + 1,
+        plan: plan.id,
+        start: plan.start,
+        end: plan.end,
+        models: plan.target,
+        hooks: plan.hooks.source,
+        unrestorable: plan.unrestorable,
     }
 }

@@ -1,9 +1,10 @@
 //! What workers ask, as events for the scheduler; answers wait until decisions are durable.
 
+use coord_common::id::WorkerId;
 use coord_common::task::{Batch, Outcome, Report, Verdict};
 
 use super::command::{Command, Refused};
-use super::fleet::{Polled, states_of, verdicts_of};
+use super::fleet::{Polled, Room, states_of, verdicts_of};
 use super::{Answer, Control};
 use crate::schedule::{Event, Output};
 
@@ -31,17 +32,16 @@ impl Control {
                     let _ = reply.send(());
                 }));
             }
-            Command::Poll { worker, free, nonce, reply } => {
-                if let Polled::Waits(gateways) = self.workers.poll(&worker, nonce, reply) {
-                    // What it has reported since it asked came free, too.
-                    let room = self.workers.room(&worker, out).map_or(0, |(_, room)| room);
-                    let free = free.max(room);
-                    self.scheduler.on(now, Event::Ask { worker, gateways, free }, out);
+            Command::Poll { worker, poll, reply } => {
+                let free = poll.free;
+                if let Polled::Waits = self.workers.poll(&worker, poll, reply) {
+                    self.ask_for(worker, free, out);
                 }
             }
             Command::Unpoll { worker } => {
                 if let Some(gateways) = self.workers.unpoll(&worker) {
-                    self.scheduler.on(now, Event::Ask { worker, gateways, free: 0 }, out);
+                    let nothing = Event::Ask { worker, gateways, free: 0, queues: false };
+                    self.scheduler.on(now, nothing, out);
                 }
             }
             Command::Heartbeat { worker, tokens, reply } => {
@@ -68,10 +68,7 @@ impl Control {
                     }
                 }
                 let verdicts = verdicts_of(out, &worker, from);
-                // Its open poll asks for what it has room for now, too.
-                if let Some((gateways, free)) = self.workers.room(&worker, out) {
-                    self.scheduler.on(now, Event::Ask { worker, gateways, free }, out);
-                }
+                self.ask_for(worker, 0, out);
                 answers.push(Box::new(move || drop(reply.send(Ok(verdicts)))));
             }
             Command::Drain { worker, reply } => {
@@ -84,6 +81,16 @@ impl Control {
             other => return Some(other),
         }
         None
+    }
+
+    /// Asks the scheduler for what a worker with an open poll has room for, given what it has reported
+    /// since it asked; at least `free` leases.
+    fn ask_for(&mut self, worker: WorkerId, free: u32, out: &mut Output) {
+        let queued = self.scheduler.queued(&worker);
+        if let Some(Room { gateways, free: room, queues }) = self.workers.room(&worker, queued, out) {
+            let free = free.max(room);
+            self.scheduler.on(self.now(), Event::Ask { worker, gateways, free, queues }, out);
+        }
     }
 
     /// Whether what a report says was recorded before, by a former leader maybe, and nobody waits for

@@ -14,7 +14,7 @@ use tokio_stream::StreamExt;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status, Streaming};
 
-use super::{Pieces, documents, pieces};
+use super::{Pieces, documents, named, pieces};
 use crate::control::{ApplyError, Book, Command, Handle};
 use crate::planning::{self, PlanRequest, Refusal};
 
@@ -63,8 +63,10 @@ pub(super) fn refusal(mut refusal: Refusal) -> Status {
     if body.len() > MAX_DETAILS {
         // Headers are small: errors first, and as many as fit.
         refusal.findings.sort_by_key(|finding| !finding.is_error());
+        let (message, all) = (std::mem::take(&mut refusal.message), refusal.findings.len());
         while body.len() > MAX_DETAILS && !refusal.findings.is_empty() {
             refusal.findings.truncate(refusal.findings.len() * 3 / 4);
+            refusal.message = format!("{message}; {} of {all} findings are listed", refusal.findings.len());
             body = serde_json::to_vec(&refusal).unwrap_or_default();
         }
     }
@@ -152,9 +154,9 @@ impl Control for ControlService {
 
     async fn show_plan(&self, request: Request<wire::ShowPlanRequest>) -> Result<Response<Pieces>, Status> {
         let text = request.into_inner().plan_id;
-        let plan = documents::find_plan(&self.handle, &text).await?.ok_or_else(|| unknown_plan(&text))?;
+        let plan = named::plan(&self.handle, &text).await?;
         let body = self.handle.ask(|reply| Command::PlanBody { plan, reply }).await?;
-        let body = body.ok_or_else(|| unknown_plan(&text))?;
+        let body = body.ok_or_else(|| named::unknown_plan(&text))?;
         let document = serde_json::to_vec(&body.plan).map_err(|error| Status::internal(error.to_string()))?;
         Ok(Response::new(pieces(document)))
     }
@@ -164,8 +166,7 @@ impl Control for ControlService {
         request: Request<wire::ApplyRequest>,
     ) -> Result<Response<wire::ApplyReply>, Status> {
         let wire::ApplyRequest { plan_id, by } = request.into_inner();
-        let plan =
-            documents::find_plan(&self.handle, &plan_id).await?.ok_or_else(|| unknown_plan(&plan_id))?;
+        let plan = named::plan(&self.handle, &plan_id).await?;
         let answer = self.handle.ask(|reply| Command::Apply { plan, by, reply }).await?;
         let state = answer.map_err(|error| apply_refusal(&error))?;
         Ok(Response::new(wire::ApplyReply { state: state.to_owned() }))
@@ -175,7 +176,7 @@ impl Control for ControlService {
 
     async fn watch(&self, request: Request<wire::WatchRequest>) -> Result<Response<Pieces>, Status> {
         let text = request.into_inner().plan_id;
-        let plan = documents::find_plan(&self.handle, &text).await?.ok_or_else(|| unknown_plan(&text))?;
+        let plan = named::plan(&self.handle, &text).await?;
         let (sender, receiver) = mpsc::channel(4);
         let mut handle = self.handle.clone();
         // The task ends with the plan, or when the watcher goes away.
@@ -204,7 +205,7 @@ impl Control for ControlService {
         request: Request<wire::CancelRequest>,
     ) -> Result<Response<wire::CancelReply>, Status> {
         let text = request.into_inner().plan_id;
-        let plan = documents::find_plan(&self.handle, &text).await?.ok_or_else(|| unknown_plan(&text))?;
+        let plan = named::plan(&self.handle, &text).await?;
         let answer = self.handle.ask(|reply| Command::Cancel { plan, reply }).await?;
         let state = answer.map_err(|error| apply_refusal(&error))?;
         Ok(Response::new(wire::CancelReply { state: state.to_owned() }))
@@ -249,14 +250,6 @@ impl Control for ControlService {
     }
 }
 
-pub(super) fn unknown_plan(text: &str) -> Status {
-    refusal(Refusal::new(
-        "unknown-plan",
-        format!("there is no plan `{text}`"),
-        "`coordctl plans` lists the plans that are kept",
-    ))
-}
-
 /// Takes a project in, piece by piece.
 async fn receive(mut stream: Streaming<wire::PlanRequest>) -> Result<PlanRequest, Status> {
     let mut options = None;
@@ -290,4 +283,40 @@ async fn receive(mut stream: Streaming<wire::PlanRequest>) -> Result<PlanRequest
     }
     let env: BTreeMap<String, String> = env.into_iter().collect();
     Ok(PlanRequest { options: read, files, env, gateway, run, no_signals })
+}
+
+#[cfg(test)]
+mod tests {
+    use coord_common::diagnostic::{Diagnostic, Location};
+
+    use super::*;
+
+    fn refused(errors: usize, warnings: usize) -> (Refusal, usize) {
+        let at = |n: usize| Location::file(format!("models/model_{n}.sql"));
+        let mut refused = Refusal::new("project-invalid", "the project has errors", "mend them");
+        refused.findings.extend((0..warnings).map(|n| Diagnostic::warning("w", at(n), "may be wrong")));
+        refused.findings.extend((0..errors).map(|n| Diagnostic::error("e", at(n), "is wrong")));
+        let status = refusal(refused);
+        let read = serde_json::from_slice(status.details()).unwrap();
+        (read, status.details().len())
+    }
+
+    #[test]
+    fn few_findings_travel_whole_and_in_order() {
+        let (read, _) = refused(2, 1);
+        assert_eq!(read.message, "the project has errors");
+        let errors: Vec<bool> = read.findings.iter().map(Diagnostic::is_error).collect();
+        assert_eq!(errors, [false, true, true]);
+    }
+
+    #[test]
+    fn of_many_findings_errors_travel_first_and_as_many_as_a_header_takes() {
+        let (read, size) = refused(20, 900);
+        assert!(size <= MAX_DETAILS, "{size}");
+        assert!(size > MAX_DETAILS / 2, "{size}: more would have fitted");
+        let errors = read.findings.iter().take_while(|finding| finding.is_error()).count();
+        assert_eq!(errors, 20);
+        let listed = read.findings.len();
+        assert_eq!(read.message, format!("the project has errors; {listed} of 920 findings are listed"));
+    }
 }

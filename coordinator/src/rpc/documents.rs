@@ -15,6 +15,7 @@ use serde_json::{Value, json};
 use tonic::Status;
 
 use super::control::refusal;
+use super::named;
 use crate::control::book::Pointer;
 use crate::control::{Book, Command, Handle, Todo};
 use crate::planning::{Answer, Refusal};
@@ -64,22 +65,6 @@ fn definition(record: &SnapshotRecord) -> String {
         text += code.text.trim();
     }
     text
-}
-
-/// The plan that an id, or the beginning of one, names.
-pub(super) async fn find_plan(handle: &Handle, text: &str) -> Result<Option<PlanId>, Status> {
-    if let Ok(id) = text.parse() {
-        return Ok(Some(id));
-    }
-    if text.len() < 6 {
-        return Ok(None);
-    }
-    let book = handle.ask(|reply| Command::Book { reply }).await?;
-    let mut found = book.plans.keys().filter(|id| id.to_string().starts_with(text));
-    match (found.next(), found.next()) {
-        (Some(id), None) => Ok(Some(*id)),
-        _ => Ok(None),
-    }
 }
 
 pub(super) fn environments(book: &Book, now: Timestamp) -> Value {
@@ -209,7 +194,7 @@ fn unknown_environment(name: &EnvironmentName) -> Refusal {
     Refusal::new(
         "unknown-environment",
         format!("there is no environment `{name}`"),
-        "`coordctl environments` lists those that exist",
+        "`coordctl environments` lists those that exist; applying a plan makes one",
     )
 }
 
@@ -254,7 +239,7 @@ pub(super) fn state(book: &Book) -> Value {
     for (table, known) in book.tables.iter().filter(|(table, _)| table.aside.is_none()) {
         let id = versions.get(table).unwrap_or(table).to_string();
         let of_version = tables.entry(table.model.to_string()).or_default().entry(id).or_default();
-        *of_version = of_version.union(&known.done);
+        *of_version = of_version.union(&counted(book, table, &known.done));
     }
     let recorded = |sets: BTreeMap<String, IntervalSet>| -> serde_json::Map<String, Value> {
         sets.into_iter().map(|(id, done)| (id, Value::Array(ranges(done.ranges())))).collect()
@@ -262,6 +247,17 @@ pub(super) fn state(book: &Book) -> Value {
     let tables: BTreeMap<String, _> =
         tables.into_iter().map(|(model, sets)| (model, recorded(sets))).collect();
     json!({ "environments": environments, "tables": tables })
+}
+
+/// What of a table's ranges counts for the snapshots that environments show of it; where none does, all.
+fn counted(book: &Book, table: &TableId, done: &IntervalSet) -> IntervalSet {
+    let shows = |environment: &Environment| {
+        let model = environment.models.get(&table.model)?;
+        let record = book.snapshots.get(&model.snapshot)?;
+        (model.table.as_ref() == Some(table)).then(|| record.counts(done))
+    };
+    let shown = book.environments.values().filter_map(|(environment, _)| shows(environment));
+    shown.reduce(|all, one| all.union(&one)).unwrap_or_else(|| done.clone())
 }
 
 /// Says by which plans an environment is being restated, where it is.
@@ -300,6 +296,7 @@ fn shown(book: &Book, model: &EnvironmentModel) -> Value {
         "promoted": model.promoted || model.view.is_some(),
         "relation": model.relation.as_ref().map(ToString::to_string),
         "view": model.view.as_ref().map(ToString::to_string),
+        "gateway": model.gateway,
     })
 }
 
@@ -314,9 +311,9 @@ pub(super) async fn explain(handle: &Handle, request: wire::ExplainRequest) -> R
     let plan = if request.plan_id.is_empty() {
         None
     } else {
-        let id = find_plan(handle, &request.plan_id).await?;
-        let id = id.ok_or_else(|| Status::not_found(format!("there is no plan `{}`", request.plan_id)))?;
-        handle.ask(|reply| Command::PlanBody { plan: id, reply }).await?
+        let id = named::plan(handle, &request.plan_id).await?;
+        let body = handle.ask(|reply| Command::PlanBody { plan: id, reply }).await?;
+        Some(body.ok_or_else(|| named::unknown_plan(&request.plan_id))?)
     };
     let mut records: BTreeMap<ModelName, std::sync::Arc<SnapshotRecord>> = BTreeMap::new();
     if let Some(body) = &plan {

@@ -2,6 +2,7 @@
 
 mod control;
 mod documents;
+mod named;
 mod tend;
 mod work;
 

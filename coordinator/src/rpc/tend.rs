@@ -9,8 +9,8 @@ use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Response, Status};
 
-use super::control::{refusal, unknown_plan};
-use super::{Pieces, documents};
+use super::control::refusal;
+use super::{Pieces, named};
 use crate::control::{Command, Handle, Tend, Tended};
 
 /// Shortest pause between two looks.
@@ -53,7 +53,7 @@ async fn steps(handle: &Handle, action: wire::tend_request::Action) -> Result<Ve
         Action::Rollback(wire::Rollback { environment, to, dry_run }) => {
             let to = match to.as_str() {
                 "" => None,
-                text => Some(documents::find_plan(handle, text).await?.ok_or_else(|| unknown_plan(text))?),
+                text => Some(named::plan(handle, text).await?),
             };
             vec![Tend::Rollback { environment: parse("environment", &environment)?, to, dry_run }]
         }
@@ -67,7 +67,7 @@ async fn steps(handle: &Handle, action: wire::tend_request::Action) -> Result<Ve
 
 /// A plan by its id, or the beginning of it; otherwise an environment.
 async fn abandon(handle: &Handle, what: &str) -> Result<Tend, Status> {
-    if let Some(plan) = documents::find_plan(handle, what).await? {
+    if let Some(plan) = named::plan_if_any(handle, what).await? {
         return Ok(Tend::AbandonPlan { plan });
     }
     Ok(Tend::AbandonEnvironment { environment: parse("environment", what)? })

@@ -10,7 +10,7 @@ use coord_proto::wire::work_server::Work;
 use tonic::{Request, Response, Status};
 
 use super::{Pieces, pieces};
-use crate::control::{Command, Handle};
+use crate::control::{Command, Handle, Poll};
 
 /// How long a poll stays open when there is nothing to do.
 const POLL: Duration = Duration::from_secs(20);
@@ -66,10 +66,11 @@ impl Work for WorkService {
     }
 
     async fn poll(&self, request: Request<wire::PollRequest>) -> Result<Response<wire::PollReply>, Status> {
-        let wire::PollRequest { worker: id, free, nonce } = request.into_inner();
+        let wire::PollRequest { worker: id, free, nonce, queues } = request.into_inner();
         let worker = worker(&id)?;
         let mut open = OpenPoll { handle: self.handle.clone(), worker: worker.clone(), answered: false };
-        let answer = self.handle.ask(|reply| Command::Poll { worker, free, nonce, reply });
+        let poll = Poll { free, nonce, queues };
+        let answer = self.handle.ask(|reply| Command::Poll { worker, poll, reply });
         let leases = match tokio::time::timeout(POLL, answer).await {
             Ok(answer) => {
                 open.answered = true;

@@ -10,6 +10,7 @@ use coord_common::task::Batch;
 use super::event::{NodeMode, NodeWork, PlanWork, Recovered, TableState};
 use super::grid::Grid;
 use super::plan::{Node, Phase, Plan, Retry};
+use super::queue::Standing;
 use super::table::{NodeRef, TableNo};
 use super::{BatchLease, Held, Output, Scheduler, Target, Timer};
 
@@ -150,6 +151,7 @@ impl Scheduler {
                     deadline: self.now.after(self.config.recovered),
                     gateway,
                     target: Target::Batch(lease),
+                    standing: Standing::new(None),
                 });
                 self.next_token = self.next_token.max(token.0 + 1);
             }

@@ -1,16 +1,19 @@
-//! Chores: promotions and publications, leased before all batches and retried until they succeed;
-//! and drops of tables, leased after all batches and given up after a few failures.
+//! Chores: what is leased and is no batch. Promotions and publications go before all batches and are
+//! tried until they succeed; errands (questions to signals, statements around a plan) go next and
+//! are tried as often as batches are; drops of tables go after all batches and are given up after a
+//! few failures: whoever asked for one can ask again.
+//!
+//! Invariant: a chore ends in exactly one notice, unless it was given up. (`tests::errands`)
 
 use coord_common::id::{PlanId, Token, WorkerId};
 use coord_common::interval::IntervalSet;
-use coord_common::task::{DropTable, Failure, FailureClass, Lease, Promote, TableId, Work};
+use coord_common::task::{Done, DropTable, Failure, FailureClass, Lease, Promote, TableId, Work};
 
+use super::commit::lost_too_often;
 use super::fleet::{GatewayNo, Ready};
 use super::lease::Setback;
-use super::{Held, Notice, Output, Record, Scheduler, Target, Timer};
-
-/// How often a drop may fail before it is given up: whoever asked for it can ask again.
-const DROP_ATTEMPTS: u32 = 4;
+use super::queue::Standing;
+use super::{Held, Notice, Output, Record, RetryLimits, Scheduler, Target, Timer};
 
 /// A chore that isn't done yet.
 #[derive(Debug)]
@@ -19,64 +22,60 @@ pub(super) struct Chore {
     pub(super) plan: PlanId,
     pub(super) gateway: GatewayNo,
     failures: u32,
+    losses: u32,
     pub(super) leased: bool,
     /// Whether it could go but for leases that overlap it.
     pub(super) blocked: bool,
-    /// Whether it isn't wanted any more.
-    spared: bool,
+    /// Whether it isn't wanted any more: a lease of it may come to its end, and that is all.
+    given_up: bool,
 }
 
 impl Chore {
     fn ready(&self, number: u64) -> Ready {
         match self.work {
+            Work::Promote(_) | Work::Publish(_) | Work::Evaluate(_) => Ready::Promote(number),
+            Work::Check(_) | Work::Statements(_) => Ready::Errand(number),
             Work::Drop(_) => Ready::Drop(number),
-            _ => Ready::Promote(number),
         }
     }
 
-    /// Whether a failure can't be mended by trying once more.
-    fn is_hopeless(&self, failure: &Failure) -> bool {
-        let often = matches!(self.work, Work::Drop(_)) && self.failures + 1 >= DROP_ATTEMPTS;
-        failure.class != FailureClass::Transient || often
+    fn is_errand(&self) -> bool {
+        matches!(self.work, Work::Check(_) | Work::Statements(_))
+    }
+
+    /// How often it may fail or be lost; without bound where nothing can go on without it.
+    fn limits(&self) -> RetryLimits {
+        let (ours, endless) = (RetryLimits::default(), u32::MAX);
+        match self.work {
+            Work::Promote(_) | Work::Publish(_) | Work::Evaluate(_) => {
+                RetryLimits { max_attempts: endless, max_losses: endless }
+            }
+            Work::Drop(_) => RetryLimits { max_losses: endless, ..ours },
+            Work::Check(_) | Work::Statements(_) => ours,
+        }
     }
 }
 
 impl Scheduler {
     pub(super) fn promote(&mut self, promote: Promote, plan: PlanId) {
-        let gateway = promote.gateway.clone();
-        self.add_chore(Work::Promote(promote), plan, &gateway);
+        self.add_chore(Work::Promote(promote), plan);
     }
 
     pub(super) fn drop_table(&mut self, drop: DropTable, plan: PlanId) {
-        let gateway = drop.gateway.clone();
-        self.add_chore(Work::Drop(drop), plan, &gateway);
+        self.add_chore(Work::Drop(drop), plan);
     }
 
-    /// Gives up a drop. One that is leased may come to its end, but is never leased again: its token
-    /// is older than any that the table's writers will have.
-    pub(super) fn spare(&mut self, table: &TableId) {
-        let is_it = |chore: &Chore| matches!(&chore.work, Work::Drop(drop) if drop.table == *table);
-        let numbers: Vec<u64> =
-            self.chores.iter().filter(|(_, chore)| is_it(chore)).map(|(number, _)| *number).collect();
-        for number in numbers {
-            let Some(chore) = self.chores.get_mut(&number) else { continue };
-            chore.spared = true;
-            if !chore.leased {
-                let (gateway, ready) = (chore.gateway, chore.ready(number));
-                self.fleet.get_mut(gateway).ready.remove(&ready);
-                self.chores.remove(&number);
-            }
-        }
-    }
-
-    pub(super) fn add_chore(&mut self, work: Work, plan: PlanId, gateway: &str) {
-        if self.chores.values().any(|known| known.work == work && !known.spared) {
+    /// Adds a chore, unless it is there already.
+    pub(super) fn add_chore(&mut self, work: Work, plan: PlanId) {
+        let is_it = |known: &Chore| known.work == work && known.plan == plan && !known.given_up;
+        if self.chores.values().any(is_it) {
             return;
         }
         let number = self.next_number;
         self.next_number += 1;
-        let gateway = self.fleet.gateway(gateway);
-        let chore = Chore { work, plan, gateway, failures: 0, leased: false, blocked: false, spared: false };
+        let gateway = self.fleet.gateway(work.gateway());
+        let (leased, blocked, given_up) = (false, false, false);
+        let chore = Chore { work, plan, gateway, failures: 0, losses: 0, leased, blocked, given_up };
         self.chores.insert(number, chore);
         self.chore_due(number);
     }
@@ -104,13 +103,14 @@ impl Scheduler {
             plan: chore.plan,
             work: chore.work.clone(),
             ttl_millis: self.config.ttl,
-            attempt: chore.failures + 1,
+            attempt: chore.failures.saturating_add(chore.losses).saturating_add(1),
+            behind: None,
         };
         out.records.push(Record::Granted {
             lease: lease.clone(),
             worker: worker.clone(),
             attempts: chore.failures,
-            losses: 0,
+            losses: chore.losses,
             serves: Vec::new(),
             void: IntervalSet::new(),
         });
@@ -135,12 +135,20 @@ impl Scheduler {
         counted.ready.remove(&ready);
         let deadline = self.now.after(millis);
         self.timers.insert((deadline, Timer::Lease(token)));
-        self.leases.insert(token, Held { worker, deadline, gateway, target: Target::Chore(number) });
+        self.leases.insert(
+            token,
+            Held { worker, deadline, gateway, target: Target::Chore(number), standing: Standing::new(None) },
+        );
         self.recheck_ready_publications();
     }
 
-    pub(super) fn chore_done(&mut self, token: Token, number: u64, out: &mut Output) {
-        let Some(Chore { work, plan, gateway, spared, .. }) = self.chores.remove(&number) else { return };
+    /// Whether a leased chore's worker should go on.
+    pub(super) fn is_wanted(&self, number: u64) -> bool {
+        self.chores.get(&number).is_some_and(|chore| !chore.given_up)
+    }
+
+    pub(super) fn chore_done(&mut self, token: Token, number: u64, done: Done, out: &mut Output) {
+        let Some(Chore { work, plan, gateway, given_up, .. }) = self.chores.remove(&number) else { return };
         self.fleet.get_mut(gateway).in_flight -= 1;
         match work {
             Work::Promote(promote) => {
@@ -150,11 +158,19 @@ impl Scheduler {
             Work::Publish(publish) => self.published(token, plan, publish, out),
             Work::Drop(drop) => {
                 out.records.push(Record::Released { token });
-                if !spared {
+                if !given_up {
                     out.notices.push(Notice::Dropped { drop });
                 }
             }
-            Work::Evaluate(_) | Work::Check(_) | Work::Statements(_) => {}
+            Work::Check(_) | Work::Statements(_) => {
+                out.records.push(Record::Released { token });
+                if given_up {
+                    self.end_cancelled(plan, out);
+                } else {
+                    out.notices.push(Notice::ErrandDone { plan, work, done });
+                }
+            }
+            Work::Evaluate(_) => {}
         }
         self.wake_publications();
     }
@@ -164,33 +180,85 @@ impl Scheduler {
         self.fleet.get_mut(chore.gateway).in_flight -= 1;
         chore.leased = false;
         out.records.push(Record::Released { token });
-        if chore.spared {
+        if chore.given_up {
+            let (plan, is_errand) = (chore.plan, chore.is_errand());
             self.chores.remove(&number);
-            return;
-        }
-        let failure = match setback {
-            Setback::HandedBack | Setback::Lost => return self.chore_due(number),
-            Setback::Failed(failure) => failure,
-        };
-        if chore.is_hopeless(&failure) {
-            if let Some(Chore { work, plan, .. }) = self.chores.remove(&number) {
-                match work {
-                    Work::Promote(promote) => {
-                        out.notices.push(Notice::PromoteFailed { plan, promote, failure });
-                    }
-                    Work::Publish(publish) => {
-                        out.notices.push(Notice::PublishFailed { plan, publish, failure });
-                    }
-                    Work::Drop(drop) => out.notices.push(Notice::DropFailed { drop, failure }),
-                    Work::Evaluate(_) | Work::Check(_) | Work::Statements(_) => {}
-                }
+            if is_errand {
+                self.end_cancelled(plan, out);
             }
-            self.wake_publications();
             return;
         }
-        chore.failures += 1;
-        let failures = chore.failures;
-        let delay = self.backoff(failures - 1);
-        self.timers.insert((self.now.after(delay), Timer::Chore(number)));
+        let limits = chore.limits();
+        match setback {
+            Setback::HandedBack => self.chore_due(number),
+            Setback::Lost { .. } => {
+                chore.losses = chore.losses.saturating_add(1);
+                if chore.losses < limits.max_losses {
+                    return self.chore_due(number);
+                }
+                let failure = lost_too_often(chore.losses);
+                self.chore_failed(number, failure, out);
+            }
+            Setback::Failed(failure) => {
+                chore.failures = chore.failures.saturating_add(1);
+                let failures = chore.failures;
+                if failure.class != FailureClass::Transient || failures >= limits.max_attempts {
+                    return self.chore_failed(number, failure, out);
+                }
+                let delay = self.backoff(failures - 1);
+                self.timers.insert((self.now.after(delay), Timer::Chore(number)));
+            }
+        }
+    }
+
+    fn chore_failed(&mut self, number: u64, failure: Failure, out: &mut Output) {
+        let Some(Chore { work, plan, .. }) = self.chores.remove(&number) else { return };
+        match work {
+            Work::Promote(promote) => out.notices.push(Notice::PromoteFailed { plan, promote, failure }),
+            Work::Publish(publish) => out.notices.push(Notice::PublishFailed { plan, publish, failure }),
+            Work::Drop(drop) => out.notices.push(Notice::DropFailed { drop, failure }),
+            Work::Check(_) | Work::Statements(_) => {
+                out.notices.push(Notice::ErrandFailed { plan, work, failure });
+            }
+            Work::Evaluate(_) => {}
+        }
+        self.wake_publications();
+    }
+
+    /// Gives up a drop. One that is leased is never leased again: its token is older than any that
+    /// the table's writers will have.
+    pub(super) fn spare(&mut self, table: &TableId) {
+        self.give_up(|chore| matches!(&chore.work, Work::Drop(drop) if drop.table == *table));
+    }
+
+    /// Gives up a plan's errands; where it has no batches it ends with the last of them.
+    pub(super) fn cancel_errands(&mut self, plan: PlanId, out: &mut Output) {
+        if self.give_up(|chore| chore.plan == plan && chore.is_errand()) {
+            self.end_cancelled(plan, out);
+        }
+    }
+
+    /// Whether there were any.
+    fn give_up(&mut self, is_it: impl Fn(&Chore) -> bool) -> bool {
+        let of_them = self.chores.iter().filter(|(_, chore)| is_it(chore));
+        let numbers: Vec<u64> = of_them.map(|(number, _)| *number).collect();
+        for number in &numbers {
+            let Some(chore) = self.chores.get_mut(number) else { continue };
+            chore.given_up = true;
+            if !chore.leased {
+                let (gateway, ready) = (chore.gateway, chore.ready(*number));
+                self.fleet.get_mut(gateway).ready.remove(&ready);
+                self.chores.remove(number);
+            }
+        }
+        !numbers.is_empty()
+    }
+
+    fn end_cancelled(&mut self, plan: PlanId, out: &mut Output) {
+        let left = self.chores.values().any(|chore| chore.plan == plan && chore.is_errand());
+        if !left && !self.plan_numbers.contains_key(&plan) {
+            out.records.push(Record::Cancelled { plan });
+            out.notices.push(Notice::PlanCancelled { plan });
+        }
     }
 }

@@ -13,6 +13,7 @@ use super::{BatchLease, Committed, FailedBatch, Notice, Output, PlanOutcome, Rec
 impl Scheduler {
     pub(super) fn commit(&mut self, lease: BatchLease, gateway: GatewayNo, done: Done, out: &mut Output) {
         self.free_batch(&lease, gateway);
+        self.tables.get_mut(lease.table).took(done.millis);
         let appeared = self.fill(&lease);
         let superseded = self.supersede(&lease);
         let mut cleared = Vec::new();
@@ -179,7 +180,7 @@ impl Scheduler {
         let (id, limits, phase) = (plan.id, plan.limits, plan.phase);
         let table = self.tables.get(lease.table).id.clone();
         let batch = Batch { table, interval: lease.interval };
-        let lost = matches!(setback, Setback::Lost);
+        let lost = matches!(setback, Setback::Lost { .. });
         if lost {
             self.tables.get_mut(lease.table).lost.insert(lease.interval);
             out.records.push(Record::Lost { token: lease.token, plan: id, batch: batch.clone() });
@@ -198,8 +199,8 @@ impl Scheduler {
         let (mut attempts, mut losses) = (lease.attempts, lease.losses);
         let (failure, last) = match setback {
             Setback::HandedBack => (None, false),
-            Setback::Lost => {
-                losses += 1;
+            Setback::Lost { begun } => {
+                losses += u32::from(begun);
                 (None, losses >= limits.max_losses)
             }
             Setback::Failed(failure) => {

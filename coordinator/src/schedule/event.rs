@@ -54,8 +54,10 @@ pub enum Event {
         worker: WorkerId,
         /// Gateways that it can reach.
         gateways: BTreeSet<String>,
-        /// How many leases it would take, at most.
+        /// How many leases it would take to begin at once, at most.
         free: u32,
+        /// Whether it also takes leases behind those that it works on, one behind each.
+        queues: bool,
     },
     /// A worker says what came of a lease.
     Report {

@@ -181,7 +181,7 @@ impl Scheduler {
 
     /// Why the batch of a plan's table at a point in time doesn't run; empty when there is nothing
     /// to run there. A plan or table that isn't known has no reasons.
-    pub fn why_waiting(&self, plan: PlanId, table: &TableId, at: Timestamp) -> Vec<Reason> {
+    pub(crate) fn why_waiting(&self, plan: PlanId, table: &TableId, at: Timestamp) -> Vec<Reason> {
         let number = self.plan_numbers.get(&plan);
         let Some(plan) = number.and_then(|number| self.plans.get(number)) else { return Vec::new() };
         let node = plan.nodes.iter().position(|node| node.task.table == *table);
@@ -279,7 +279,7 @@ impl Scheduler {
         let first = node.todo.hull().filter(|hull| node.sequential && hull.start < batch.start);
         reasons.extend(first.map(|hull| Reason::After(Interval { start: hull.start, end: batch.start })));
         let limit = node.limit(table);
-        if table.in_flight.len() as u64 >= u64::from(limit) {
+        if table.running() >= limit as usize {
             reasons.push(Reason::Concurrency { limit });
         }
         let gateway = self.fleet.get(node.gateway);

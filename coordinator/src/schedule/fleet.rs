@@ -3,7 +3,7 @@
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
 
-use coord_common::id::WorkerId;
+use coord_common::id::{Token, WorkerId};
 use coord_common::interval::Timestamp;
 
 /// A gateway's number.
@@ -37,6 +37,11 @@ pub(super) struct Gateway {
     pub(super) limit: Option<u32>,
     pub(super) in_flight: u32,
     pub(super) ready: BTreeSet<Ready>,
+    /// Batches of tables that have room only behind what is in flight of them.
+    pub(super) behind: BTreeSet<Ready>,
+    /// Leases behind which their workers take another one now; the oldest, which ends first as a
+    /// rule, first.
+    places: BTreeSet<(Token, WorkerId)>,
     /// Workers that ask, the one that waits longest first.
     asking: BTreeSet<(u64, WorkerId)>,
 }
@@ -44,6 +49,21 @@ pub(super) struct Gateway {
 impl Gateway {
     pub(super) fn is_full(&self) -> bool {
         self.limit.is_some_and(|limit| self.in_flight >= limit)
+    }
+
+    /// The offers that begin at once, or those that begin behind others.
+    pub(super) fn offers(&mut self, behind: bool) -> &mut BTreeSet<Ready> {
+        if behind { &mut self.behind } else { &mut self.ready }
+    }
+
+    /// Whether another lease may wait behind one now.
+    pub(super) fn has_place(&self, token: Token, worker: &WorkerId) -> bool {
+        self.places.contains(&(token, worker.clone()))
+    }
+
+    /// The lease that is the first to have another behind it.
+    pub(super) fn first_place(&self) -> Option<&(Token, WorkerId)> {
+        self.places.first()
     }
 
     pub(super) fn has_asking(&self) -> bool {
@@ -57,6 +77,12 @@ struct Worker {
     free: u32,
     turn: u64,
     draining: bool,
+    /// Whether it takes leases behind those that it holds.
+    queues: bool,
+    /// Leases that it holds with nothing behind them yet.
+    places: BTreeMap<Token, GatewayNo>,
+    /// How many it holds that wait behind others.
+    queued: u32,
 }
 
 /// The workers and the gateways that they reach.
@@ -96,7 +122,7 @@ impl Fleet {
         self.limits = limits;
     }
 
-    pub(super) fn ask(&mut self, worker: WorkerId, gateways: &BTreeSet<String>, free: u32) {
+    pub(super) fn ask(&mut self, worker: WorkerId, gateways: &BTreeSet<String>, free: u32, queues: bool) {
         let gateways: Vec<GatewayNo> = gateways.iter().map(|name| self.gateway(name)).collect();
         self.leave(&worker);
         let entry = self.workers.entry(worker.clone()).or_default();
@@ -105,6 +131,7 @@ impl Fleet {
         }
         entry.gateways = gateways;
         entry.free = free;
+        self.set_queues(&worker, queues);
         self.queue(&worker);
     }
 
@@ -113,10 +140,12 @@ impl Fleet {
         if let Some(entry) = self.workers.get_mut(worker) {
             entry.free = 0;
         }
+        self.set_queues(worker, false);
     }
 
     pub(super) fn drain(&mut self, worker: WorkerId) {
         self.leave(&worker);
+        self.set_queues(&worker, false);
         let entry = self.workers.entry(worker).or_default();
         entry.free = 0;
         entry.draining = true;
@@ -124,6 +153,7 @@ impl Fleet {
 
     pub(super) fn gone(&mut self, worker: &WorkerId) {
         self.leave(worker);
+        self.set_queues(worker, false);
         self.workers.remove(worker);
     }
 
@@ -160,5 +190,59 @@ impl Fleet {
         for gateway in &entry.gateways {
             self.gateways[gateway.0].asking.remove(&(entry.turn, worker.clone()));
         }
+    }
+
+    /// Lets another lease wait behind one that a worker holds.
+    pub(super) fn open_place(&mut self, worker: &WorkerId, token: Token, gateway: GatewayNo) {
+        let Some(entry) = self.workers.get_mut(worker) else { return };
+        entry.places.insert(token, gateway);
+        if entry.queues {
+            self.gateways[gateway.0].places.insert((token, worker.clone()));
+        }
+    }
+
+    /// Lets no lease wait behind one any more.
+    pub(super) fn close_place(&mut self, worker: &WorkerId, token: Token) {
+        let Some(entry) = self.workers.get_mut(worker) else { return };
+        if let Some(gateway) = entry.places.remove(&token) {
+            self.gateways[gateway.0].places.remove(&(token, worker.clone()));
+        }
+    }
+
+    /// Whether a worker takes leases behind those that it holds.
+    fn set_queues(&mut self, worker: &WorkerId, queues: bool) {
+        let Some(entry) = self.workers.get_mut(worker) else { return };
+        if std::mem::replace(&mut entry.queues, queues) == queues {
+            return;
+        }
+        for (token, gateway) in &entry.places {
+            let places = &mut self.gateways[gateway.0].places;
+            let place = (*token, worker.clone());
+            if queues {
+                places.insert(place)
+            } else {
+                places.remove(&place)
+            };
+        }
+    }
+
+    /// Counts leases that wait behind others.
+    pub(super) fn count_queued(&mut self, worker: &WorkerId, count: impl Fn(u32) -> u32) {
+        if let Some(entry) = self.workers.get_mut(worker) {
+            entry.queued = count(entry.queued);
+        }
+    }
+
+    /// How many leases a worker holds that wait behind others.
+    pub(super) fn queued(&self, worker: &WorkerId) -> u32 {
+        self.workers.get(worker).map_or(0, |entry| entry.queued)
+    }
+
+    /// Gateways with leases behind which another may wait, and with such that would.
+    pub(super) fn queueing(&self) -> impl Iterator<Item = &Gateway> {
+        let open = |gateway: &&Gateway| {
+            !gateway.places.is_empty() && !(gateway.ready.is_empty() && gateway.behind.is_empty())
+        };
+        self.gateways.iter().filter(open)
     }
 }

@@ -10,6 +10,7 @@ use coord_common::task::{
 
 use super::fleet::Ready;
 use super::plan::{Phase, Retry};
+use super::queue::Standing;
 use super::table::NodeRef;
 use super::{BatchLease, Held, Output, Record, Scheduler, Target, Timer};
 
@@ -19,16 +20,17 @@ pub(super) enum Setback {
     Failed(Failure),
     /// The worker gave it back.
     HandedBack,
-    /// The worker wasn't heard of.
-    Lost,
+    /// The worker wasn't heard of. It counts against the batch only where work on it had begun.
+    Lost { begun: bool },
 }
 
 impl Scheduler {
     pub(super) fn grant(&mut self, worker: WorkerId, ready: Ready, out: &mut Output) {
         match ready {
-            Ready::Promote(number) | Ready::Drop(number) => self.grant_chore(worker, number, out),
-            Ready::Errand(number) => self.grant_errand(worker, number, out),
-            Ready::Batch { plan, node, .. } => self.grant_batch(worker, NodeRef { plan, node }, out),
+            Ready::Promote(number) | Ready::Errand(number) | Ready::Drop(number) => {
+                self.grant_chore(worker, number, out);
+            }
+            Ready::Batch { plan, node, .. } => self.grant_batch(worker, NodeRef { plan, node }, None, out),
         }
     }
 
@@ -38,7 +40,14 @@ impl Scheduler {
         token
     }
 
-    fn grant_batch(&mut self, worker: WorkerId, at: NodeRef, out: &mut Output) {
+    /// Grants a node's offer, to begin at once or in the place of a lease that the worker holds.
+    pub(super) fn grant_batch(
+        &mut self,
+        worker: WorkerId,
+        at: NodeRef,
+        behind: Option<Token>,
+        out: &mut Output,
+    ) {
         let token = self.new_token();
         let plan = self.plans.get_mut(&at.plan).expect("a ready node's plan is admitted");
         let node = &mut plan.nodes[at.node];
@@ -65,7 +74,9 @@ impl Scheduler {
             void: IntervalSet::new(),
         };
         let deadline = self.now.after(self.config.accept);
-        self.hold_batch(Held { worker: worker.clone(), deadline, gateway, target: Target::Batch(lease) });
+        let standing = Standing::new(behind);
+        let target = Target::Batch(lease);
+        self.hold_batch(Held { worker: worker.clone(), deadline, gateway, target, standing });
         if let Some(lease) = self.record_grant(token, out) {
             out.grants.push((worker, lease));
         }
@@ -115,6 +126,7 @@ impl Scheduler {
         }
         self.timers.insert((held.deadline, Timer::Lease(token)));
         self.leases.insert(token, held);
+        self.stand(token);
         self.refresh_users(table);
     }
 
@@ -125,6 +137,8 @@ impl Scheduler {
         let plan = self.plans.get(&batch.at.plan)?;
         let task = Arc::clone(&plan.nodes[batch.at.node].task);
         let named = |interval: Interval| Batch { table: task.table.clone(), interval };
+        // Lost without counting, maybe, because it hadn't begun for all that was heard.
+        let again = batch.supersedes.contains(&batch.interval);
         let others = batch.supersedes.iter().filter(|lost| **lost != batch.interval);
         let evaluate = Evaluate {
             batch: named(batch.interval),
@@ -137,7 +151,8 @@ impl Scheduler {
             plan: plan.id,
             work: Work::Evaluate(evaluate),
             ttl_millis: self.config.ttl,
-            attempt: batch.attempts + batch.losses + 1,
+            attempt: (batch.attempts + batch.losses + 1).max(if again { 2 } else { 1 }),
+            behind: held.standing.behind(),
         };
         let mut serves: Vec<PlanId> =
             batch.serves.iter().filter_map(|at| Some(self.plans.get(&at.plan)?.id)).collect();
@@ -164,8 +179,8 @@ impl Scheduler {
         let Some(held) = self.leases.get(&token).filter(|held| held.worker == *worker) else {
             return LeaseState::Gone;
         };
-        if let Target::Errand(number) = held.target
-            && !self.errand_holds(number)
+        if let Target::Chore(number) = held.target
+            && !self.is_wanted(number)
         {
             return LeaseState::Cancel;
         }
@@ -196,6 +211,7 @@ impl Scheduler {
             return Verdict::Stale;
         }
         let Some(held) = self.leases.remove(&token) else { return Verdict::Stale };
+        self.leave_place(token, &held, true);
         self.timers.remove(&(held.deadline, Timer::Lease(token)));
         if outcome != Outcome::Fenced {
             self.remember(token, &held);
@@ -205,8 +221,7 @@ impl Scheduler {
             Outcome::Done(done) => {
                 match held.target {
                     Target::Batch(lease) => self.commit(lease, held.gateway, done, out),
-                    Target::Chore(number) => self.chore_done(token, number, out),
-                    Target::Errand(number) => self.errand_done(token, number, done, out),
+                    Target::Chore(number) => self.chore_done(token, number, done, out),
                 }
                 return verdict;
             }
@@ -220,14 +235,15 @@ impl Scheduler {
 
     pub(super) fn expire(&mut self, token: Token, out: &mut Output) {
         let Some(held) = self.leases.remove(&token) else { return };
-        self.set_back(held, token, Setback::Lost, out);
+        self.leave_place(token, &held, false);
+        let begun = held.standing.begun;
+        self.set_back(held, token, Setback::Lost { begun }, out);
     }
 
     fn set_back(&mut self, held: Held, token: Token, setback: Setback, out: &mut Output) {
         match held.target {
             Target::Batch(lease) => self.batch_set_back(lease, held.gateway, setback, out),
             Target::Chore(number) => self.chore_set_back(number, token, setback, out),
-            Target::Errand(number) => self.errand_set_back(number, token, setback, out),
         }
     }
 }

@@ -14,7 +14,6 @@
 mod admit;
 mod chore;
 mod commit;
-mod errand;
 mod event;
 mod explain;
 mod fleet;
@@ -23,6 +22,7 @@ mod lease;
 mod output;
 mod plan;
 mod publish;
+mod queue;
 mod random;
 mod table;
 #[cfg(test)]
@@ -41,9 +41,9 @@ pub use output::{Committed, FailedBatch, Notice, Output, PlanOutcome, Record, Sh
 pub use random::Random;
 
 use chore::Chore;
-use errand::Errand;
 use fleet::{Fleet, GatewayNo};
-use plan::{Phase, Plan};
+use plan::{Offer, Phase, Plan};
+use queue::Standing;
 use table::{NodeRef, TableNo, Tables};
 
 /// A point on the leader's monotonic clock, in milliseconds; means nothing to anybody else.
@@ -71,6 +71,9 @@ pub struct Config {
     pub backoff_base: u64,
     /// The longest delay.
     pub backoff_max: u64,
+    /// Batches of a table that take no longer than this, as a rule, may have another batch waiting
+    /// behind them at their worker.
+    pub short: u64,
     /// How many ended leases are remembered to answer repeated reports.
     pub remembered: usize,
 }
@@ -83,6 +86,7 @@ impl Default for Config {
             recovered: 30_000,
             backoff_base: 2_000,
             backoff_max: 300_000,
+            short: 1_000,
             remembered: 65_536,
         }
     }
@@ -101,7 +105,6 @@ pub struct Scheduler {
     tables: Tables,
     fleet: Fleet,
     chores: BTreeMap<u64, Chore>,
-    errands: BTreeMap<u64, Errand>,
     leases: BTreeMap<Token, Held>,
     timers: BTreeSet<(Instant, Timer)>,
     /// Leases that a report ended, oldest first.
@@ -118,13 +121,13 @@ struct Held {
     deadline: Instant,
     gateway: GatewayNo,
     target: Target,
+    standing: Standing,
 }
 
 #[derive(Debug)]
 enum Target {
     Batch(BatchLease),
     Chore(u64),
-    Errand(u64),
 }
 
 #[derive(Debug)]
@@ -149,7 +152,6 @@ enum Timer {
     Lease(Token),
     Retry(NodeRef, Interval),
     Chore(u64),
-    Errand(u64),
 }
 
 impl Scheduler {
@@ -167,7 +169,6 @@ impl Scheduler {
             tables: Tables::default(),
             fleet: Fleet::default(),
             chores: BTreeMap::new(),
-            errands: BTreeMap::new(),
             leases: BTreeMap::new(),
             timers: BTreeSet::new(),
             ended: VecDeque::new(),
@@ -191,8 +192,10 @@ impl Scheduler {
             Event::Promote(promote, plan) => self.promote(promote, plan),
             Event::Drop(drop, plan) => self.drop_table(drop, plan),
             Event::Spare(table) => self.spare(&table),
-            Event::Errand(work, plan) => self.errand(work, plan),
-            Event::Ask { worker, gateways, free } => self.fleet.ask(worker, &gateways, free),
+            Event::Errand(work, plan) => self.add_chore(work, plan),
+            Event::Ask { worker, gateways, free, queues } => {
+                self.fleet.ask(worker, &gateways, free, queues);
+            }
             Event::Report { worker, token, outcome } => {
                 let verdict = self.report(&worker, token, outcome, out);
                 out.verdicts.push((worker, token, verdict));
@@ -210,6 +213,7 @@ impl Scheduler {
         while let Some((worker, ready)) = self.fleet.take() {
             self.grant(worker, ready, out);
         }
+        self.grant_behind(out);
         self.settle(out);
     }
 
@@ -241,7 +245,6 @@ impl Scheduler {
                 Timer::Lease(token) => self.expire(token, out),
                 Timer::Retry(node, interval) => self.retry_due(node, interval),
                 Timer::Chore(number) => self.chore_due(number),
-                Timer::Errand(number) => self.errand_due(number),
             }
         }
     }
@@ -260,14 +263,16 @@ impl Scheduler {
         let offer = plan.next_offer(at.node, &self.tables);
         plan.renew_active(at.node, &self.tables);
         let node = &mut plan.nodes[at.node];
-        let old = std::mem::replace(&mut node.offer, offer).map(|offer| offer.ready);
-        let new = offer.map(|offer| offer.ready);
-        if old != new {
-            let ready = &mut self.fleet.get_mut(node.gateway).ready;
-            old.inspect(|old| {
-                ready.remove(old);
-            });
-            ready.extend(new);
+        let old = std::mem::replace(&mut node.offer, offer);
+        let listed = |offer: Offer| (offer.behind, offer.ready);
+        if old.map(listed) != offer.map(listed) {
+            let gateway = self.fleet.get_mut(node.gateway);
+            if let Some(old) = old {
+                gateway.offers(old.behind).remove(&old.ready);
+            }
+            if let Some(new) = offer {
+                gateway.offers(new.behind).insert(new.ready);
+            }
         }
         self.touched.insert(at.plan);
     }

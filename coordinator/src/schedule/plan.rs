@@ -90,6 +90,8 @@ pub(super) struct Offer {
     pub(super) ready: Ready,
     pub(super) interval: Interval,
     pub(super) mode: Mode,
+    /// Whether the table has room for it only behind one of its batches that are in flight.
+    pub(super) behind: bool,
 }
 
 /// Why a batch can't run yet, and where to look further.
@@ -327,11 +329,20 @@ impl Plan {
         if self.phase != Phase::Running || self.nodes[n].stopped.is_some() {
             return None;
         }
-        if table.in_flight.len() as u64 >= u64::from(self.nodes[n].limit(table))
-            || table.held_from(self.id, self.number).is_some()
-        {
+        let full = table.running() >= self.nodes[n].limit(table) as usize;
+        if (full && table.places.is_empty()) || table.held_from(self.id, self.number).is_some() {
             return None;
         }
+        let offer = self.offer_with_room(n, tables)?;
+        if full && offer.mode != Mode::Write {
+            return None;
+        }
+        Some(Offer { behind: full, ..offer })
+    }
+
+    /// What the node would run next if its table's limit allows it.
+    fn offer_with_room(&mut self, n: usize, tables: &Tables) -> Option<Offer> {
+        let table = tables.get(self.nodes[n].table);
         if self.nodes[n].migrate {
             return self.whole_offer(n, Mode::Migrate, table, tables);
         }
@@ -379,7 +390,7 @@ impl Plan {
             start: interval.start,
             node: n,
         };
-        Offer { ready, interval, mode }
+        Offer { ready, interval, mode, behind: false }
     }
 
     /// Brings the count of active nodes up to date.

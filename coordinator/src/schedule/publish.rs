@@ -49,8 +49,7 @@ impl Scheduler {
                 self.refresh_users(no);
             }
         }
-        let gateway = publish.gateway.clone();
-        self.add_chore(Work::Publish(publish), plan, &gateway);
+        self.add_chore(Work::Publish(publish), plan);
     }
 
     /// Whether a chore must wait for leases that overlap it.

@@ -20,7 +20,7 @@ impl Random {
     }
 
     /// A number from 0 up to and including `most`.
-    pub fn up_to(&mut self, most: u64) -> u64 {
+    pub(crate) fn up_to(&mut self, most: u64) -> u64 {
         match most.checked_add(1) {
             Some(range) => self.bits() % range,
             None => self.bits(),

@@ -28,6 +28,12 @@ pub(super) struct Table {
     pub(super) lost: BTreeSet<Interval>,
     /// Leased batches; no two overlap.
     pub(super) in_flight: BTreeMap<Interval, Token>,
+    /// Those in flight that wait behind another batch of the table.
+    pub(super) queued: usize,
+    /// Those in flight behind which another batch may wait.
+    pub(super) places: BTreeSet<Token>,
+    /// How long its batches take, in milliseconds: a moving average, once one has ended.
+    pub(super) pace: Option<u64>,
     /// The nodes of unsettled plans that work on it.
     pub(super) users: BTreeSet<NodeRef>,
     /// Plans that restate it.
@@ -44,6 +50,16 @@ pub(super) struct Hold {
 }
 
 impl Table {
+    /// How many of its batches workers may be working on at this time.
+    pub(super) fn running(&self) -> usize {
+        self.in_flight.len() - self.queued
+    }
+
+    /// Takes note of how long a batch took, in milliseconds.
+    pub(super) fn took(&mut self, millis: u64) {
+        self.pace = Some(self.pace.map_or(millis, |pace| (pace * 7 + millis) / 8));
+    }
+
     /// The leased batch that overlaps a range.
     pub(super) fn busy(&self, interval: Interval) -> Option<Interval> {
         let bound = Interval { start: interval.end, end: Timestamp(i64::MIN) };
@@ -85,6 +101,9 @@ impl Tables {
             created: state.is_some_and(|s| s.created),
             lost: state.map(|s| s.lost.iter().copied().collect()).unwrap_or_default(),
             in_flight: BTreeMap::new(),
+            queued: 0,
+            places: BTreeSet::new(),
+            pace: None,
             users: BTreeSet::new(),
             holds: Vec::new(),
         };

@@ -111,7 +111,7 @@ impl StoreError {
     }
 
     /// A damaged record.
-    pub fn corrupt(key: &str, why: impl Into<String>) -> Self {
+    pub(crate) fn corrupt(key: &str, why: impl Into<String>) -> Self {
         Self::Corrupt { key: key.to_owned(), why: why.into() }
     }
 }

@@ -19,7 +19,7 @@ const TEXT_HEAD: usize = 11;
 /// # Errors
 /// [`StoreError::Invalid`] where the value has no JSON form (such as a map with keys that are no
 /// texts).
-pub fn encode_json<T: Serialize>(value: &T) -> Result<Vec<u8>, StoreError> {
+pub(crate) fn encode_json<T: Serialize>(value: &T) -> Result<Vec<u8>, StoreError> {
     let json = serde_json::to_vec(value)
         .map_err(|error| StoreError::Invalid(format!("a record has no JSON form: {error}")))?;
     let mut record = text_head(TEXT_VERSION, &json);
@@ -32,7 +32,7 @@ pub fn encode_json<T: Serialize>(value: &T) -> Result<Vec<u8>, StoreError> {
 /// # Errors
 /// [`StoreError::Corrupt`] with `key`, and [`StoreError::NewerSchema`] for a sound record of a
 /// newer version.
-pub fn decode_json<T: DeserializeOwned>(key: &str, record: &[u8]) -> Result<T, StoreError> {
+pub(crate) fn decode_json<T: DeserializeOwned>(key: &str, record: &[u8]) -> Result<T, StoreError> {
     let (Some(head), Some(json)) = (record.get(..TEXT_HEAD), record.get(TEXT_HEAD..)) else {
         return Err(StoreError::corrupt(key, "it is cut off"));
     };
@@ -92,7 +92,7 @@ const UNITS: [i64; 5] = [86_400_000, 3_600_000, 60_000, 1000, 1];
 
 /// An interval set in few bytes: the largest unit that fits all of its bounds, then the gap before
 /// each range and its length as varints. One range of whole seconds takes at most 16 bytes.
-pub fn encode_intervals(set: &IntervalSet) -> Vec<u8> {
+pub(crate) fn encode_intervals(set: &IntervalSet) -> Vec<u8> {
     seal(&interval_payload(set))
 }
 
@@ -116,7 +116,7 @@ fn interval_payload(set: &IntervalSet) -> Vec<u8> {
 /// # Errors
 /// [`StoreError::Corrupt`] with `key`, and [`StoreError::NewerSchema`] for a sound record of a
 /// newer version.
-pub fn decode_intervals(key: &str, record: &[u8]) -> Result<IntervalSet, StoreError> {
+pub(crate) fn decode_intervals(key: &str, record: &[u8]) -> Result<IntervalSet, StoreError> {
     let payload = unseal(key, record)?;
     read_intervals(payload).ok_or_else(|| StoreError::corrupt(key, "its intervals are malformed"))
 }

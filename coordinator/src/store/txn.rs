@@ -93,7 +93,7 @@ impl Txn {
     }
 
     /// Puts a key that vanishes with its lease.
-    pub fn put_with_lease(
+    pub(crate) fn put_with_lease(
         mut self,
         key: impl Into<String>,
         value: impl Into<Vec<u8>>,
@@ -110,7 +110,7 @@ impl Txn {
     }
 
     /// Deletes every key that starts with a prefix; counts as one operation.
-    pub fn delete_prefix(mut self, prefix: impl Into<String>) -> Self {
+    pub(crate) fn delete_prefix(mut self, prefix: impl Into<String>) -> Self {
         self.ops.push(Op::DeletePrefix(prefix.into()));
         self
     }

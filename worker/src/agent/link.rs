@@ -57,7 +57,7 @@ impl Link {
 
     async fn poll_once(&self, free: u32) -> Result<Vec<Lease>, Status> {
         let nonce = self.nonce.load(Ordering::Relaxed);
-        let request = wire::PollRequest { worker: self.config.worker.to_string(), free, nonce };
+        let request = wire::PollRequest { worker: self.config.worker.to_string(), free, nonce, queues: true };
         let reply = self.client.clone().poll(request).await?;
         let leases = reply.into_inner().leases;
         // After an empty answer the same nonce asks on: leases may just have missed it.

@@ -6,6 +6,7 @@
 
 mod held;
 mod link;
+mod places;
 mod report;
 
 use std::sync::Arc;
@@ -23,6 +24,8 @@ use tracing::{debug, info, warn};
 use held::Held;
 use link::Link;
 pub use link::SnapshotSource;
+use places::{Places, Turn};
+use report::Ended;
 
 /// Runs leases. What the agent needs of the rest of the worker.
 #[async_trait::async_trait]
@@ -75,7 +78,7 @@ impl Agent {
         for lease in self.link.missed().await {
             // Granted while the poll was given up: nobody has begun with it.
             let unstarted = Report { token: lease.token, batch: None, outcome: Outcome::HandedBack };
-            let _ = reports.send(unstarted).await;
+            let _ = reports.send(Ended { report: unstarted, urgent: true }).await;
         }
         self.drain(&mut running).await;
         // Closing the inbox ends the reporter once the last verdict is in.
@@ -91,12 +94,13 @@ impl Agent {
     async fn take_leases(
         &self,
         running: &mut JoinSet<()>,
-        reports: &mpsc::Sender<Report>,
+        reports: &mpsc::Sender<Ended>,
         stop: &CancellationToken,
     ) {
+        let mut places = Places::default();
         loop {
             while running.try_join_next().is_some() {}
-            let free = (self.config.slots as usize).saturating_sub(running.len());
+            let free = (self.config.slots as usize).saturating_sub(places.taken());
             // A poll stays open even while all slots are taken: the coordinator learns of slots that
             // came free by the reports, and what takes their place is in the same transaction.
             let leases = tokio::select! {
@@ -104,12 +108,20 @@ impl Agent {
                 leases = self.link.poll(free as u32) => leases,
             };
             for lease in leases {
-                self.start(lease, running, reports.clone());
+                let turn = places.add(lease.token, lease.behind);
+                self.start(lease, turn, running, reports.clone(), stop.clone());
             }
         }
     }
 
-    fn start(&self, lease: Lease, running: &mut JoinSet<()>, reports: mpsc::Sender<Report>) {
+    fn start(
+        &self,
+        lease: Lease,
+        turn: Turn,
+        running: &mut JoinSet<()>,
+        reports: mpsc::Sender<Ended>,
+        stop: CancellationToken,
+    ) {
         let cancel = self.held.add(lease.token, Duration::from_millis(lease.ttl_millis));
         let executor = self.executor.clone();
         let held = self.held.clone();
@@ -117,11 +129,18 @@ impl Agent {
         running.spawn(async move {
             let token = lease.token;
             let batch = lease.batch().cloned();
-            let outcome = executor.execute(lease, cancel).await;
+            let outcome = if turn.comes(&stop, &cancel).await {
+                executor.execute(lease, cancel).await
+            } else {
+                Outcome::HandedBack
+            };
             held.finished(token);
-            if reports.send(Report { token, batch, outcome }).await.is_err() {
+            // What it did is told before what the one behind it does.
+            let urgent = !turn.is_followed();
+            if reports.send(Ended { report: Report { token, batch, outcome }, urgent }).await.is_err() {
                 warn!(token = token.0, "no reporter is left; the lease will expire");
             }
+            drop(turn);
         });
     }
 

@@ -1,7 +1,10 @@
 //! Sends outcomes until the coordinator has given its verdict.
 
+use std::time::Duration;
+
 use coord_common::task::{Report, Verdict};
 use tokio::sync::mpsc;
+use tokio::time::{Instant, timeout_at};
 use tracing::{info, warn};
 
 use super::link::Link;
@@ -9,17 +12,21 @@ use super::link::Link;
 /// Most reports in one message.
 const MOST: usize = 64;
 
+/// How long a report waits for others to travel with, while its slot is busy with the next lease.
+const GATHER: Duration = Duration::from_millis(3);
+
+/// An outcome on its way.
+pub(super) struct Ended {
+    pub(super) report: Report,
+    /// Whether a slot has nothing to do until the coordinator hears of it.
+    pub(super) urgent: bool,
+}
+
 /// Sends what comes, as many at once as have gathered meanwhile, each until it is answered.
-pub(super) async fn send_reports(link: Link, mut inbox: mpsc::Receiver<Report>) {
+pub(super) async fn send_reports(link: Link, mut inbox: mpsc::Receiver<Ended>) {
     let mut gathered = Vec::new();
-    while inbox.recv_many(&mut gathered, MOST).await > 0 {
-        // What ends at the same time travels together.
-        tokio::task::yield_now().await;
-        while gathered.len() < MOST
-            && let Ok(ready) = inbox.try_recv()
-        {
-            gathered.push(ready);
-        }
+    while let Some(first) = inbox.recv().await {
+        gather(first, &mut inbox, &mut gathered).await;
         let verdicts = link.complete(&gathered).await;
         for (token, verdict) in verdicts {
             match verdict {
@@ -31,5 +38,24 @@ pub(super) async fn send_reports(link: Link, mut inbox: mpsc::Receiver<Report>) 
             }
         }
         gathered.clear();
+    }
+}
+
+/// What travels with a report: all that has ended with it and, while no slot waits for the answer,
+/// what ends soon after.
+async fn gather(first: Ended, inbox: &mut mpsc::Receiver<Ended>, gathered: &mut Vec<Report>) {
+    let until = Instant::now() + GATHER;
+    let mut urgent = first.urgent;
+    gathered.push(first.report);
+    tokio::task::yield_now().await;
+    while gathered.len() < MOST {
+        let next = match inbox.try_recv() {
+            Ok(next) => Some(next),
+            Err(_) if urgent => None,
+            Err(_) => timeout_at(until, inbox.recv()).await.ok().flatten(),
+        };
+        let Some(next) = next else { break };
+        urgent |= next.urgent;
+        gathered.push(next.report);
     }
 }

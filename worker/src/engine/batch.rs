@@ -11,12 +11,13 @@ use coord_common::sql::Dialect;
 use tokio_util::sync::CancellationToken;
 
 use super::columns::ColumnCache;
-use super::error::{Class, EngineError};
+use super::error::EngineError;
 use super::fence::{Ledger, Raised, end_sessions};
 use super::profile::Profile;
 use super::session::{Connector, Pool, Session, cancellable};
 use super::statements;
 use super::transaction::{Attempt, Transaction, count_of};
+use super::tries::Tries;
 use super::{
     BatchReport, BatchWrite, Discard, Engine, Fence, Outcome, Publication, Relation, RelationKind, Rows,
     Switched, ViewSwitch, Write,
@@ -25,7 +26,9 @@ use super::{
 /// How often a batch is tried before an error that may pass is the caller's.
 const TRIES: u32 = 4;
 /// How often a raise is tried while an older attempt is just committing.
-const RAISE_TRIES: u32 = 40;
+const RAISE_TRIES: u32 = 20;
+/// The pause after its first try.
+const RAISE_PAUSE: Duration = Duration::from_millis(2);
 /// The pause after a first try; it grows by itself with each further one.
 const PAUSE: Duration = Duration::from_millis(10);
 
@@ -79,22 +82,14 @@ impl TransactionalEngine {
         let mut tries = 0;
         loop {
             tries += 1;
-            let mut session = tokio::select! {
-                session = self.pool.get() => session?,
-                () = cancel.cancelled() => return Err(EngineError::cancelled()),
-            };
+            let mut session = self.pool.get_unless(cancel).await?;
             let remembered = self.columns.knows(&batch.target);
             let canceller = session.canceller();
             let work = self.attempt(&mut *session, batch, tries == 1, cancel);
             let result = cancellable(cancel, &*canceller, work).await;
-            // A connection is used again only if it is as it was: a cancel may still hit it late, an
-            // error may have left a transaction, the model's own statements settings and tables.
             let own_statements = !batch.pre.is_empty() || !batch.post.is_empty();
-            if matches!(result, Ok(Attempt::Report(_))) && !own_statements && !cancel.is_cancelled() {
-                session.give_back();
-            } else {
-                drop(session);
-            }
+            let done = matches!(result, Ok(Attempt::Report(_)));
+            session.give_back_if(done && !own_statements && !cancel.is_cancelled());
             match result {
                 Ok(Attempt::Report(mut report)) => {
                     if commit_unknown && report.outcome == Outcome::AlreadyDone {
@@ -104,7 +99,7 @@ impl TransactionalEngine {
                 }
                 Ok(Attempt::CommitUnknown(error)) if tries >= TRIES => return Err(error),
                 Ok(Attempt::CommitUnknown(_)) => commit_unknown = true,
-                Err(error) if tries < TRIES && worth_another_try(&error) => {}
+                Err(error) if tries < TRIES && error.is_race() => {}
                 // Somebody else may have dropped or altered the table; what was known is forgotten.
                 Err(error) if tries == 1 && remembered && error.names_something_wrong() => {}
                 // An idle connection may have died unseen; what it had open is rolled back.
@@ -186,14 +181,12 @@ impl TransactionalEngine {
         fence: &Fence,
         once: bool,
     ) -> Result<Raised, EngineError> {
-        let mut tries = 0;
+        let mut tries = Tries::upto(RAISE_TRIES, RAISE_PAUSE);
         loop {
-            tries += 1;
             match ledger.raise(session, self.pool.profile(), fence, once).await {
-                Err(error) if tries < RAISE_TRIES && worth_another_try(&error) && !session.is_broken() => {
-                    tokio::time::sleep(PAUSE).await;
-                }
-                result => return result,
+                Err(error) if session.is_broken() => return Err(error),
+                Err(error) => tries.again(error).await?,
+                Ok(raised) => return Ok(raised),
             }
         }
     }
@@ -206,9 +199,8 @@ async fn create_ledger(
     ledger: &Ledger,
     schema: &str,
 ) -> Result<(), EngineError> {
-    let mut tries = 0;
+    let mut tries = Tries::upto(RAISE_TRIES, RAISE_PAUSE);
     loop {
-        tries += 1;
         let created = async {
             let count = statements::count_schemas(profile, catalog, schema);
             let exists = session.run(&[count]).await?.first().and_then(count_of) != Some(0);
@@ -219,10 +211,8 @@ async fn create_ledger(
             Ok(())
         };
         match created.await {
-            Err(error) if worth_another_try(&error) && tries < RAISE_TRIES => {
-                tokio::time::sleep(PAUSE).await;
-            }
-            result => return result,
+            Err(error) => tries.again(error).await?,
+            Ok(()) => return Ok(()),
         }
     }
 }
@@ -237,12 +227,6 @@ pub(super) fn done_before(batch: &BatchWrite, raised: Raised) -> Option<BatchRep
     let counts = batch.replayed_is_done || batch.once();
     let done = raised.done == batch.fence.token.0 || (raised.done != 0 && counts);
     done.then(|| BatchReport { outcome: Outcome::AlreadyDone, rows: raised.rows, audits: Vec::new() })
-}
-
-/// Whether the error is a race that a second try in this process wins.
-pub(crate) fn worth_another_try(error: &EngineError) -> bool {
-    error.class == Class::Transient
-        && matches!(error.code.as_deref(), Some("40001" | "40P01" | "42P06" | "42P07" | "42710" | "XX000"))
 }
 
 #[async_trait]
@@ -305,21 +289,15 @@ impl Engine for TransactionalEngine {
     }
 
     async fn prune(&self, catalog: Option<&str>, table: &str, upto: Token) -> Result<(), EngineError> {
-        let mut tries = 0;
+        let mut tries = Tries::upto(TRIES, PAUSE);
         loop {
-            tries += 1;
             let mut session = self.pool.get().await?;
             let ledger = self.ledger(&mut *session, catalog).await?;
-            match ledger.prune(&mut *session, self.pool.profile(), table, upto).await {
-                Err(error) if tries < TRIES && worth_another_try(&error) => {
-                    drop(session);
-                    tokio::time::sleep(PAUSE * tries).await;
-                }
-                Err(error) => return Err(error),
-                Ok(()) => {
-                    session.give_back();
-                    return Ok(());
-                }
+            let result = ledger.prune(&mut *session, self.pool.profile(), table, upto).await;
+            session.give_back_if(result.is_ok());
+            match result {
+                Err(error) => tries.again_anew(error).await?,
+                Ok(()) => return Ok(()),
             }
         }
     }
@@ -327,9 +305,7 @@ impl Engine for TransactionalEngine {
     async fn query(&self, sql: &str) -> Result<Rows, EngineError> {
         let mut session = self.pool.get().await?;
         let result = session.query(statements::clean(sql)).await;
-        if result.is_ok() {
-            session.give_back();
-        }
+        session.give_back_if(result.is_ok());
         result
     }
 

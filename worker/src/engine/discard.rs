@@ -5,41 +5,33 @@ use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 
 use super::Discard;
-use super::batch::{TransactionalEngine, worth_another_try};
+use super::batch::TransactionalEngine;
 use super::error::{Class, EngineError};
 use super::session::{Session, cancellable};
+use super::tries::Tries;
 
 /// How often it is tried against others that change the same things.
 const TRIES: u32 = 5;
+/// The pause after the first try.
+const PAUSE: Duration = Duration::from_millis(20);
 
 pub(crate) async fn discard(
     engine: &TransactionalEngine,
     discard: &Discard,
     cancel: &CancellationToken,
 ) -> Result<(), EngineError> {
-    let mut tries = 0;
+    let mut tries = Tries::upto(TRIES, PAUSE);
     // A schema that is missing makes some warehouses refuse even DROP … IF EXISTS.
     let mut exists = true;
     loop {
-        tries += 1;
-        let mut session = tokio::select! {
-            session = engine.pool.get() => session?,
-            () = cancel.cancelled() => return Err(EngineError::cancelled()),
-        };
+        let mut session = engine.pool.get_unless(cancel).await?;
         let canceller = session.canceller();
         let result =
             cancellable(cancel, &*canceller, transaction(engine, &mut *session, discard, exists)).await;
-        if result.is_ok() {
-            session.give_back();
-        } else {
-            drop(session);
-        }
+        session.give_back_if(result.is_ok() && !cancel.is_cancelled());
         match result {
             Err(error) if exists && error.missing_relation() => exists = false,
-            Err(error) if tries < TRIES && (worth_another_try(&error) || error.connection_lost()) => {
-                tokio::time::sleep(Duration::from_millis(20) * tries).await;
-            }
-            Err(error) => return Err(explain(error, discard)),
+            Err(error) => tries.again_anew(error).await.map_err(|error| explain(error, discard))?,
             Ok(()) => return Ok(()),
         }
     }

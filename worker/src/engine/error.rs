@@ -73,6 +73,12 @@ impl EngineError {
         self
     }
 
+    /// Whether it is a race that a second try in this process wins.
+    pub(crate) fn is_race(&self) -> bool {
+        let races = ["40001", "40P01", "42P06", "42P07", "42710", "XX000"];
+        self.class == Class::Transient && self.code.as_deref().is_some_and(|code| races.contains(&code))
+    }
+
     /// Whether the connection broke, so that the fate of the last statement is unknown.
     pub(crate) fn connection_lost(&self) -> bool {
         self.code.as_deref().is_some_and(|code| code.starts_with("08") || code.starts_with("57P0"))

@@ -227,15 +227,21 @@ impl Ledger {
     /// that some warehouses need first. The rows are raised before they go: that is what conflicts
     /// with an older attempt's commit.
     pub(crate) fn close(&self, owner: &str, token: Token) -> [String; 3] {
-        let (fence, floor, owner) = (&self.fence, &self.floor, literal(owner));
-        [
-            format!("UPDATE {fence} SET tok = {token} WHERE owner = {owner} AND tok < {token}"),
-            format!("DELETE FROM {fence} WHERE owner = {owner} AND tok <= {token}"),
-            format!(
-                "INSERT INTO {floor} (owner, tok) VALUES ({owner}, {token}) \
-                 ON CONFLICT (owner) DO UPDATE SET tok = EXCLUDED.tok WHERE {floor}.tok < EXCLUDED.tok"
-            ),
-        ]
+        let (fence, shut_out) = (&self.fence, literal(owner));
+        let raise = format!("UPDATE {fence} SET tok = {token} WHERE owner = {shut_out} AND tok < {token}");
+        [raise, self.forget(owner, token), self.raise_floor(owner, token)]
+    }
+
+    fn forget(&self, owner: &str, upto: Token) -> String {
+        format!("DELETE FROM {} WHERE owner = {} AND tok <= {upto}", self.fence, literal(owner))
+    }
+
+    fn raise_floor(&self, owner: &str, upto: Token) -> String {
+        let (floor, owner) = (&self.floor, literal(owner));
+        format!(
+            "INSERT INTO {floor} (owner, tok) VALUES ({owner}, {upto}) \
+             ON CONFLICT (owner) DO UPDATE SET tok = EXCLUDED.tok WHERE {floor}.tok < EXCLUDED.tok"
+        )
     }
 
     /// A query for how many slots of a table newer tokens hold.
@@ -256,14 +262,9 @@ impl Ledger {
         owner: &str,
         upto: Token,
     ) -> Result<(), EngineError> {
-        let (fence, floor, owner) = (&self.fence, &self.floor, literal(owner));
         let mut go = vec!["BEGIN".to_owned()];
-        go.extend(profile.before_prune.map(|statement| statement.replace("{table}", fence)));
-        go.push(format!(
-            "INSERT INTO {floor} (owner, tok) VALUES ({owner}, {upto}) \
-             ON CONFLICT (owner) DO UPDATE SET tok = EXCLUDED.tok WHERE {floor}.tok < EXCLUDED.tok"
-        ));
-        go.push(format!("DELETE FROM {fence} WHERE owner = {owner} AND tok <= {upto}"));
+        go.extend(self.lock(profile));
+        go.extend([self.raise_floor(owner, upto), self.forget(owner, upto)]);
         go.push("COMMIT".to_owned());
         session.run(&go).await.map(|_| ())
     }
@@ -271,6 +272,15 @@ impl Ledger {
     /// Reads the row.
     fn read(&self, of: &Fence) -> String {
         format!("SELECT tok, done, rows FROM {} WHERE slot = {}", self.fence, literal(&of.slot))
+    }
+
+    /// Marks the work as done if its token still holds the row, and changes no row otherwise.
+    fn claim(&self, of: &Fence, rows: u64) -> String {
+        let (fence, slot, token) = (&self.fence, literal(&of.slot), of.token);
+        format!(
+            "UPDATE {fence} SET tok = {token}, done = {token}, rows = {rows} \
+             WHERE slot = {slot} AND tok = {token}"
+        )
     }
 
     /// Commits the open transaction if the tokens still hold all rows.
@@ -283,15 +293,7 @@ impl Ledger {
         of: &[Fence],
         rows: u64,
     ) -> Result<(), EngineError> {
-        let check = |of: &Fence| {
-            format!(
-                "UPDATE {} SET tok = {token}, done = {token}, rows = {rows} WHERE slot = {} AND tok = {token}",
-                self.fence,
-                literal(&of.slot),
-                token = of.token,
-            )
-        };
-        let checks: Vec<String> = of.iter().map(check).collect();
+        let checks: Vec<String> = of.iter().map(|of| self.claim(of, rows)).collect();
         let answers = session.run(&checks).await?;
         if let Some((lost, _)) = of.iter().zip(&answers).find(|(_, answer)| answer.changed != 1) {
             return Err(stale(lost));
@@ -310,12 +312,7 @@ impl Ledger {
         of: &Fence,
         rows: u64,
     ) -> Result<(), EngineError> {
-        let update = format!(
-            "UPDATE {} SET tok = {token}, done = {token}, rows = {rows} WHERE slot = {} AND tok = {token}",
-            self.fence,
-            literal(&of.slot),
-            token = of.token,
-        );
+        let update = self.claim(of, rows);
         let commit = "COMMIT".to_owned();
         if profile.update_in_cte {
             // Dividing by the number of rows hit makes the statement fail where there are none, and

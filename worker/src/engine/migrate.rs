@@ -26,13 +26,18 @@ impl Steps {
     pub(crate) fn is_empty(&self) -> bool {
         self.statements.is_empty()
     }
+
+    /// Whether views stay as they are.
+    pub(crate) fn keeps_views(&self) -> bool {
+        self.keeps_views
+    }
 }
 
 /// A view that shows a relation, maybe through others.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Dependent {
-    view: Relation,
-    materialized: bool,
+    pub(crate) view: Relation,
+    pub(crate) materialized: bool,
     definition: String,
     /// Whether it shows all columns of the relation, and nothing else.
     mirror: bool,
@@ -195,11 +200,17 @@ pub(crate) fn with_dependents(
     let mut go: Vec<String> =
         drops.map(|dependent| format!("DROP VIEW {}", profile.relation(&dependent.view))).collect();
     go.append(&mut statements);
-    go.extend(dependents.iter().map(|dependent| {
-        let definition = if dependent.mirror { all.as_str() } else { clean(&dependent.definition) };
-        format!("CREATE VIEW {} AS {definition}", profile.relation(&dependent.view))
-    }));
+    go.extend(dependents.iter().map(|dependent| made_again(profile, target, dependent)));
     Ok(go)
+}
+
+/// The statement that makes a view again which shows a relation.
+pub(crate) fn made_again(profile: &Profile, target: &Relation, dependent: &Dependent) -> String {
+    let view = profile.relation(&dependent.view);
+    if dependent.mirror {
+        return format!("CREATE VIEW {view} AS SELECT * FROM {}", profile.relation(target));
+    }
+    format!("CREATE VIEW {view} AS {}", clean(&dependent.definition))
 }
 
 /// Says what was going on.

@@ -21,10 +21,12 @@ mod noop;
 mod postgres;
 mod profile;
 mod publish;
+mod remake;
 mod scd;
 mod session;
 mod statements;
 mod transaction;
+mod tries;
 mod views;
 
 #[cfg(test)]

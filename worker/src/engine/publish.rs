@@ -5,20 +5,24 @@
 //! (`conformance::what_was_computed_aside_appears_at_once`)
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use coord_common::project::model::ColumnDef;
 use tokio_util::sync::CancellationToken;
 
-use super::batch::{TransactionalEngine, worth_another_try};
+use super::batch::TransactionalEngine;
 use super::error::EngineError;
 use super::fence::{Ledger, end_sessions};
 use super::profile::Profile;
 use super::session::{Session, cancellable};
 use super::statements::cast_bound;
+use super::tries::Tries;
 use super::{Beside, Engine, Fence, Kept, Outcome, Publication, Published, Relation, RelationKind};
 
 /// How often a publication is tried against others that change the same things.
 const TRIES: u32 = 8;
+/// The pause after the first try.
+const PAUSE: Duration = Duration::from_millis(20);
 
 /// What makes a table aside.
 pub(crate) struct Made {
@@ -123,13 +127,9 @@ async fn publish_part(
     tables: &[&Published],
     cancel: &CancellationToken,
 ) -> Result<Outcome, EngineError> {
-    let mut tries = 0;
+    let mut tries = Tries::upto(TRIES, PAUSE);
     loop {
-        tries += 1;
-        let mut session = tokio::select! {
-            session = engine.pool.get() => session?,
-            () = cancel.cancelled() => return Err(EngineError::cancelled()),
-        };
+        let mut session = engine.pool.get_unless(cancel).await?;
         let canceller = session.canceller();
         let result = cancellable(cancel, &*canceller, async {
             let session = &mut *session;
@@ -137,17 +137,10 @@ async fn publish_part(
             attempt(engine, session, &ledger, publication, tables, cancel).await
         })
         .await;
-        if result.is_ok() && !cancel.is_cancelled() {
-            session.give_back();
-        } else {
-            drop(session);
-        }
+        session.give_back_if(result.is_ok() && !cancel.is_cancelled());
         match result {
-            // Where the connection broke at the commit, the next try finds whether it took place.
-            Err(error) if tries < TRIES && (worth_another_try(&error) || error.connection_lost()) => {
-                tokio::time::sleep(std::time::Duration::from_millis(20) * tries).await;
-            }
-            result => return result,
+            Err(error) => tries.again_anew(error).await?,
+            Ok(outcome) => return Ok(outcome),
         }
     }
 }

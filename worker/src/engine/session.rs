@@ -99,9 +99,17 @@ impl Pool {
         };
         Ok(Pooled { pool: self, session: Some(session), _permit: permit, clean: false })
     }
+
+    /// A connection, unless what it is for is cancelled first.
+    pub(crate) async fn get_unless(&self, cancel: &CancellationToken) -> Result<Pooled<'_>, EngineError> {
+        tokio::select! {
+            session = self.get() => session,
+            () = cancel.cancelled() => Err(EngineError::cancelled()),
+        }
+    }
 }
 
-/// A connection out of the pool. It goes back only if it was [`Pooled::give_back`]: one that was
+/// A connection out of the pool. It goes back only with [`Pooled::give_back`]: one that was
 /// dropped on the way (an error, a cancelled future) may be in the middle of anything.
 pub(crate) struct Pooled<'a> {
     pool: &'a Pool,
@@ -114,6 +122,13 @@ impl Pooled<'_> {
     /// Returns the connection to the pool; it is in no transaction.
     pub(crate) fn give_back(mut self) {
         self.clean = true;
+    }
+
+    /// Returns the connection to the pool if it is as it was, and closes it otherwise: a cancel may
+    /// still hit it late, an error may have left a transaction, users' own statements settings and
+    /// tables.
+    pub(crate) fn give_back_if(mut self, clean: bool) {
+        self.clean = clean;
     }
 }
 

@@ -1,19 +1,24 @@
 //! Pointing an environment's views elsewhere, all at once and never back.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
 
-use super::batch::{TransactionalEngine, worth_another_try};
+use super::batch::TransactionalEngine;
 use super::error::EngineError;
 use super::fence::Ledger;
 use super::profile::Profile;
+use super::remake::Taken;
 use super::session::{Session, cancellable};
 use super::statements::{count_schemas, create_schema, literal};
-use super::{Relation, Switched, ViewChange, ViewSwitch};
+use super::tries::Tries;
+use super::{Relation, RelationKind, Switched, ViewChange, ViewSwitch};
 
 /// How often a switch is tried against others that create or change the same things.
 const TRIES: u32 = 5;
+/// The pause after the first try.
+const PAUSE: Duration = Duration::from_millis(20);
 
 /// The part of a switch that one transaction can cover.
 #[derive(Default)]
@@ -67,13 +72,9 @@ async fn switch_part(
     part: &Part<'_>,
     cancel: &CancellationToken,
 ) -> Result<Switched, EngineError> {
-    let mut tries = 0;
+    let mut tries = Tries::upto(TRIES, PAUSE);
     loop {
-        tries += 1;
-        let mut session = tokio::select! {
-            session = engine.pool.get() => session?,
-            () = cancel.cancelled() => return Err(EngineError::cancelled()),
-        };
+        let mut session = engine.pool.get_unless(cancel).await?;
         let canceller = session.canceller();
         let result = cancellable(cancel, &*canceller, async {
             let session = &mut *session;
@@ -82,18 +83,11 @@ async fn switch_part(
             work.run(cancel).await
         })
         .await;
-        // As in a batch: a connection is used again only if it is as it was.
         let own_statements = part.views.iter().any(|change| !change.on_virtual_update.is_empty());
-        if result.is_ok() && !own_statements && !cancel.is_cancelled() {
-            session.give_back();
-        } else {
-            drop(session);
-        }
+        session.give_back_if(result.is_ok() && !own_statements && !cancel.is_cancelled());
         match result {
-            Err(error) if tries < TRIES && (worth_another_try(&error) || error.connection_lost()) => {
-                tokio::time::sleep(std::time::Duration::from_millis(20) * tries).await;
-            }
-            result => return result,
+            Err(error) => tries.again_anew(error).await?,
+            Ok(switched) => return Ok(switched),
         }
     }
 }
@@ -200,14 +194,18 @@ impl Switch<'_> {
                 .map_err(|error| explain(error, &change.view));
         }
         match self.session.run(&["SAVEPOINT view".to_owned(), create.clone()]).await {
-            Err(error) if error.view_columns_differ() => {
-                let drop = format!("DROP VIEW {}", self.profile.relation(&change.view));
-                let again = ["ROLLBACK TO SAVEPOINT view".to_owned(), drop, create];
-                self.session.run(&again).await.map(|_| ())
-            }
+            Err(error) if error.view_columns_differ() => self.make_again(&change.view, create).await,
             result => result.map(|_| ()),
         }
         .map_err(|error| explain(error, &change.view))
+    }
+
+    /// Makes a view again whose columns can't be changed in place.
+    async fn make_again(&mut self, view: &Relation, create: String) -> Result<(), EngineError> {
+        self.session.run(&["ROLLBACK TO SAVEPOINT view".to_owned()]).await?;
+        let taken = Taken::away(self.session, self.profile, view, RelationKind::View).await?;
+        self.session.run(&[create]).await?;
+        taken.back(self.session, self.profile).await
     }
 
     fn create(&self, change: &ViewChange) -> String {
@@ -244,7 +242,7 @@ impl Switch<'_> {
 /// Says which view it was, and what to do where others depend on it.
 fn explain(mut error: EngineError, view: &Relation) -> EngineError {
     error.message = format!("failed to change the view `{}.{}`: {}", view.schema, view.table, error.message);
-    if error.code.as_deref() == Some("2BP01") {
+    if error.code.as_deref() == Some("2BP01") && error.hint.is_none() {
         error.hint = Some("drop what depends on the view, or point it at something else".to_owned());
     }
     error

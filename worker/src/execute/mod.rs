@@ -75,7 +75,8 @@ impl Executor {
             });
         }
         let switch = ViewSwitch {
-            environment: work.environment.to_string(),
+            // Two gateways may be one warehouse, and each has views of its own.
+            environment: format!("{}@{}", work.environment, work.gateway),
             seq: work.seq,
             views,
             drop: work.drop.clone(),

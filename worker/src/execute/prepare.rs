@@ -493,7 +493,8 @@ pub(super) fn publication(
         })
     };
     Ok(Publication {
-        slot: format!("publish:{}:{}", lease.plan, work.round),
+        // Two gateways may be one warehouse.
+        slot: format!("publish:{}:{}@{}", lease.plan, work.round, work.gateway),
         token: lease.token,
         plan: lease.plan.to_string(),
         tables: work.tables.iter().map(table).collect::<Result<_, Failure>>()?,

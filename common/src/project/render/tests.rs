@@ -270,7 +270,7 @@ fn macro_use_finds_variables_times_functions_and_relations() {
     assert!(
         found.time && !found.start_end && found.variables.contains("z") && found.functions.contains("helper")
     );
-    assert!(macro_use(&sql("SELECT 1")).is_nothing());
+    assert_eq!(macro_use(&sql("SELECT 1")), super::MacroUse::default());
 }
 
 #[test]

@@ -26,11 +26,6 @@ pub struct MacroUse {
 }
 
 impl MacroUse {
-    /// Whether there is nothing to expand.
-    pub fn is_nothing(&self) -> bool {
-        *self == Self::default()
-    }
-
     /// Adds what another text uses.
     pub fn extend(&mut self, other: Self) {
         self.variables.extend(other.variables);

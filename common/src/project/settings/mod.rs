@@ -15,6 +15,7 @@ use crate::sql::Dialect;
 use super::render::Value;
 
 pub use connection::{Attach, Connection, DuckDb, Postgres, Secrets};
+pub use read::CONFIG_FILES;
 pub(crate) use read::load;
 pub use secret::Secret;
 pub use text::{Env, environment, redact_config};
@@ -297,7 +298,7 @@ impl Settings {
     /// The schema that holds physical tables of a schema's models: the mapping's first match, or
     /// `sqlmesh__<schema>` as SQLMesh has it. A mapping that isn't a regular expression matches
     /// nothing; loading has reported it.
-    pub fn physical_schema(&self, schema: &str) -> String {
+    pub(crate) fn physical_schema(&self, schema: &str) -> String {
         let matches = |pattern: &str| {
             regex::Regex::new(pattern)
                 .is_ok_and(|regex| regex.find(schema).is_some_and(|found| found.start() == 0))
@@ -323,7 +324,7 @@ impl Settings {
     }
 
     /// The variables that a model on a gateway sees: the project's under the gateway's.
-    pub fn variables_of(&self, gateway: Option<&str>) -> BTreeMap<String, Value> {
+    pub(crate) fn variables_of(&self, gateway: Option<&str>) -> BTreeMap<String, Value> {
         let mut all = self.variables.clone();
         if let Some(gateway) = self.gateway_of(gateway) {
             all.extend(gateway.variables.clone());

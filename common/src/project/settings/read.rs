@@ -21,8 +21,8 @@ use super::{
     Categorize, Gateway, ModelDefaults, Settings, SuffixTarget, TableNaming, VirtualEnvironmentMode,
 };
 
-/// The names that a config may have.
-const CONFIG_FILES: [&str; 4] = ["config.yaml", "config.yml", "sqlmesh.yaml", "sqlmesh.yml"];
+/// The names that a config may have, the one that counts first.
+pub const CONFIG_FILES: [&str; 4] = ["config.yaml", "config.yml", "sqlmesh.yaml", "sqlmesh.yml"];
 
 /// The project's settings; defaults where the config can't be read.
 pub(crate) fn load(input: &ProjectInput<'_>, findings: &mut Vec<Diagnostic>) -> Settings {

@@ -9,6 +9,7 @@ use sqlparser::ast::{
 
 use super::{Column, ColumnLineage, Env, Resolver, Rest, Table};
 use crate::sql::Dialect;
+use crate::sql::read::join_constraint;
 use crate::sql::references::normalize;
 
 /// One thing in a FROM.
@@ -169,35 +170,25 @@ impl Resolver<'_> {
         for join in &tree.joins {
             let middle = scope.sources.len();
             self.factor(&join.relation, scope);
-            let (constraint, semi) = match &join.join_operator {
-                JoinOperator::Join(c)
-                | JoinOperator::Inner(c)
-                | JoinOperator::Left(c)
-                | JoinOperator::LeftOuter(c)
-                | JoinOperator::Right(c)
-                | JoinOperator::RightOuter(c)
-                | JoinOperator::FullOuter(c)
-                | JoinOperator::CrossJoin(c)
-                | JoinOperator::AsOf { constraint: c, .. }
-                | JoinOperator::StraightJoin(c) => (c, false),
-                JoinOperator::Semi(c)
-                | JoinOperator::LeftSemi(c)
-                | JoinOperator::Anti(c)
-                | JoinOperator::LeftAnti(c) => (c, true),
-                _ => continue,
-            };
-            if semi {
+            let hides = matches!(
+                join.join_operator,
+                JoinOperator::Semi(_)
+                    | JoinOperator::LeftSemi(_)
+                    | JoinOperator::Anti(_)
+                    | JoinOperator::LeftAnti(_)
+            );
+            if hides {
                 scope.sources[middle..].iter_mut().for_each(|source| source.hidden = true);
                 continue;
             }
-            match constraint {
-                JoinConstraint::Using(names) => {
+            match join_constraint(&join.join_operator) {
+                Some(JoinConstraint::Using(names)) => {
                     let last =
                         |name: &ast::ObjectName| Some(normalize(scope.dialect, name.0.last()?.as_ident()?));
                     let names: Vec<String> = names.iter().filter_map(last).collect();
                     scope.merge(middle, &names);
                 }
-                JoinConstraint::Natural => {
+                Some(JoinConstraint::Natural) => {
                     let names = scope.common_names(middle);
                     scope.merge(middle, &names);
                 }

@@ -22,7 +22,8 @@ pub(super) fn restricted(operator: &JoinOperator, left: Range<usize>, right: Ran
     }
 }
 
-pub(super) fn constraint(operator: &JoinOperator) -> Option<&JoinConstraint> {
+/// The condition of a join, where its kind has one.
+pub(in crate::sql) fn constraint(operator: &JoinOperator) -> Option<&JoinConstraint> {
     match operator {
         JoinOperator::Join(c)
         | JoinOperator::Inner(c)

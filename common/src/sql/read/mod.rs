@@ -12,6 +12,8 @@ mod projection;
 mod scan;
 mod value;
 
+pub(super) use join::constraint as join_constraint;
+
 pub use bound::{Anchor, Bound, Grain, Point, Step, Window};
 
 use std::fmt;

@@ -46,6 +46,16 @@ fn errands_go_before_batches_and_their_answers_are_told_once() {
 }
 
 #[test]
+fn an_errand_that_is_given_twice_is_run_once() {
+    let mut bench = Bench::new(Vec::new());
+    bench.on(Event::Errand(check(0), plan_id(1)));
+    bench.on(Event::Errand(check(0), plan_id(1)));
+    bench.on(Event::Errand(check(0), plan_id(2)));
+    let plans: Vec<PlanId> = bench.leases("a", 9).iter().map(|lease| lease.plan).collect();
+    assert_eq!(plans, [plan_id(1), plan_id(2)]);
+}
+
+#[test]
 fn errands_are_tried_again_like_batches_and_fail_like_them() {
     for (outcomes, end) in [
         (vec![failure(FailureClass::Transient); 4], "failed"),

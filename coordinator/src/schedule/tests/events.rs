@@ -203,7 +203,7 @@ fn the_limit_of_a_gateway_holds_for_the_fleet() {
 fn workers_get_only_what_their_gateways_reach() {
     let mut bench = Bench::new(vec![plan_on_tables(1, vec![node(0, &[(0, 10)], &[])])]);
     let gateways = ["other".to_owned()].into();
-    let out = bench.on(Event::Ask { worker: worker("a"), gateways, free: 1 });
+    let out = bench.on(Event::Ask { worker: worker("a"), gateways, free: 1, queues: false });
     assert!(out.grants.is_empty());
     let why = bench.scheduler.why_waiting(plan_id(1), &table_id(0), Timestamp(0));
     assert_eq!(why, [Reason::NoWorker { gateway: "main".to_owned() }]);

@@ -4,6 +4,7 @@ mod errands;
 mod events;
 mod failures;
 mod makespan;
+mod queue;
 mod simulation;
 mod store;
 
@@ -158,7 +159,7 @@ impl Bench {
 
     fn ask(&mut self, name: &str, free: u32) -> Output {
         let gateways: BTreeSet<String> = ["main".to_owned()].into();
-        self.on(Event::Ask { worker: worker(name), gateways, free })
+        self.on(Event::Ask { worker: worker(name), gateways, free, queues: false })
     }
 
     /// Leases granted to an asking worker.

@@ -11,8 +11,8 @@ use super::{
     Config, Done, Event, Every, FailureClass, Instant, Lease, NodeMode, NodeWork, Outcome, Output, PlanWork,
     Random, Scheduler, Timestamp, Token, Verdict, failure, node, plan, plan_id, whole, window, worker,
 };
-use crate::schedule::Whole;
 use crate::schedule::plan::{Node, Phase};
+use crate::schedule::{Held, Whole};
 use coord_common::id::WorkerId;
 use coord_common::task::Promote;
 
@@ -36,7 +36,15 @@ struct World {
 }
 
 fn config() -> Config {
-    Config { ttl: 300, accept: 100, recovered: 300, backoff_base: 20, backoff_max: 500, remembered: 1000 }
+    Config {
+        ttl: 300,
+        accept: 100,
+        recovered: 300,
+        backoff_base: 20,
+        backoff_max: 500,
+        short: 9,
+        remembered: 1000,
+    }
 }
 
 impl World {
@@ -90,6 +98,7 @@ impl World {
         let follow: Vec<Event> = out.notices.iter().flat_map(|notice| self.store.follow(notice)).collect();
         self.held.extend(out.grants.iter().cloned());
         self.nothing_ready_is_left();
+        self.counts_add_up();
         for event in follow {
             self.on(event);
         }
@@ -119,7 +128,7 @@ impl World {
                     continue;
                 }
                 let open = gateway.has_asking() && !gateway.is_full() && node.stopped.is_none();
-                if !open || table.in_flight.len() as u64 >= u64::from(node.limit(table)) {
+                if !open || table.running() >= node.limit(table) as usize {
                     continue;
                 }
                 let first = node.todo.hull().map(|hull| hull.start);
@@ -139,6 +148,32 @@ impl World {
                 let idle = |batch: &&_| table.busy(**batch).is_none() && fits(batch.start);
                 assert!(node.due.iter().find(idle).is_none(), "{:?} could be retried", table.id);
             }
+        }
+    }
+
+    /// What is counted as it changes is what a count from scratch gives.
+    fn counts_add_up(&self) {
+        let Scheduler { leases, tables, fleet, .. } = &self.scheduler;
+        let mut running: BTreeMap<_, u32> = BTreeMap::new();
+        let mut queued: BTreeMap<_, usize> = BTreeMap::new();
+        let mut waiting: BTreeMap<WorkerId, u32> = BTreeMap::new();
+        for held in leases.values() {
+            let place = held.standing.behind().map(|place| &leases[&place]);
+            *running.entry(held.gateway).or_default() += u32::from(place.is_none());
+            if let (Some(place), Some(table)) = (place, held.table()) {
+                assert_eq!(place.worker, held.worker);
+                *waiting.entry(held.worker.clone()).or_default() += 1;
+                *queued.entry(table).or_default() += usize::from(place.table() == Some(table));
+            }
+        }
+        for (gateway, running) in running {
+            assert_eq!(fleet.get(gateway).in_flight, running, "leases that count for a gateway");
+        }
+        for table in leases.values().filter_map(Held::table) {
+            assert_eq!(tables.get(table).queued, queued.get(&table).copied().unwrap_or(0));
+        }
+        for worker in &self.workers {
+            assert_eq!(self.scheduler.queued(worker), waiting.get(worker).copied().unwrap_or(0));
         }
     }
 
@@ -163,7 +198,7 @@ impl World {
             }
             97 if self.chance(40) => self.take_over(),
             98 => self.promote(),
-            99 if self.chance(30) => self.clear(),
+            99 if self.chance(60) => self.clear(),
             _ => {
                 self.now += 1;
                 self.on(Event::Tick);
@@ -222,19 +257,21 @@ impl World {
     fn ask(&mut self) {
         let Some(index) = self.pick(self.workers.len()) else { return };
         let free = self.random.up_to(4) as u32;
+        let queues = self.chance(60);
         let names = match self.random.up_to(2) {
             0 => vec!["main"],
             1 => vec!["other"],
             _ => vec!["main", "other"],
         };
         let gateways: BTreeSet<String> = names.into_iter().map(str::to_owned).collect();
-        self.on(Event::Ask { worker: self.workers[index].clone(), gateways, free });
+        self.on(Event::Ask { worker: self.workers[index].clone(), gateways, free, queues });
     }
 
     fn report(&mut self) {
         let Some(index) = self.pick(self.held.len()) else { return };
         let outcome = match self.random.up_to(19) {
-            0..12 => Outcome::Done(Done { rows: 1, ..Done::default() }),
+            _ if self.waits(index) => Outcome::HandedBack,
+            0..12 => Outcome::Done(Done { rows: 1, millis: self.random.up_to(19), ..Done::default() }),
             12..15 => failure(FailureClass::Transient),
             15 => failure(if self.chance(50) { FailureClass::Permanent } else { FailureClass::Audit }),
             16 => Outcome::Fenced,
@@ -242,6 +279,13 @@ impl World {
             _ => Outcome::HandedBack,
         };
         self.report_one(index, outcome);
+    }
+
+    /// Whether a lease's worker can't have begun with it yet.
+    fn waits(&self, index: usize) -> bool {
+        let (worker, lease) = &self.held[index];
+        let before = |(of, other): &(WorkerId, Lease)| of == worker && Some(other.token) == lease.behind;
+        self.held.iter().any(before)
     }
 
     fn report_one(&mut self, index: usize, outcome: Outcome) {
@@ -298,7 +342,7 @@ impl World {
         let worker = self.workers.swap_remove(index);
         self.on(Event::Drain { worker: worker.clone() });
         let gateways: BTreeSet<String> = ["main".to_owned()].into();
-        let out = self.on(Event::Ask { worker: worker.clone(), gateways, free: 3 });
+        let out = self.on(Event::Ask { worker: worker.clone(), gateways, free: 3, queues: false });
         assert!(out.grants.iter().all(|(to, _)| *to != worker), "a draining worker takes no more");
         self.new_worker();
     }
@@ -362,6 +406,9 @@ impl World {
             self.heartbeat();
             self.ask();
             while let Some(index) = self.pick(self.held.len()) {
+                if self.waits(index) {
+                    continue;
+                }
                 self.report_one(index, Outcome::Done(Done::default()));
             }
             self.on(Event::Tick);
@@ -449,6 +496,7 @@ fn the_runs_reach_what_they_are_for() {
         "migrated",
         "published",
         "void",
+        "behind",
     ] {
         assert!(seen.get(name).is_some_and(|count| *count >= 3), "{name}: {seen:?}");
     }

@@ -5,7 +5,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use coord_common::id::{PlanId, Token, WorkerId};
 use coord_common::interval::{Interval, IntervalSet};
 use coord_common::task::{
-    Aside, Batch, Failure, Keeps, Lease, Mode, Outcome, Promote, Publish, PublishTable, TableId, Work,
+    Aside, Batch, Evaluate, Failure, Keeps, Lease, Mode, Outcome, Promote, Publish, PublishTable, TableId,
+    Work,
 };
 
 use crate::schedule::{
@@ -287,7 +288,8 @@ impl Store {
         let gateway = gateway(lease);
         if let Some(limit) = self.limit.get(gateway) {
             let taken = self.leases.values().filter(|other| self::gateway(&other.lease) == gateway);
-            assert!(taken.count() < *limit as usize, "the gateway's limit holds");
+            let runs = taken.filter(|other| !self.waits(&other.lease)).count();
+            assert!(self.waits(lease) || runs < *limit as usize, "the gateway's limit holds");
         }
         if let Work::Publish(publish) = &lease.work
             && !publish.discard
@@ -295,6 +297,7 @@ impl Store {
             self.check_publication(publish);
         }
         let Work::Evaluate(evaluate) = &lease.work else { return };
+        self.check_place(granted);
         let published =
             self.publishing.iter().filter(|(plan, publish)| **plan != lease.plan && !publish.discard);
         let mut published = published.flat_map(|(_, publish)| &publish.tables);
@@ -309,7 +312,7 @@ impl Store {
         assert!(*attempts < limits.max_attempts && *losses < limits.max_losses);
         let waited = self.waits.remove(&(lease.plan, evaluate.batch.clone()));
         assert_eq!(waited.unwrap_or_default(), (*attempts, *losses), "counts are kept");
-        self.check_order(lease.plan, &evaluate.batch, evaluate.mode);
+        self.check_order(lease, evaluate);
         for lost in self.lost.iter().filter(|lost| lost.table == evaluate.batch.table) {
             let listed = evaluate.supersedes.contains(lost) || *lost == evaluate.batch;
             assert!(listed || !lost.interval.overlaps(evaluate.batch.interval), "{lost} is superseded");
@@ -317,7 +320,8 @@ impl Store {
     }
 
     /// Upstreams first, one lease for each point in time, within the table's limits.
-    fn check_order(&self, plan: PlanId, batch: &Batch, mode: Mode) {
+    fn check_order(&self, lease: &Lease, evaluate: &Evaluate) {
+        let (plan, batch, mode) = (lease.plan, &evaluate.batch, evaluate.mode);
         let work = self.work(plan);
         let node = work.nodes.iter().find(|node| node.task.table == batch.table).unwrap();
         let todo = &self.todo[&(plan, batch.table.clone())];
@@ -342,7 +346,10 @@ impl Store {
         let others = self.in_flight(&batch.table);
         assert!(others.iter().all(|other| !other.overlaps(batch.interval)), "no two leases overlap");
         assert!(created || others.is_empty(), "one at a time before the table exists");
-        assert!(node.concurrency.is_none_or(|limit| others.len() < limit as usize));
+        let own = |token: &Token| self.leases[token].lease.batch().is_some_and(|b| b.table == batch.table);
+        let added = usize::from(!lease.behind.is_some_and(|place| own(&place)));
+        let limit = node.concurrency.map_or(usize::MAX, |limit| limit as usize);
+        assert!(self.at_work(&batch.table) + added <= limit.max(1), "the table's limit holds");
         assert!(
             !node.sequential
                 || matches!(mode, Mode::Create | Mode::Migrate)
@@ -379,6 +386,34 @@ impl Store {
             _ => None,
         };
         self.leases.values().filter_map(batch).collect()
+    }
+
+    /// Whether a lease waits behind another.
+    pub(super) fn waits(&self, lease: &Lease) -> bool {
+        lease.behind.is_some_and(|place| self.leases.contains_key(&place))
+    }
+
+    /// How many batches of a table workers may be working on at once.
+    fn at_work(&self, table: &TableId) -> usize {
+        let own = |lease: &Lease| lease.batch().is_some_and(|batch| batch.table == *table);
+        let begun = |lease: &Lease| {
+            let place = lease.behind.and_then(|place| self.leases.get(&place));
+            !place.is_some_and(|place| own(&place.lease))
+        };
+        self.leases.values().filter(|granted| own(&granted.lease) && begun(&granted.lease)).count()
+    }
+
+    /// A lease waits behind one of the same worker and gateway that doesn't wait itself, alone.
+    fn check_place(&mut self, granted: &Granted) {
+        let Some(token) = granted.lease.behind else { return };
+        self.seen.insert("behind");
+        let place = &self.leases[&token];
+        assert_eq!(place.worker, granted.worker);
+        assert_eq!(gateway(&place.lease), gateway(&granted.lease));
+        assert!(!self.waits(&place.lease), "only what has begun is waited for");
+        assert!(self.leases.values().all(|other| other.lease.behind != Some(token)), "one behind each");
+        let plain = |lease: &Lease| matches!(&lease.work, Work::Evaluate(e) if e.mode == Mode::Write);
+        assert!(plain(&place.lease) && plain(&granted.lease));
     }
 
     fn commit(&mut self, committed: &Committed) {

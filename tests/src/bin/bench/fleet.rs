@@ -98,6 +98,9 @@ pub fn on_fleet(project: &Project, slots: Slots) -> anyhow::Result<Measured> {
     let after = fleet.cpu();
     let (coordinator, workers) = (after.0 - before.0, after.1 - before.1);
     let cpu = coordinator + workers + coordctl;
+    if let Ok(keep) = std::env::var("BENCH_KEEP") {
+        std::process::Command::new("cp").arg("-r").arg(folder.path()).arg(keep).status()?;
+    }
     Ok(Measured { batches: project.batches(), plan, apply, cpu, coordinator, workers })
 }
 
