@@ -111,6 +111,8 @@ pub(crate) enum Command {
     Info(InfoArgs),
     /// Print environments, tables and recorded intervals, for programs.
     State(StateArgs),
+    /// Run the unit tests of models.
+    Test(TestArgs),
     /// Manage warehouse drivers.
     #[command(subcommand)]
     Driver(DriverCommand),
@@ -152,7 +154,7 @@ pub(crate) struct PlanArgs {
     /// Where a new environment starts from.
     #[arg(long, value_name = "ENV")]
     pub(crate) create_from: Option<String>,
-    /// Don't run unit tests first (none are run yet).
+    /// Don't run the project's unit tests first.
     #[arg(long)]
     pub(crate) skip_tests: bool,
     /// Make tables and views only.
@@ -261,6 +263,21 @@ pub(crate) struct RunArgs {
     /// With --select-model: leave out what they read.
     #[arg(long)]
     pub(crate) no_auto_upstream: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct TestArgs {
+    /// Test files, FILE::TEST, or files of models, whose tests are meant [default: all].
+    pub(crate) tests: Vec<String>,
+    /// Run only tests whose FILE::TEST has this in it, or matches it where it has a `*`.
+    #[arg(short = 'k', value_name = "PATTERN")]
+    pub(crate) patterns: Vec<String>,
+    /// Run only tests of these models.
+    #[arg(long, value_name = "SELECTOR")]
+    pub(crate) select_model: Vec<String>,
+    /// List each test; twice: with its statements.
+    #[arg(long, short, action = clap::ArgAction::Count)]
+    pub(crate) verbose: u8,
 }
 
 #[derive(Debug, Args)]

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use coord_common::diagnostic::Diagnostic;
 use coord_common::project::settings::{self, CONFIG_FILES, redact_config};
 use coord_common::project::{ProjectInput, Settings, SourceFile, load_settings, seed_path};
+use coord_common::unit_test::{files_named, is_test_file};
 
 use crate::args::Global;
 use crate::error::{CliError, CliResult};
@@ -27,6 +28,27 @@ pub(crate) struct ProjectFiles {
     pub(crate) files: Vec<SourceFile>,
     pub(crate) env: BTreeMap<String, String>,
     pub(crate) gateway: Option<String>,
+}
+
+/// Reads the unit tests and the files of rows that they name; empty where there are none.
+pub(crate) fn tests(folder: &Path) -> CliResult<Vec<SourceFile>> {
+    let mut files = Vec::new();
+    walk(folder, &folder.join("tests"), &["yaml", "yml"], &mut files)?;
+    files.sort_by(|a: &SourceFile, b| a.path.cmp(&b.path));
+    let named: Vec<String> = files
+        .iter()
+        .filter(|file| is_test_file(&file.path))
+        .flat_map(|file| files_named(&file.text))
+        .collect();
+    for path in named {
+        let path = path.trim_start_matches("./").to_owned();
+        let place = folder.join(&path);
+        // A file that isn't there is a finding of the test's reader, which knows the place.
+        if place.is_file() && !files.iter().any(|file| *file.path == *path) {
+            files.push(SourceFile { text: read_text(&place)?.into(), path: path.into() });
+        }
+    }
+    Ok(files)
 }
 
 /// Files that make a folder a project.
@@ -70,7 +92,7 @@ pub(crate) fn read(global: &Global) -> CliResult<ProjectFiles> {
         }
     }
     for name in FOLDERS {
-        walk(&folder, &folder.join(name), &mut files)?;
+        walk(&folder, &folder.join(name), &EXTENSIONS, &mut files)?;
     }
     seeds(&folder, &mut files)?;
     if let Some(dotenv) = &global.dotenv {
@@ -85,7 +107,7 @@ pub(crate) fn read(global: &Global) -> CliResult<ProjectFiles> {
     Ok(ProjectFiles { folder, files, env, gateway: global.gateway.clone() })
 }
 
-fn walk(root: &Path, folder: &Path, files: &mut Vec<SourceFile>) -> CliResult {
+fn walk(root: &Path, folder: &Path, extensions: &[&str], files: &mut Vec<SourceFile>) -> CliResult {
     if !folder.is_dir() {
         return Ok(());
     }
@@ -96,8 +118,8 @@ fn walk(root: &Path, folder: &Path, files: &mut Vec<SourceFile>) -> CliResult {
             continue;
         }
         if path.is_dir() {
-            walk(root, &path, files)?;
-        } else if path.extension().is_some_and(|e| EXTENSIONS.iter().any(|known| e == *known)) {
+            walk(root, &path, extensions, files)?;
+        } else if path.extension().is_some_and(|e| extensions.iter().any(|known| e == *known)) {
             files.push(read_file(root, &path)?);
         }
     }
@@ -225,7 +247,7 @@ impl ProjectFiles {
     }
 
     /// The environment variables with those of the `.env` below them.
-    fn environment(&self) -> settings::Env {
+    pub(crate) fn environment(&self) -> settings::Env {
         settings::environment(&self.input())
     }
 

@@ -14,4 +14,5 @@ mod projects;
 mod races;
 mod restate;
 mod signals;
+mod unit_tests;
 mod workers;

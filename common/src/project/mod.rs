@@ -8,7 +8,7 @@ mod ddl;
 mod descriptions;
 mod external;
 mod fields;
-mod glob;
+pub(crate) mod glob;
 mod kind;
 mod load;
 mod macros;

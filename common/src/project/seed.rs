@@ -109,6 +109,33 @@ pub(crate) fn column_values(model: &Model) -> Result<BTreeMap<String, Vec<Option
         .collect())
 }
 
+/// A CSV's rows with the types that its values suggest.
+pub(crate) struct TypedCsv {
+    /// Names as written, with types as [`columns`] infers them.
+    pub(crate) columns: Vec<(String, &'static str)>,
+    /// Values in the order of the columns; absent: no value.
+    pub(crate) rows: Vec<Vec<Option<String>>>,
+}
+
+/// Reads a CSV that belongs to no seed.
+///
+/// # Errors
+/// Says what isn't CSV.
+pub(crate) fn typed_csv(text: &str, csv_settings: &BTreeMap<String, String>) -> Result<TypedCsv, csv::Error> {
+    let settings = Settings::of(csv_settings);
+    let mut reader = settings.builder().from_reader(text.trim_start_matches('\u{feff}').as_bytes());
+    let header: Vec<String> = reader.headers()?.iter().map(str::to_owned).collect();
+    let mut rows = Vec::new();
+    for record in reader.records() {
+        let mut row: Vec<Option<String>> = record?.iter().map(|value| settings.value(value)).collect();
+        row.resize(header.len(), None);
+        rows.push(row);
+    }
+    let types = (0..header.len()).map(|column| infer(rows.iter().map(|row| row[column].as_deref())));
+    let columns = header.iter().cloned().zip(types).collect();
+    Ok(TypedCsv { columns, rows })
+}
+
 struct Table {
     path: String,
     header: Vec<String>,
@@ -122,7 +149,7 @@ impl Table {
             return Err(Diagnostic::error("not-a-seed", at, format!("model `{}` is not a seed", model.name))
                 .hint("ask only seeds for rows"));
         };
-        let settings = Settings::of(seed);
+        let settings = Settings::of(&seed.csv_settings);
         let mut reader =
             settings.builder().from_reader(content.csv.trim_start_matches('\u{feff}').as_bytes());
         let failed = |error: &csv::Error| {
@@ -166,13 +193,13 @@ struct Settings {
 }
 
 impl Settings {
-    fn of(seed: &Seed) -> Self {
-        let text = |key: &str| seed.csv_settings.get(key).map(|written| unescape(&content_of(written)));
+    fn of(csv_settings: &BTreeMap<String, String>) -> Self {
+        let text = |key: &str| csv_settings.get(key).map(|written| unescape(&content_of(written)));
         let byte = |key: &str| text(key).and_then(|text| text.bytes().next());
         let flag =
             |key: &str, default: bool| text(key).map_or(default, |text| text.eq_ignore_ascii_case("true"));
         let mut no_value =
-            seed.csv_settings.get("na_values").map(|written| strings_in(written)).unwrap_or_default();
+            csv_settings.get("na_values").map(|written| strings_in(written)).unwrap_or_default();
         if flag("keep_default_na", true) {
             no_value.extend(NO_VALUE.iter().map(|text| (*text).to_owned()));
             no_value.push("n/a".to_owned());

@@ -75,7 +75,7 @@ pub fn load_text(snapshot: &Snapshot) -> Result<Option<String>, Box<Diagnostic>>
 }
 
 /// The point of use of a model's texts.
-pub(super) fn context<'a>(
+pub(crate) fn context<'a>(
     model: &'a Model,
     env: &'a RenderEnv,
     time: TimeVars,
@@ -145,7 +145,7 @@ fn dialect_name(dialect: Dialect) -> &'static str {
     if dialect == Dialect::Generic { "standard SQL" } else { dialect.name() }
 }
 
-fn unrenderable(model: &Model, error: RenderError) -> Diagnostic {
+pub(crate) fn unrenderable(model: &Model, error: RenderError) -> Diagnostic {
     let at = Location { path: model.location.path.clone(), line: error.line, column: error.column };
     let finding = Diagnostic::error(error.code, at, error.message);
     match error.hint {

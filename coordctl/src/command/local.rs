@@ -205,7 +205,8 @@ fn dot(edges: &BTreeMap<String, Vec<String>>) -> String {
 
 /// `coordctl lint`: everything that is wrong or doubtful, without a plan.
 pub(crate) fn lint(session: &Session) -> CliResult {
-    let (snapshots, findings) = load(session)?;
+    let (snapshots, mut findings) = load(session)?;
+    findings.extend(super::test::mistakes(session)?);
     if session.format() == Format::Json {
         output::json(&json!({ "models": snapshots.order.len(), "findings": findings }))?;
     } else {

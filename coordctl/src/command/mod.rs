@@ -10,6 +10,7 @@ mod local;
 mod plan;
 mod run;
 mod tend;
+mod test;
 
 use std::process::ExitCode;
 
@@ -46,6 +47,7 @@ pub(crate) async fn run(session: &mut Session, command: Command) -> CliResult<Ex
         Command::Fetch(args) => fetch::fetch(session, &args.sql).await?,
         Command::Info(args) => inspect::info(session, &args).await?,
         Command::State(args) => fetch::state(session, &args).await?,
+        Command::Test(args) => return test::test(session, &args).await,
         Command::Driver(args) => driver::driver(session, args)?,
         Command::Doctor => return inspect::doctor(session).await,
     }

@@ -7,7 +7,7 @@ use coord_common::id::{EnvironmentName, ModelName};
 use coord_common::plan::{Blocker, Choice, Plan, PlanDocument, PlanOptions, Selectors};
 use coord_common::project::Settings;
 
-use super::{apply, git};
+use super::{apply, git, test};
 use crate::args::{Format, PlanArgs};
 use crate::client::{PlanAnswer, PlanUpload};
 use crate::error::{CliError, CliResult};
@@ -20,6 +20,9 @@ pub(crate) async fn plan(session: &mut Session, args: PlanArgs) -> CliResult<Exi
     let files = session.files()?;
     let settings = files.settings()?;
     let mut options = plan_options(&args, &settings, &files.folder)?;
+    if !args.skip_tests {
+        test::before_plan(session, &files).await?;
+    }
     let mut answer = planned(session, &files, options.clone()).await?;
     let mut findings = files.settings_findings();
     let others = answer.findings.iter().filter(|finding| !ProjectFiles::is_about_settings(finding));

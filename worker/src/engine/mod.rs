@@ -35,6 +35,7 @@ mod conformance;
 pub use config::{
     AdbcConfig, DuckDbCatalog, DuckDbConfig, EngineConfig, PostgresConfig, Secret, SslMode, open,
 };
+pub use duckdb::DRIVER_MISSING;
 pub use error::{Class, EngineError};
 pub use noop::NoopEngine;
 pub use profile::{Describe, FullReplace, Profile};
@@ -454,6 +455,12 @@ pub trait Engine: Send + Sync {
     /// # Errors
     /// As the warehouse refuses.
     async fn query(&self, sql: &str) -> Result<Rows, EngineError>;
+
+    /// The columns that a query would return, with their types.
+    ///
+    /// # Errors
+    /// As the warehouse refuses.
+    async fn describe(&self, sql: &str) -> Result<Vec<ColumnDef>, EngineError>;
 
     /// The columns of a relation with their types, or nothing where it doesn't exist.
     ///
