@@ -34,12 +34,12 @@ fn a_failing_unit_test_stops_the_plan_and_shows_the_rows_that_differ() {
     let bad = cli.run(&["plan", "--auto-apply"]);
     assert_eq!(bad.code, Some(1), "{bad:?}");
     assert!(bad.stderr.contains("FAIL: test_example_full_model (tests/test_full_model.yaml:1:1)"), "{bad:?}");
-    assert!(bad.stderr.contains("tests/test_full_model.yaml:14:1: 1 row differs"), "{bad:?}");
+    assert!(bad.stderr.contains("tests/test_full_model.yaml:15:1: 1 row differs"), "{bad:?}");
     assert!(bad.stderr.contains("num_orders expected  num_orders actual"), "{bad:?}");
     assert!(cli.json(&["environments"])["environments"].as_array().is_some_and(Vec::is_empty));
     let error = cli.run(&["plan", "--format", "json"]).error();
     assert_eq!(error["code"], "unit-tests-failed", "{error}");
-    assert_eq!(error["at"], "tests/test_full_model.yaml:14:1", "{error}");
+    assert_eq!(error["at"], "tests/test_full_model.yaml:15:1", "{error}");
 
     let skipped = cli.ok(&["plan", "--no-prompts", "--skip-tests"]);
     assert!(!skipped.stderr.contains("unit test"), "{skipped:?}");
@@ -125,5 +125,5 @@ fn a_test_connection_runs_models_of_its_own_dialect() {
     assert!(good.stdout.contains("1 unit test passed"), "{good:?}");
     project.write("models/full_model.sql", &FULL.replace("DISTINCT id", "DISTINCT item_id"));
     let bad = cli.run(&["test"]);
-    assert!(bad.stdout.contains("tests/test_full_model.yaml:14:1: 1 row differs"), "{bad:?}");
+    assert!(bad.stdout.contains("tests/test_full_model.yaml:15:1: 1 row differs"), "{bad:?}");
 }

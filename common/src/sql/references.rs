@@ -9,7 +9,7 @@ use sqlparser::ast::{
 use sqlparser::tokenizer::Span;
 
 use super::Dialect;
-use super::parse::{Lines, Query, SqlError, Statement};
+use super::parse::{Lines, Query, SqlError, Statement, refused_commas};
 
 /// One part of a relation's name.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -109,6 +109,7 @@ fn rewrite<T: Visit>(
         let _ = ast.visit(&mut columns);
     }
     edits.append(&mut columns.edits);
+    edits.extend(refused_commas(text, dialect).into_iter().map(|span| (span, String::new())));
     edits.sort_by_key(|(span, _)| span.start);
     let mut out = String::with_capacity(text.len() + 64);
     let mut done = 0;
