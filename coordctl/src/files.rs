@@ -9,6 +9,7 @@ use coord_common::project::{ProjectInput, Settings, SourceFile, load_settings, s
 use coord_common::unit_test::{files_named, is_test_file};
 
 use crate::args::Global;
+use crate::encoding::Encoding;
 use crate::error::{CliError, CliResult};
 
 /// Configs that are found, although they can't be used.
@@ -136,15 +137,15 @@ fn seeds(root: &Path, files: &mut Vec<SourceFile>) -> CliResult {
         }
         for text in file.text.split(['\'', '"']).filter(|text| is_path(text)) {
             if let Some(path) = seed_path(&file.path, text) {
-                found.entry(path).or_insert_with(|| says_latin(&file.text));
+                found.entry(path).or_insert_with(|| Encoding::stated(&file.text).map(str::to_owned));
             }
         }
     }
-    for (path, latin) in found {
+    for (path, encoding) in found {
         // A file that isn't there is a finding of the loader, which knows the place that names it.
         let place = root.join(&path);
         if place.is_file() && !files.iter().any(|file| *file.path == *path) {
-            let text = if latin { latin_text(&place)? } else { read_text(&place)? };
+            let text = seed_text(&place, encoding.as_deref())?;
             files.push(SourceFile { path: path.into(), text: text.into() });
         }
     }
@@ -156,16 +157,18 @@ fn is_path(text: &str) -> bool {
     text.len() < 1024 && text.contains('.') && !text.contains('\n') && !text.ends_with(".sql")
 }
 
-/// Whether a seed says that its file is in the encoding of Western Europe, as `csv_settings` may.
-fn says_latin(model: &str) -> bool {
-    let model = model.to_ascii_lowercase();
-    model.contains("encoding")
-        && ["latin", "8859-1", "cp1252", "windows-1252"].iter().any(|e| model.contains(e))
-}
-
-fn latin_text(path: &Path) -> CliResult<String> {
+/// A seed's text, in the encoding that its model states.
+fn seed_text(path: &Path, encoding: Option<&str>) -> CliResult<String> {
+    let Some(name) = encoding else { return read_text(path) };
+    let encoding = Encoding::named(name).ok_or_else(|| {
+        let message = format!("`{}` is in the encoding `{name}`, which isn't supported", path.display());
+        CliError::user("unknown-encoding", message, "save it as UTF-8, or as latin-1, cp1252 or utf-16")
+    })?;
     let bytes = std::fs::read(path).map_err(|error| unreadable(path, &error))?;
-    Ok(bytes.into_iter().map(char::from).collect())
+    encoding.decode(bytes).ok_or_else(|| {
+        let message = format!("`{}` isn't in the encoding `{name}`", path.display());
+        CliError::user("wrong-encoding", message, "correct `encoding` in the seed's csv_settings")
+    })
 }
 
 fn read_text(path: &Path) -> CliResult<String> {

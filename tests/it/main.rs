@@ -2,6 +2,7 @@
 
 mod again;
 mod appends;
+mod asked;
 mod coordinators;
 mod embedded;
 mod failures;

@@ -4,6 +4,7 @@ mod audit_file;
 pub mod audits_builtin;
 mod context;
 mod cron;
+mod csv_text;
 mod ddl;
 mod descriptions;
 mod external;

@@ -8,10 +8,13 @@ mod lineage;
 mod opaque;
 mod parse;
 mod parts;
+mod plain;
 mod read;
 mod references;
+mod resolve;
+mod simplify;
 
-pub use compare::{QueryChange, compare};
+pub use compare::{QueryChange, compare, compare_known};
 pub use dialect::Dialect;
 pub use lineage::{ColumnLineage, Lineage, OutputColumn, Schemas};
 pub use parse::{Query, SqlError, Statement, parse_statement};

@@ -76,20 +76,6 @@ fn an_added_column_rebuilds_its_model_alone() {
 }
 
 #[test]
-fn a_view_that_was_there_before_is_shown_again_as_it_is() {
-    let mut world = live();
-    with_column(&mut world);
-    let first = world.plan_and_apply("prod");
-    world.model("stg.events", INCREMENTAL, STAGED);
-    world.plan_and_apply("prod");
-    with_column(&mut world);
-    let again = world.plan_and_apply("prod");
-    assert_eq!(find(&again, "mart.top").category, Some(IndirectNonBreaking));
-    assert_eq!(find(&again, "mart.top").table, find(&first, "mart.top").table);
-    assert!(!again.plan.requires_backfill(), "its generation still reads the table that comes with it");
-}
-
-#[test]
 fn a_view_that_comes_with_another_version_is_made_but_computes_nothing() {
     let mut world = live();
     world.model("mart.users", "kind FULL", "WITH e AS (SELECT id, amount FROM stg.events) SELECT id, CAST(SUM(amount) AS INT) AS total FROM e GROUP BY id");

@@ -18,7 +18,8 @@ use crate::error::{CliError, CliResult};
 use crate::output;
 use crate::session::Session;
 
-fn load(session: &Session) -> CliResult<(Snapshots, Vec<Diagnostic>)> {
+/// The project's snapshots, with what was found about them.
+pub(super) fn load(session: &Session) -> CliResult<(Snapshots, Vec<Diagnostic>)> {
     let files = session.files()?;
     let (project, mut findings) = project::load(&files.input());
     let (snapshots, more) = snapshot::build(&project);

@@ -1,6 +1,7 @@
 //! One file per verb.
 
 mod apply;
+mod audit;
 mod driver;
 mod fetch;
 mod git;
@@ -25,6 +26,7 @@ pub(crate) async fn run(session: &mut Session, command: Command) -> CliResult<Ex
         Command::Plan(args) => return plan::plan(session, args).await,
         Command::Apply(args) => return apply::apply(session, args).await,
         Command::Run(args) => return run::run(session, args).await,
+        Command::Audit(args) => return audit::audit(session, args).await,
         Command::Render(args) => local::render(session, &args)?,
         Command::Dag(args) => local::dag(session, &args)?,
         Command::Lint => local::lint(session)?,

@@ -24,7 +24,7 @@ mod publish;
 mod remake;
 mod scd;
 mod session;
-mod statements;
+pub(crate) mod statements;
 mod transaction;
 mod tries;
 mod views;

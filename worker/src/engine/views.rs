@@ -223,12 +223,9 @@ impl Switch<'_> {
 
     /// Drops a schema unless something is left in it that isn't ours.
     async fn drop_schema(&mut self, schema: &str) -> Result<(), EngineError> {
-        let within = match self.catalog {
-            Some(catalog) => format!(" AND table_catalog = {}", literal(catalog)),
-            None => String::new(),
-        };
+        let catalog = self.catalog.map_or_else(|| "current_database()".to_owned(), literal);
         let left = format!(
-            "SELECT COUNT(*) FROM information_schema.tables WHERE table_schema = {}{within}",
+            "SELECT COUNT(*) FROM information_schema.tables WHERE table_catalog = {catalog} AND table_schema = {}",
             literal(schema)
         );
         if self.session.run(&[left]).await?[0].cell() == Some("0") {

@@ -75,6 +75,21 @@ pub(super) fn batch(
     })
 }
 
+/// The audits of a model over a range that is complete, as queries that return bad rows; those that
+/// are skipped are left out.
+///
+/// # Errors
+/// What can't be rendered.
+pub(super) fn audits(
+    work: &Evaluate,
+    snapshot: &Snapshot,
+    embedded: &Embedded,
+    dialect: Dialect,
+) -> Result<Vec<AuditQuery>, Failure> {
+    let scene = Scene { task: &work.task, snapshot, embedded, dialect, work };
+    scene.audits(&sql_name(&work.task.target, dialect))
+}
+
 /// Audits of their own must not look as if they had filled the batch, nor columns that came as if those
 /// that go were gone.
 fn slot(work: &Evaluate) -> String {
