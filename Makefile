@@ -6,7 +6,7 @@ debug := $(target)/debug
 binaries := -p coordctl -p coordinator -p worker --bins
 
 .DEFAULT_GOAL := help
-.PHONY: oracle help deps build driver demo test lint fleet bench clean
+.PHONY: oracle oraclepg help deps build driver demo test lint fleet bench clean
 
 help: ## List the targets
 	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /|/' | \
@@ -46,6 +46,13 @@ oracle: deps ## Compare with recordings of SQLMesh (ORACLE=<folder>)
 	  --test plan --test intervals --test sql_lineage -- --nocapture as_in_sqlmesh || failed=1; \
 	scripts/oracle.py "$(abspath $(ORACLE))" "$(debug)/coordctl" $(ORACLE_ARGS) || failed=1; \
 	exit $$failed
+
+oraclepg: deps ## The same on a real PostgreSQL: make oraclepg ORACLE=<folder with cases>
+	@test -d "$(ORACLE)/cases" || { echo "ORACLE=<folder> must name a folder with cases"; exit 1; }
+	@scripts/need.sh test
+	cargo build --locked -p coordctl
+	$(debug)/coordctl driver add duckdb
+	ORACLE_CASES="$(abspath $(ORACLE))/cases" cargo test --locked -p coord-tests --test oracle postgres -- --nocapture
 
 lint: deps ## Check the format, and clippy without a warning
 	cargo fmt --all --check

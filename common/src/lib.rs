@@ -2,7 +2,7 @@
 //!
 //! Data flows one way: [`project`] files become models, [`snapshot`]s fingerprint them,
 //! [`plan`] compares them with what an environment holds, and [`task`] names what both ends
-//! of a lease must agree on. [`interval`] and [`sql`] are the two bodies of knowledge below.
+//! of a lease must agree on. [`unit_test`] judges queries by given rows. [`interval`] and [`sql`] are the two bodies of knowledge below.
 
 pub mod diagnostic;
 pub mod id;
@@ -12,3 +12,4 @@ pub mod project;
 pub mod snapshot;
 pub mod sql;
 pub mod task;
+pub mod unit_test;

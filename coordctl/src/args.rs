@@ -68,6 +68,8 @@ pub(crate) enum Command {
     Render(RenderArgs),
     /// Show how models depend on each other.
     Dag(DagArgs),
+    /// Run audits over ranges that are complete; exits with 1 if one finds bad rows.
+    Audit(AuditArgs),
     /// Check the project without a plan.
     Lint,
     /// List environments.
@@ -111,6 +113,8 @@ pub(crate) enum Command {
     Info(InfoArgs),
     /// Print environments, tables and recorded intervals, for programs.
     State(StateArgs),
+    /// Run the unit tests of models.
+    Test(TestArgs),
     /// Manage warehouse drivers.
     #[command(subcommand)]
     Driver(DriverCommand),
@@ -152,9 +156,18 @@ pub(crate) struct PlanArgs {
     /// Where a new environment starts from.
     #[arg(long, value_name = "ENV")]
     pub(crate) create_from: Option<String>,
-    /// Don't run unit tests first (none are run yet).
+    /// Don't run the project's unit tests first.
     #[arg(long)]
     pub(crate) skip_tests: bool,
+    /// As for SQLMesh; all tests are run.
+    #[arg(long, hide = true)]
+    pub(crate) test_changed_only: bool,
+    /// As for SQLMesh; plans run no linter.
+    #[arg(long, hide = true)]
+    pub(crate) skip_linter: bool,
+    /// As for SQLMesh; nothing more is shown.
+    #[arg(long, short, action = clap::ArgAction::Count, hide = true)]
+    pub(crate) verbose: u8,
     /// Make tables and views only.
     #[arg(long, visible_alias = "dry-run")]
     pub(crate) skip_backfill: bool,
@@ -179,7 +192,7 @@ pub(crate) struct PlanArgs {
     /// With --run: don't wait for crons to tick.
     #[arg(long)]
     pub(crate) ignore_cron: bool,
-    /// Ask nothing.
+    /// Ask neither for times nor what changes mean; on a terminal, whether to apply is asked.
     #[arg(long)]
     pub(crate) no_prompts: bool,
     /// Apply without asking.
@@ -261,6 +274,25 @@ pub(crate) struct RunArgs {
     /// With --select-model: leave out what they read.
     #[arg(long)]
     pub(crate) no_auto_upstream: bool,
+    /// Exit with this code if the environment is moved, or being moved, by a plan, instead of waiting and
+    /// starting anew.
+    #[arg(long, value_name = "CODE")]
+    pub(crate) exit_on_env_update: Option<u8>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct TestArgs {
+    /// Test files, FILE::TEST, or files of models, whose tests are meant [default: all].
+    pub(crate) tests: Vec<String>,
+    /// Run only tests whose FILE::TEST has this in it, or matches it where it has a `*`.
+    #[arg(short = 'k', value_name = "PATTERN")]
+    pub(crate) patterns: Vec<String>,
+    /// Run only tests of these models.
+    #[arg(long, value_name = "SELECTOR")]
+    pub(crate) select_model: Vec<String>,
+    /// List each test; twice: with its statements.
+    #[arg(long, short, action = clap::ArgAction::Count)]
+    pub(crate) verbose: u8,
 }
 
 #[derive(Debug, Args)]
@@ -273,6 +305,15 @@ pub(crate) struct CheckIntervalsArgs {
     /// Check only these models.
     #[arg(long, value_name = "SELECTOR")]
     pub(crate) select_model: Vec<String>,
+    #[command(flatten)]
+    pub(crate) times: TimeArgs,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct AuditArgs {
+    /// A model or standalone audit; without one, all of them.
+    #[arg(long, value_name = "MODEL")]
+    pub(crate) model: Vec<String>,
     #[command(flatten)]
     pub(crate) times: TimeArgs,
 }
@@ -345,11 +386,11 @@ pub(crate) struct EnvironmentArg {
 pub(crate) struct TableNameArgs {
     /// The model.
     pub(crate) model: String,
-    /// The environment [default: production].
+    /// The environment [default: the project's default_target_environment, `prod`].
     #[arg(long, visible_alias = "env", value_name = "ENV")]
     pub(crate) environment: Option<String>,
-    /// Production, as without an environment.
-    #[arg(long, conflicts_with = "environment")]
+    /// The table that production would take over, where the environment reads one of its own.
+    #[arg(long)]
     pub(crate) prod: bool,
 }
 

@@ -6,8 +6,10 @@ use std::path::{Path, PathBuf};
 use coord_common::diagnostic::Diagnostic;
 use coord_common::project::settings::{self, CONFIG_FILES, redact_config};
 use coord_common::project::{ProjectInput, Settings, SourceFile, load_settings, seed_path};
+use coord_common::unit_test::{files_named, is_test_file};
 
 use crate::args::Global;
+use crate::encoding::Encoding;
 use crate::error::{CliError, CliResult};
 
 /// Configs that are found, although they can't be used.
@@ -27,6 +29,27 @@ pub(crate) struct ProjectFiles {
     pub(crate) files: Vec<SourceFile>,
     pub(crate) env: BTreeMap<String, String>,
     pub(crate) gateway: Option<String>,
+}
+
+/// Reads the unit tests and the files of rows that they name; empty where there are none.
+pub(crate) fn tests(folder: &Path) -> CliResult<Vec<SourceFile>> {
+    let mut files = Vec::new();
+    walk(folder, &folder.join("tests"), &["yaml", "yml"], &mut files)?;
+    files.sort_by(|a: &SourceFile, b| a.path.cmp(&b.path));
+    let named: Vec<String> = files
+        .iter()
+        .filter(|file| is_test_file(&file.path))
+        .flat_map(|file| files_named(&file.text))
+        .collect();
+    for path in named {
+        let path = path.trim_start_matches("./").to_owned();
+        let place = folder.join(&path);
+        // A file that isn't there is a finding of the test's reader, which knows the place.
+        if place.is_file() && !files.iter().any(|file| *file.path == *path) {
+            files.push(SourceFile { text: read_text(&place)?.into(), path: path.into() });
+        }
+    }
+    Ok(files)
 }
 
 /// Files that make a folder a project.
@@ -70,7 +93,7 @@ pub(crate) fn read(global: &Global) -> CliResult<ProjectFiles> {
         }
     }
     for name in FOLDERS {
-        walk(&folder, &folder.join(name), &mut files)?;
+        walk(&folder, &folder.join(name), &EXTENSIONS, &mut files)?;
     }
     seeds(&folder, &mut files)?;
     if let Some(dotenv) = &global.dotenv {
@@ -85,7 +108,7 @@ pub(crate) fn read(global: &Global) -> CliResult<ProjectFiles> {
     Ok(ProjectFiles { folder, files, env, gateway: global.gateway.clone() })
 }
 
-fn walk(root: &Path, folder: &Path, files: &mut Vec<SourceFile>) -> CliResult {
+fn walk(root: &Path, folder: &Path, extensions: &[&str], files: &mut Vec<SourceFile>) -> CliResult {
     if !folder.is_dir() {
         return Ok(());
     }
@@ -96,8 +119,8 @@ fn walk(root: &Path, folder: &Path, files: &mut Vec<SourceFile>) -> CliResult {
             continue;
         }
         if path.is_dir() {
-            walk(root, &path, files)?;
-        } else if path.extension().is_some_and(|e| EXTENSIONS.iter().any(|known| e == *known)) {
+            walk(root, &path, extensions, files)?;
+        } else if path.extension().is_some_and(|e| extensions.iter().any(|known| e == *known)) {
             files.push(read_file(root, &path)?);
         }
     }
@@ -114,15 +137,15 @@ fn seeds(root: &Path, files: &mut Vec<SourceFile>) -> CliResult {
         }
         for text in file.text.split(['\'', '"']).filter(|text| is_path(text)) {
             if let Some(path) = seed_path(&file.path, text) {
-                found.entry(path).or_insert_with(|| says_latin(&file.text));
+                found.entry(path).or_insert_with(|| Encoding::stated(&file.text).map(str::to_owned));
             }
         }
     }
-    for (path, latin) in found {
+    for (path, encoding) in found {
         // A file that isn't there is a finding of the loader, which knows the place that names it.
         let place = root.join(&path);
         if place.is_file() && !files.iter().any(|file| *file.path == *path) {
-            let text = if latin { latin_text(&place)? } else { read_text(&place)? };
+            let text = seed_text(&place, encoding.as_deref())?;
             files.push(SourceFile { path: path.into(), text: text.into() });
         }
     }
@@ -134,16 +157,18 @@ fn is_path(text: &str) -> bool {
     text.len() < 1024 && text.contains('.') && !text.contains('\n') && !text.ends_with(".sql")
 }
 
-/// Whether a seed says that its file is in the encoding of Western Europe, as `csv_settings` may.
-fn says_latin(model: &str) -> bool {
-    let model = model.to_ascii_lowercase();
-    model.contains("encoding")
-        && ["latin", "8859-1", "cp1252", "windows-1252"].iter().any(|e| model.contains(e))
-}
-
-fn latin_text(path: &Path) -> CliResult<String> {
+/// A seed's text, in the encoding that its model states.
+fn seed_text(path: &Path, encoding: Option<&str>) -> CliResult<String> {
+    let Some(name) = encoding else { return read_text(path) };
+    let encoding = Encoding::named(name).ok_or_else(|| {
+        let message = format!("`{}` is in the encoding `{name}`, which isn't supported", path.display());
+        CliError::user("unknown-encoding", message, "save it as UTF-8, or as latin-1, cp1252 or utf-16")
+    })?;
     let bytes = std::fs::read(path).map_err(|error| unreadable(path, &error))?;
-    Ok(bytes.into_iter().map(char::from).collect())
+    encoding.decode(bytes).ok_or_else(|| {
+        let message = format!("`{}` isn't in the encoding `{name}`", path.display());
+        CliError::user("wrong-encoding", message, "correct `encoding` in the seed's csv_settings")
+    })
 }
 
 fn read_text(path: &Path) -> CliResult<String> {
@@ -225,7 +250,7 @@ impl ProjectFiles {
     }
 
     /// The environment variables with those of the `.env` below them.
-    fn environment(&self) -> settings::Env {
+    pub(crate) fn environment(&self) -> settings::Env {
         settings::environment(&self.input())
     }
 

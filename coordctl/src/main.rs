@@ -5,9 +5,11 @@ mod args;
 mod client;
 mod command;
 mod embedded;
+mod encoding;
 mod error;
 mod files;
 mod output;
+mod refused;
 mod session;
 
 use std::process::ExitCode;
@@ -65,13 +67,19 @@ fn misused(usage: &clap::Error) -> ExitCode {
     let words: Vec<String> = std::env::args_os().map(|word| word.to_string_lossy().into_owned()).collect();
     let wants_json = words.iter().any(|word| word == "--format=json")
         || words.windows(2).any(|w| w == ["--format", "json"]);
-    if wants_json {
-        let text = usage.render().to_string();
-        let message = text.lines().next().unwrap_or_default().trim_start_matches("error: ").to_owned();
-        let error = CliError::user("usage", message, "`coordctl --help` lists the commands and flags");
-        output::error_line(&error.document().to_string());
-    } else {
-        let _ = usage.print();
+    let error = refused::explain(usage).map(|(message, hint)| CliError::user("usage", message, hint));
+    match (error, wants_json) {
+        (Some(error), true) => output::error_line(&error.document().to_string()),
+        (Some(error), false) => output::error(&error),
+        (None, true) => {
+            let text = usage.render().to_string();
+            let message = text.lines().next().unwrap_or_default().trim_start_matches("error: ").to_owned();
+            let error = CliError::user("usage", message, "`coordctl --help` lists the commands and flags");
+            output::error_line(&error.document().to_string());
+        }
+        (None, false) => {
+            let _ = usage.print();
+        }
     }
     ExitCode::from(1)
 }

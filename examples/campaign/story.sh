@@ -1,5 +1,6 @@
 #!/bin/sh
-# Tells the story of README.md with the coordctl binary in $COORDCTL, on a copy of the project.
+# Tells the story of README.md with the coordctl binary in $COORDCTL, on a copy of the project, on the
+# gateway in $COORDCTL_GATEWAY (the project's default one, DuckDB, if it isn't set).
 set -eu
 
 here=$(cd "$(dirname "$0")" && pwd)
@@ -13,6 +14,7 @@ command -v "$coordctl" >/dev/null || {
   exit 1
 }
 
+gateway=${COORDCTL_GATEWAY:+--gateway $COORDCTL_GATEWAY}
 export COORDCTL_NOW=2025-07-01T00:00:00Z
 
 work=$(mktemp -d)
@@ -39,13 +41,13 @@ ctl() {
     esac
   done
   printf '\n' >&2
-  "$coordctl" --project "$project" "$@"
+  "$coordctl" --project "$project" $gateway "$@"
 }
 
 # The id of the plan for an environment. A plan's id is a hash of its content, so planning
 # again without a change gives the plan that was shown.
 plan_id() {
-  "$coordctl" --project "$project" plan "$1" --no-prompts --format json >"$work/plan.json"
+  "$coordctl" --project "$project" $gateway plan "$1" --no-prompts --format json >"$work/plan.json"
   python3 -c '
 import json, sys
 plan = json.load(open(sys.argv[1]))
@@ -61,7 +63,7 @@ plan_and_apply() {
 
 # Compares a query's result with what check.py computes from the events' formula.
 check() {
-  "$coordctl" --project "$project" fetch "$2" --format csv >"$work/$1.csv"
+  "$coordctl" --project "$project" $gateway fetch "$2" --format csv >"$work/$1.csv"
   python3 "$here/check.py" "$1" "$work/$1.csv"
 }
 

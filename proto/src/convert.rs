@@ -129,6 +129,7 @@ impl From<&TableTask> for wire::TableTask {
             execution_time: task.execution_time.0,
             allow_destructive: task.allows.destructive,
             allow_additive: task.allows.additive,
+            columns_go_later: task.allows.later,
             aside: task.aside.as_ref().map(Into::into),
         }
     }
@@ -153,7 +154,11 @@ impl TryFrom<wire::TableTask> for TableTask {
             gateway: task.gateway,
             bindings: task.bindings.into_iter().map(binding).collect::<Result<_, Malformed>>()?,
             execution_time: Timestamp(task.execution_time),
-            allows: Allowed { destructive: task.allow_destructive, additive: task.allow_additive },
+            allows: Allowed {
+                destructive: task.allow_destructive,
+                additive: task.allow_additive,
+                later: task.columns_go_later,
+            },
             aside: task.aside.map(TryInto::try_into).transpose()?,
         })
     }

@@ -1,8 +1,9 @@
-//! Changes that keep their tables: previewed in development, then taken over by production.
+//! Changes that keep their tables: previewed in development, then taken over by production, and seen
+//! by nobody before.
 
-use coord_tests::cli::{Cli, executed};
-use coord_tests::fleet::Permit;
-use coord_tests::project::Project;
+use coord_tests::cli::{Cli, executed, plan_id};
+use coord_tests::fleet::{Fleet, FleetOptions, Permit, query_dsn, wait_until};
+use coord_tests::project::{Project, logged};
 
 const CONFIG: &str = "gateways:\n  duckdb:\n    connection:\n      type: duckdb\n      database: db.db\n\ndefault_gateway: duckdb\n\nmodel_defaults:\n  dialect: duckdb\n  start: 2024-01-01\n  cron: '@daily'\n";
 
@@ -98,4 +99,69 @@ fn an_effective_date_computes_again_from_there_on_and_going_back_starts_anew() {
     assert_eq!(executed(&back, "shop.items", "ok"), 1, "{back}");
     assert_eq!(rows(&cli, amounts), ["10", "20", "31"], "rows follow the old definition from now on");
     assert_eq!(cli.plan(&[])["has_changes"], false);
+}
+
+/// A model that keeps its table, and a slow one that reads it.
+fn kept(columns: &str, read: &str) -> Vec<(&'static str, String)> {
+    vec![
+        (
+            "models/kept.sql",
+            format!(
+                "MODEL (name keep.kept, kind INCREMENTAL_BY_TIME_RANGE (time_column day, batch_size 20, forward_only true, on_destructive_change allow));\n\nSELECT day::DATE AS day, {columns} FROM GENERATE_SERIES(@start_date, @end_date, INTERVAL '1 day') AS g(day){}",
+                logged("kept")
+            ),
+        ),
+        (
+            "models/seen.sql",
+            format!(
+                "MODEL (name keep.seen, kind VIEW);\n\nSELECT day, {read} AS {read}_seen FROM keep.kept\n"
+            ),
+        ),
+        (
+            "models/slow.sql",
+            format!(
+                "MODEL (name keep.slow, kind FULL);\n\nSELECT COUNT({read}_seen)::INT AS n, '{read}'::TEXT AS of FROM keep.seen{}",
+                logged("slow")
+            ),
+        ),
+    ]
+}
+
+#[test]
+fn columns_and_views_of_the_old_version_stay_until_the_pointer_moves_whatever_is_killed() {
+    let project = Project::new(&[]);
+    let write = |project: &Project, columns: &str, read: &str| {
+        for (path, text) in kept(columns, read) {
+            project.write(path, &text);
+        }
+    };
+    write(&project, "1 AS a, 2 AS b", "a");
+    let mut fleet = Fleet::start(FleetOptions { lease_ttl: 1000, ..FleetOptions::default() }, project);
+    fleet.cli().plan_and_apply(&[]);
+    write(&fleet.project, "1 AS a, 3 AS c", "c");
+    fleet.pause(8.0);
+    let id = plan_id(&fleet.cli().plan(&[]));
+    fleet.cli().ok(&["apply", &id, "--detach"]);
+    let dsn = fleet.postgres.dsn();
+    let reads = |sql: &str| query_dsn(&dsn, sql).is_ok();
+    wait_until("the new column", || reads("SELECT c FROM keep.kept"));
+    let mut looked = 0;
+    for _ in 0..2 {
+        let old = ["SELECT a, b FROM keep.kept", "SELECT a_seen FROM keep.seen", "SELECT n FROM keep.slow"];
+        let found = (old.map(&reads), reads("SELECT c_seen FROM keep.seen"));
+        if fleet.revision("prod") == Some(1) {
+            assert_eq!(found, ([true; 3], false), "all is as it was");
+            looked += 1;
+        }
+        fleet.coordinator.kill9();
+        fleet.coordinator.restart();
+        fleet.wait_until_serving();
+    }
+    assert!(looked > 0, "the test is too slow to see anything");
+    fleet.pause(0.0);
+    fleet.wait_until_finished(&id);
+    assert!(!reads("SELECT b FROM keep.kept"), "what goes is gone in the end");
+    assert!(reads("SELECT c FROM keep.kept") && reads("SELECT c_seen FROM keep.seen"));
+    assert_eq!(fleet.sql("SELECT of FROM keep.slow"), [["c"]]);
+    assert_eq!(fleet.revision("prod"), Some(2));
 }

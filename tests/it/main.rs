@@ -2,15 +2,18 @@
 
 mod again;
 mod appends;
+mod asked;
 mod coordinators;
 mod embedded;
 mod failures;
 mod fleet;
 mod forward_only;
+mod gateways;
 mod lifecycle;
 mod mistakes;
 mod projects;
 mod races;
 mod restate;
 mod signals;
+mod unit_tests;
 mod workers;

@@ -289,3 +289,58 @@ fn what_was_computed_from_old_rows_since_a_restatement_was_planned_is_computed_a
     fleet.cli().ok(&["run", "dev"]);
     assert_eq!(fleet.count(extra), 130);
 }
+
+#[test]
+fn a_model_that_reads_its_own_past_is_restated_to_its_end_whatever_is_killed() {
+    let project = Project::new(&[]);
+    project.write(
+        "models/days.sql",
+        &format!(
+            "MODEL (name chain.days, kind INCREMENTAL_BY_TIME_RANGE (time_column day, batch_size 10));\n\nSELECT day::DATE AS day, (SELECT factor FROM public.source) AS v FROM GENERATE_SERIES(@start_date, @end_date, INTERVAL '1 day') AS g(day){}",
+            logged("days")
+        ),
+    );
+    project.write(
+        "models/running.sql",
+        &format!(
+            "MODEL (name chain.running, kind INCREMENTAL_BY_TIME_RANGE (time_column day, batch_size 2), columns (day DATE, v INT));\n\nSELECT d.day, (SUM(d.v) OVER (ORDER BY d.day) + COALESCE((SELECT MAX(r.v) FROM chain.running AS r WHERE r.day = @start_date - INTERVAL '1 day'), 0))::INT AS v FROM chain.days AS d WHERE d.day BETWEEN @start_date AND @end_date{}",
+            logged("running")
+        ),
+    );
+    let mut fleet = Fleet::start(FleetOptions { lease_ttl: 1000, ..FleetOptions::default() }, project);
+    fleet.sql(SOURCE);
+    fleet.cli().plan_and_apply(&[]);
+    let shown =
+        "SELECT (SELECT SUM(v) FROM chain.days)::TEXT || ' ' || (SELECT SUM(v) FROM chain.running)::TEXT";
+    let old = "40 820";
+    assert_eq!(fleet.sql(shown), [[old]]);
+    fleet.sql("UPDATE public.source SET factor = 10");
+    let before = fleet.committed();
+    fleet.pause(0.3);
+    // One day of what it reads; all that follows from it.
+    let id = plan_id(&fleet.cli().plan(&[
+        "prod",
+        "-r",
+        "chain.days",
+        "--start",
+        "2024-01-31",
+        "--end",
+        "2024-01-31",
+    ]));
+    fleet.cli().ok(&["apply", &id, "--detach"]);
+    for (n, commits) in [2, 4].into_iter().enumerate() {
+        fleet.wait_for_commits(before + commits);
+        assert_eq!(fleet.sql(shown), [[old]], "nothing of it is to be seen yet");
+        fleet.wait_until_losses_are_made_good(&id);
+        fleet.workers[n].kill9();
+        fleet.coordinator.kill9();
+        fleet.coordinator.restart();
+        fleet.workers[n].restart();
+        fleet.wait_until_serving();
+    }
+    fleet.pause(0.0);
+    fleet.wait_until_finished(&id);
+    // Thirty days as they were; the 31st ten instead of one; each later day nine more than it was.
+    assert_eq!(fleet.sql(shown), [["49 910"]]);
+    assert_eq!(fleet.count(ASIDE), 0);
+}

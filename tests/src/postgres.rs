@@ -3,6 +3,7 @@
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::time::Duration;
 
 use crate::process::{Process, free_ports, temp_folder};
 
@@ -61,6 +62,26 @@ impl Postgres {
         self.port
     }
 
+    /// Makes an empty database.
+    pub fn create_database(&self, name: &str) {
+        let mut create = Command::new(binary("createdb"));
+        create.args(["-h", "127.0.0.1", "-U", "postgres", "-w", "-p", &self.port.to_string(), name]);
+        create.envs(self.options.password.as_ref().map(|password| ("PGPASSWORD", password)));
+        let output = create.output().unwrap_or_else(|error| panic!("can't run {create:?}: {error}"));
+        assert!(output.status.success(), "{create:?}: {}", String::from_utf8_lossy(&output.stderr));
+    }
+
+    /// Runs statements as psql does, and gives what they return: a row in a line, `|` between cells.
+    pub fn psql(&self, database: &str, sql: &str) -> String {
+        let mut psql = Command::new(binary("psql"));
+        psql.args(["-h", "127.0.0.1", "-U", "postgres", "-w", "-p", &self.port.to_string(), "-d", database]);
+        psql.args(["-X", "-q", "-A", "-t", "-v", "ON_ERROR_STOP=1", "-c", sql]);
+        psql.envs(self.options.password.as_ref().map(|password| ("PGPASSWORD", password)));
+        let output = psql.output().unwrap_or_else(|error| panic!("can't run {psql:?}: {error}"));
+        assert!(output.status.success(), "{psql:?}: {}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8_lossy(&output.stdout).trim_end().to_owned()
+    }
+
     /// The id of the server's first process.
     pub fn pid(&self) -> u32 {
         self.process.pid()
@@ -86,7 +107,15 @@ impl Postgres {
     /// it on the same data and port.
     pub fn restart(&mut self) {
         self.quit();
-        self.process = launch(&self.options, self.port, self.folder.path());
+        // The children of one that was killed hold its shared memory for a moment: a new one that
+        // finds it in use ends at once.
+        for _ in 0..20 {
+            self.process = launch(&self.options, self.port, self.folder.path());
+            if self.comes_up() {
+                return;
+            }
+            std::thread::sleep(Duration::from_millis(200));
+        }
         self.wait_until_ready();
     }
 
@@ -98,13 +127,20 @@ impl Postgres {
         }
     }
 
+    /// Whether it takes connections before it ends.
+    fn comes_up(&mut self) -> bool {
+        while !is_ready(self.port) {
+            if self.process.has_ended() {
+                return false;
+            }
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        true
+    }
+
     fn wait_until_ready(&mut self) {
-        let (port, log) = (self.port.to_string(), log_file(self.folder.path()));
-        self.process.wait_until("PostgreSQL", &log, || {
-            let mut probe = Command::new(binary("pg_isready"));
-            probe.args(["-q", "-h", "127.0.0.1", "-p", &port]);
-            probe.status().is_ok_and(|status| status.success())
-        });
+        let (port, log) = (self.port, log_file(self.folder.path()));
+        self.process.wait_until("PostgreSQL", &log, || is_ready(port));
     }
 }
 
@@ -113,6 +149,12 @@ impl Drop for Postgres {
     fn drop(&mut self) {
         self.quit();
     }
+}
+
+fn is_ready(port: u16) -> bool {
+    let mut probe = Command::new(binary("pg_isready"));
+    probe.args(["-q", "-h", "127.0.0.1", "-p", &port.to_string()]);
+    probe.status().is_ok_and(|status| status.success())
 }
 
 fn log_file(folder: &Path) -> PathBuf {

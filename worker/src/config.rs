@@ -8,7 +8,7 @@ use std::time::Duration;
 use coord_common::project::Settings;
 use coord_common::project::render::Value;
 use coord_common::project::settings as source;
-use coord_common::project::settings::Gateway;
+use coord_common::project::settings::{Connection, Gateway};
 
 use crate::engine::{
     self, DuckDbCatalog, DuckDbConfig, Engine, EngineConfig, EngineError, PostgresConfig, Secret, SslMode,
@@ -69,6 +69,31 @@ pub fn open_engines(
     Ok(engines)
 }
 
+/// Opens what unit tests run on: a gateway's test connection, or else a DuckDB in memory. One that
+/// names no database is in memory, too.
+///
+/// # Errors
+/// [`GatewayError`] when its kind isn't served, its settings lack something, or it can't be opened.
+pub fn open_test_engine(
+    gateway: &str,
+    connection: Option<&Connection>,
+    folder: &Path,
+) -> Result<Arc<dyn Engine>, GatewayError> {
+    let config = match connection.map(|connection| (connection, connection.duckdb())) {
+        None => EngineConfig::DuckDb(DuckDbConfig::new(None)),
+        Some((_, Some(duckdb))) => {
+            let database = duckdb.database.as_ref().map(|path| folder.join(path));
+            EngineConfig::DuckDb(DuckDbConfig { database, ..duckdb_config(&duckdb, folder) })
+        }
+        Some((connection, None)) => {
+            let gateway =
+                Gateway { name: gateway.to_owned(), connection: connection.clone(), ..Gateway::default() };
+            engine_config(&gateway, folder)?
+        }
+    };
+    engine::open(&config, 1).map_err(|source| GatewayError::Engine { gateway: gateway.to_owned(), source })
+}
+
 /// What opening a gateway's engine needs.
 ///
 /// # Errors
@@ -114,8 +139,12 @@ fn catalog(attach: &source::Attach, folder: &Path) -> DuckDbCatalog {
     let path = attach.path.expose();
     // Only DuckDB's own files are relative to the project; other kinds have addresses.
     let is_file = attach.kind == "duckdb" && !path.contains(':') && !path.is_empty();
-    let mut options: BTreeMap<String, String> =
-        attach.options.iter().map(|(name, value)| (name.to_uppercase(), plain(value))).collect();
+    let given = attach.options.iter().filter(|(_, value)| !matches!(value, Value::Bool(false) | Value::Null));
+    let option = |(name, value): (&String, &Value)| match value {
+        Value::Bool(_) => (name.to_uppercase(), String::new()),
+        value => (name.to_uppercase(), plain(value)),
+    };
+    let mut options: BTreeMap<String, String> = given.map(option).collect();
     if attach.kind != "duckdb" {
         options.insert("TYPE".to_owned(), attach.kind.clone());
     }

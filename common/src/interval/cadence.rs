@@ -382,6 +382,12 @@ mod tests {
     }
 
     #[test]
+    fn a_floor_is_never_in_the_future() {
+        let office = Cadence::parse("*/5 9-17 * * *", None).unwrap();
+        assert_eq!(office.floor(at("2024-07-02 00:01:00")), at("2024-07-01 17:55:00"));
+    }
+
+    #[test]
     fn a_skipped_tick_moves_past_the_jump() {
         // Berlin skips 02:00 to 03:00 on 2024-03-31, which is from 01:00 UTC on.
         let half_past_two = ["03-30T01:30", "03-31T01:00", "04-01T00:30"];

@@ -12,8 +12,8 @@ use crate::id::{Hasher, ModelName, Version};
 use crate::interval::Timestamp;
 use crate::project::model::{ModelKind, ModelSource};
 use crate::project::settings::Categorize;
-use crate::snapshot::{Category, Naming, Previous, Snapshot, SnapshotRecord};
-use crate::sql::{QueryChange, compare};
+use crate::snapshot::{Category, Naming, Previous, Snapshot, SnapshotRecord, query_change};
+use crate::sql::QueryChange;
 
 /// How many earlier snapshots a record remembers, as SQLMesh does.
 const REMEMBERED: usize = 10;
@@ -269,18 +269,20 @@ fn shown(rules: &Rules<'_>, new: &Snapshot, old: &Snapshot) -> Category {
     match (&old.model.source, &new.model.source) {
         (ModelSource::Seed(_), ModelSource::Seed(_)) => seed(old, new),
         (ModelSource::External, ModelSource::External) => external(old, new),
-        _ => query(old, new),
+        _ => query(rules, old, new),
     }
 }
 
-fn query(old: &Snapshot, new: &Snapshot) -> Category {
-    let (Ok(was), Ok(is)) = (crate::snapshot::load_query(old), crate::snapshot::load_query(new)) else {
-        return Category::Breaking;
+fn query(rules: &Rules<'_>, old: &Snapshot, new: &Snapshot) -> Category {
+    let before = |name: &ModelName| {
+        let record = rules.diff.before.get(name).and_then(|id| rules.input.records.get(id))?;
+        record.snapshot.columns.as_deref()
     };
-    match compare(&was, &is) {
-        QueryChange::Equal if !keeps_columns(old, new) => Category::Breaking,
-        QueryChange::Equal | QueryChange::Additive => Category::NonBreaking,
-        QueryChange::Other => Category::Breaking,
+    let now = |name: &ModelName| rules.input.proposed.get(name)?.columns.as_deref();
+    match query_change((old, &before), (new, &now)) {
+        Ok(QueryChange::Equal) if !keeps_columns(old, new) => Category::Breaking,
+        Ok(QueryChange::Equal | QueryChange::Additive) => Category::NonBreaking,
+        Ok(QueryChange::Other) | Err(_) => Category::Breaking,
     }
 }
 

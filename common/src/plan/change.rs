@@ -7,7 +7,9 @@ use serde::{Deserialize, Serialize};
 
 use super::Environment;
 use crate::id::{ModelName, SnapshotId};
-use crate::snapshot::{ByName, Snapshot, SnapshotRecord};
+use crate::project::model::ModelSource;
+use crate::snapshot::{ByName, Informed, Snapshot, SnapshotRecord, query_change, same_statements};
+use crate::sql::QueryChange;
 
 /// How a model differs from what an environment shows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -57,7 +59,14 @@ pub(super) fn diff(
     let mut external_before = BTreeSet::new();
     for (name, snapshot) in proposed {
         let old = shown.get(name).and_then(|model| records.get(&model.snapshot));
-        let change = old.map_or(Change::Added, |old| between(&old.snapshot, snapshot));
+        let change = old.map_or(Change::Added, |old| {
+            let columns_before = |name: &ModelName| {
+                let record = shown.get(name).and_then(|model| records.get(&model.snapshot))?;
+                record.snapshot.columns.as_deref()
+            };
+            let columns = |name: &ModelName| proposed.get(name)?.columns.as_deref();
+            between((&old.snapshot, &columns_before), (snapshot, &columns))
+        });
         if let Some(old) = old {
             before.insert(name.clone(), old.id());
         }
@@ -75,13 +84,13 @@ pub(super) fn diff(
     Diff { changes, before, external_before }
 }
 
-fn between(old: &Snapshot, new: &Snapshot) -> Change {
+fn between(before: Informed<'_, '_>, after: Informed<'_, '_>) -> Change {
+    let (old, new) = (before.0, after.0);
     if old.id == new.id {
         return Change::Unchanged;
     }
     let (was, is) = (old.fingerprint, new.fingerprint);
-    let metadata_only = metadata_only(old, new);
-    if was.data != is.data && !metadata_only {
+    if was.data != is.data && !metadata_only(before, after) {
         Change::DirectlyModified
     } else if was.parent_data != is.parent_data {
         Change::IndirectlyModified
@@ -94,9 +103,23 @@ fn between(old: &Snapshot, new: &Snapshot) -> Change {
 }
 
 /// Whether everything that shapes rows is the same although the text or properties differ.
-pub(super) fn metadata_only(old: &Snapshot, new: &Snapshot) -> bool {
-    old.fingerprint.metadata != new.fingerprint.metadata
+fn metadata_only(before: Informed<'_, '_>, after: Informed<'_, '_>) -> bool {
+    let (old, new) = (before.0, after.0);
+    let alike = old.fingerprint.metadata != new.fingerprint.metadata
         && old.settings == new.settings
-        && !matches!(new.model.source, crate::project::model::ModelSource::Seed(_))
-        && (old.canonical == new.canonical || crate::snapshot::same_meaning(old, new))
+        && !matches!(new.model.source, ModelSource::Seed(_));
+    alike && (old.canonical == new.canonical || means_the_same(before, after))
+}
+
+fn means_the_same(before: Informed<'_, '_>, after: Informed<'_, '_>) -> bool {
+    let (old, new) = (before.0, after.0);
+    let names = |snapshot: &Snapshot| -> Option<Vec<String>> {
+        snapshot.columns.as_ref().map(|columns| columns.iter().map(|column| column.name.clone()).collect())
+    };
+    let queries =
+        matches!((&old.model.source, &new.model.source), (ModelSource::Query(_), ModelSource::Query(_)));
+    queries
+        && names(old) == names(new)
+        && same_statements(old, new)
+        && query_change(before, after).is_ok_and(|change| change == QueryChange::Equal)
 }

@@ -57,12 +57,22 @@ pub struct EnvironmentModel {
     /// The view, where the environment has one of its own.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub view: Option<Relation>,
+    /// The gateway that makes the view, where it isn't the default one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub gateway: Option<String>,
     /// Whether the model belongs to what the environment shows, as its view, where its kind has one.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub promoted: bool,
     /// Whether the view has statements to run after it was switched.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub on_virtual_update: bool,
+}
+
+impl EnvironmentModel {
+    /// The gateway that makes the view.
+    pub fn view_gateway<'a>(&'a self, default: &'a str) -> &'a str {
+        self.gateway.as_deref().unwrap_or(default)
+    }
 }
 
 /// For how long an environment lives after a plan was applied to it; nothing where it stays.
@@ -133,7 +143,9 @@ pub(super) fn target(
             let relation = table.as_ref().filter(|_| shows).map(|table| record.relation(table.dev));
             let view = (promoted && relation.is_some())
                 .then(|| view_relation(name, &input.options.environment, input.settings));
+            let own = view.is_some() && input.settings.gateway_managed_virtual_layer;
             let shown = EnvironmentModel {
+                gateway: model.gateway.clone().filter(|_| own),
                 kind: model.kind.name().to_owned(),
                 snapshot: record.id(),
                 table,
@@ -172,13 +184,14 @@ pub(super) fn stay(
     }
 }
 
-/// Whether views of the environment get other names, as its settings have changed: they are made
-/// anew, and the old ones dropped.
+/// Whether views of the environment get other names or are another gateway's, as its settings have
+/// changed: they are made anew, and the old ones dropped.
 pub(super) fn moves(input: &PlanInput<'_>, target: &BTreeMap<ModelName, EnvironmentModel>) -> bool {
     let Some(current) = input.current.filter(|_| input.purpose == Purpose::Change) else { return false };
     target.iter().any(|(name, model)| {
-        let shown = current.models.get(name).and_then(|shown| shown.view.as_ref());
-        shown.is_some() && model.view.is_some() && shown != model.view.as_ref()
+        let place = |model: &EnvironmentModel| Some((model.view.clone()?, model.gateway.clone()));
+        let (shown, now) = (current.models.get(name).and_then(place), place(model));
+        shown.is_some() && now.is_some() && shown != now
     })
 }
 
@@ -231,6 +244,57 @@ pub fn views(
     }
     let drop = shown.keys().filter(|view| !kept.contains(*view)).map(|view| (*view).clone()).collect();
     (make, drop)
+}
+
+/// The same for each gateway on which a view was or will be. A view that another gateway makes from
+/// now on isn't dropped: both may be one warehouse.
+pub fn views_by_gateway(
+    before: Option<&BTreeMap<ModelName, EnvironmentModel>>,
+    after: &BTreeMap<ModelName, EnvironmentModel>,
+    default: &str,
+) -> BTreeMap<String, (Vec<View>, Vec<Relation>)> {
+    type Models = BTreeMap<ModelName, EnvironmentModel>;
+    let mut parts: BTreeMap<String, [Models; 2]> = BTreeMap::new();
+    for (at, models) in [before, Some(after)].into_iter().enumerate() {
+        for (name, model) in models.into_iter().flatten().filter(|(_, model)| model.view.is_some()) {
+            let part = parts.entry(model.view_gateway(default).to_owned()).or_default();
+            part[at].insert(name.clone(), model.clone());
+        }
+    }
+    let stays: BTreeSet<&Relation> = after.values().filter_map(|model| model.view.as_ref()).collect();
+    let part = |(gateway, [before, after]): (String, [Models; 2])| {
+        let (make, mut drop) = views(Some(&before), &after);
+        drop.retain(|view| !stays.contains(view));
+        (gateway, (make, drop))
+    };
+    parts.into_iter().map(part).collect()
+}
+
+/// A view can't show what is in a database that its own can't see. PostgreSQL sees no other one.
+pub(super) fn refuse_views_elsewhere(
+    settings: &Settings,
+    target: &BTreeMap<ModelName, EnvironmentModel>,
+    records: &BTreeMap<ModelName, Arc<SnapshotRecord>>,
+) -> Result<(), PlanError> {
+    let sees_no_other =
+        settings.gateway_of(None).is_some_and(|gateway| gateway.connection.kind == "postgres");
+    if settings.gateway_managed_virtual_layer || !sees_no_other {
+        return Ok(());
+    }
+    let here = settings.default_catalog(None);
+    let elsewhere = target.iter().filter(|(_, model)| model.view.is_some()).find_map(|(name, _)| {
+        let gateway = records.get(name)?.snapshot.model.gateway.as_deref()?;
+        (settings.default_catalog(Some(gateway)) != here).then_some((name, gateway))
+    });
+    let Some((name, gateway)) = elsewhere else { return Ok(()) };
+    Err(PlanError::new(
+        "view-elsewhere",
+        format!(
+            "the view of `{name}` would be in the database of gateway `{}`, which can't read that of `{gateway}`",
+            settings.default_gateway
+        ),
+        "set `gateway_managed_virtual_layer: true`: each gateway then has the views of its own models",
+    ))
 }
 
 /// What the names in a snapshot's query stand for: physical tables, or embedded queries (with what

@@ -33,7 +33,7 @@ pub use backfill::{BatchRule, TableRecord};
 pub use blocker::Blocker;
 pub use change::Change;
 pub use document::{Executed, PlanDocument, document};
-pub use environment::{Environment, EnvironmentModel, Tables, bindings, views};
+pub use environment::{Environment, EnvironmentModel, Tables, bindings, views, views_by_gateway};
 pub use hooks::{Hooks, PlannedHooks};
 pub use options::{Choice, PlanOptions, Selectors};
 pub use order::topological;
@@ -330,6 +330,7 @@ pub fn plan(input: &PlanInput<'_>) -> Result<Planned, PlanError> {
     let windows = backfill::windows(input, &scope, records, &tables);
     environment::stay(input, records, &mut tables, &windows);
     let target = environment::target(input, records, &tables, &diff);
+    environment::refuse_views_elsewhere(input.settings, &target, records)?;
     let blockers = blocker::blockers(input, records, &tables, &windows, categorized.undecided);
     let audited = audit::audited(input, &scope, records, &tables, &windows);
     let facts = planned::Facts {
@@ -451,10 +452,13 @@ fn identity(plan: &Plan) -> PlanId {
 fn layout<'a>(input: &PlanInput<'_>, records: impl Iterator<Item = &'a Arc<SnapshotRecord>>) -> Layout {
     let settings = input.settings;
     let default_gateway = settings.default_gateway.clone();
+    let shown = input.current.into_iter().flat_map(|current| current.models.values());
     let gateways = records
         .filter(|record| !record.snapshot.model.kind.is_symbolic())
         .map(|record| record.snapshot.model.gateway.clone().unwrap_or_else(|| default_gateway.clone()))
         .chain([default_gateway.clone()])
+        // Their views may have to go.
+        .chain(shown.filter_map(|model| model.gateway.clone()))
         .collect();
     Layout {
         concurrent_tasks: settings.concurrent_tasks(),

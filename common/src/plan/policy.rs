@@ -47,6 +47,7 @@ pub(super) fn allowed(input: &PlanInput<'_>, name: &ModelName) -> Allowed {
     Allowed {
         destructive: input.options.allow_destructive.contains(name),
         additive: input.options.allow_additive.contains(name),
+        later: false,
     }
 }
 

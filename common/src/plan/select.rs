@@ -27,6 +27,8 @@ pub struct Candidate<'a> {
     pub path: &'a str,
     /// The models that it reads.
     pub parents: Vec<&'a ModelName>,
+    /// The default catalog, which names leave out and selectors may state.
+    pub catalog: Option<&'a str>,
 }
 
 impl<'a> Candidates<'a> {
@@ -45,7 +47,12 @@ impl<'a> Candidate<'a> {
     /// A snapshot, as if it read nothing.
     pub(super) fn alone(snapshot: &'a Snapshot) -> Self {
         let model = &snapshot.model;
-        Self { tags: &model.about.tags, path: &model.location.path, parents: Vec::new() }
+        Self {
+            tags: &model.about.tags,
+            path: &model.location.path,
+            parents: Vec::new(),
+            catalog: snapshot.env.default_catalog.as_deref(),
+        }
     }
 }
 
@@ -191,7 +198,7 @@ impl Parser<'_> {
         let first = self.word()?;
         let kind = first.to_ascii_lowercase();
         if !self.take(':') {
-            return Ok(Expression::Name(first));
+            return Ok(Expression::Name(first.replace(['"', '`'], "")));
         }
         match kind.as_str() {
             "tag" => Ok(Expression::Tag(self.word()?.to_lowercase())),
@@ -199,6 +206,11 @@ impl Parser<'_> {
             "resource_type" if self.peek() == Some(&Token::Word("model".to_owned())) => {
                 self.at += 1;
                 Ok(Expression::Name("*".to_owned()))
+            }
+            // Standalone audits can't be chosen.
+            "resource_type" if self.peek() == Some(&Token::Word("audit".to_owned())) => {
+                self.at += 1;
+                Ok(Expression::Or(Vec::new()))
             }
             _ => {
                 self.at -= 2;
@@ -272,7 +284,10 @@ fn evaluate<'a>(expression: &Expression, from: &Candidates<'a>) -> BTreeSet<&'a 
         Expression::Name(pattern) if pattern.contains('*') => {
             all().filter(|name| matches(pattern, name.as_str())).collect()
         }
-        Expression::Name(name) => all().filter(|other| other.as_str().eq_ignore_ascii_case(name)).collect(),
+        Expression::Name(name) => {
+            let named = from.models.iter().filter(|(other, model)| is_named(name, other, model.catalog));
+            named.map(|(name, _)| *name).collect()
+        }
         Expression::Tag(pattern) => {
             let tagged = |tags: &[String]| tags.iter().any(|tag| matches(pattern, &tag.to_lowercase()));
             from.models.iter().filter(|(_, model)| tagged(model.tags)).map(|(name, _)| *name).collect()
@@ -310,6 +325,16 @@ fn evaluate<'a>(expression: &Expression, from: &Candidates<'a>) -> BTreeSet<&'a 
             found
         }
     }
+}
+
+/// Whether a selector's name is a model's, perhaps with the default catalog before it.
+fn is_named(name: &str, model: &ModelName, default_catalog: Option<&str>) -> bool {
+    let inside = || {
+        let (catalog, rest) = name.split_once('.')?;
+        default_catalog.is_some_and(|default| default.eq_ignore_ascii_case(catalog)).then_some(rest)
+    };
+    let is = |name: &str| model.as_str().eq_ignore_ascii_case(name);
+    is(name) || inside().is_some_and(is)
 }
 
 /// Everything that can be reached from some models, themselves among it.
@@ -375,7 +400,7 @@ mod tests {
         let changed = BTreeMap::from([("main".to_owned(), BTreeSet::from(["b.sql".to_owned()]))]);
         let models = (0..5).map(|i| {
             let parents = parents[i].iter().map(|p: &usize| &names[*p]).collect();
-            (&names[i], Candidate { tags: &tags[i], path: paths[i], parents })
+            (&names[i], Candidate { tags: &tags[i], path: paths[i], parents, catalog: Some("db") })
         });
         let from = Candidates { models: models.collect(), changed_files: Some(&changed) };
         match text.parse::<Selector>() {
@@ -416,6 +441,15 @@ mod tests {
             ("(raw.a)+ & mart.d", "mart.d"),
             ("resource_type:model & raw.*", "raw.a"),
             ("^^raw.a", "raw.a"),
+            ("^+stg.b", "mart.c mart.d stg.e"),
+            ("raw.a & stg.* | mart.*", "mart.c mart.d"),
+            ("\"stg\".\"b\"", "stg.b"),
+            ("db.stg.b", "stg.b"),
+            ("+DB.stg.b", "raw.a stg.b"),
+            ("db.*", ""),
+            ("other.stg.b", ""),
+            ("resource_type:audit", ""),
+            ("resource_type:audit | stg.e", "stg.e"),
         ] {
             assert_eq!(select(selector), expected, "{selector}");
         }

@@ -22,6 +22,11 @@ fn parts_match(pattern: &[&str], parts: &[&str]) -> bool {
     }
 }
 
+/// Whether a text matches a pattern whose `*` and `?` stand for anything.
+pub(crate) fn text_matches(pattern: &str, text: &str) -> bool {
+    part_matches(pattern.as_bytes(), text.as_bytes())
+}
+
 fn part_matches(pattern: &[u8], text: &[u8]) -> bool {
     match (pattern.split_first(), text.split_first()) {
         (None, None) => true,

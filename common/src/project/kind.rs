@@ -8,6 +8,7 @@ use crate::project::ddl::token::TokenKind;
 use crate::project::ddl::value::Value;
 use crate::project::fields::{Fields, shorten};
 use crate::project::model::{Incremental, ModelKind, ScdBy, ScdType2, Seed, TimeRange, UniqueKey};
+use crate::project::seed::one_character;
 use crate::project::settings::ModelDefaults;
 use crate::project::suggest::did_you_mean;
 use crate::project::time_format::to_strftime;
@@ -327,6 +328,13 @@ impl<'a> KindReader<'_, 'a, '_> {
             let message = format!("csv_settings has no `{key}`");
             let finding = Diagnostic::error("unknown-kind-property", property.value.location(), message);
             self.fields.findings.push(finding.hint(did_you_mean(key, &KNOWN)));
+        }
+        for key in ["delimiter", "quotechar", "escapechar", "lineterminator"] {
+            if let Some(Err(found)) = map.get(key).map(|written| one_character(written)) {
+                let message = format!("`{key}` in csv_settings must be one character, found `{found}`");
+                let finding = Diagnostic::error("invalid-value", property.value.location(), message);
+                self.fields.findings.push(finding.hint(format!("write `{key} = ';'`, for example")));
+            }
         }
         map
     }

@@ -3,7 +3,7 @@
 //! The user's text stays the user's: only macro spans are replaced, nothing is reformatted.
 
 mod audit;
-mod jinja;
+pub(crate) mod jinja;
 mod signal;
 pub(crate) mod time;
 mod usage;

@@ -80,6 +80,11 @@ pub fn build_with(project: &Project, held: &ByName) -> (Snapshots, Vec<Diagnosti
             findings.extend(mistakes);
             continue;
         }
+        if analysis.parents.contains(&name) {
+            // Its table is made before the warehouse could tell the query's types.
+            let typed = typed(model, &analysis.env, &snapshots.by_name, &mut BTreeMap::new());
+            analysis.columns = typed.or(analysis.columns);
+        }
         let snapshot = finish(model, analysis, from_above, &names, &snapshots.by_name);
         snapshots.by_name.insert(name.clone(), Arc::new(snapshot));
         snapshots.order.push(name);
@@ -180,6 +185,32 @@ fn resolve_columns(model: &Model, analysis: &mut Analysis, known: &ByName) -> Re
         }
     }
     Ok(())
+}
+
+/// A model's columns with the types that come from what it reads, where all names are known. `seen`
+/// holds what was found on the way.
+fn typed(
+    model: &Model,
+    env: &RenderEnv,
+    known: &ByName,
+    seen: &mut BTreeMap<ModelName, Option<Vec<ColumnDef>>>,
+) -> Option<Vec<ColumnDef>> {
+    if let Some(columns) = &model.columns {
+        return Some(model.kind.table_columns(columns.clone()));
+    }
+    let query = load::query(model, env).ok()?;
+    let catalog = env.default_catalog.as_deref();
+    let reads = query.references().into_iter().filter_map(|r| load::model_name(&r, model.dialect, catalog));
+    for name in reads.filter(|name| *name != model.name).collect::<BTreeSet<_>>() {
+        let Some(snapshot) = known.get(&name).filter(|_| !seen.contains_key(&name)) else { continue };
+        let told = match snapshot.model.query() {
+            Some(_) => typed(&snapshot.model, &snapshot.env, known, seen),
+            None => None,
+        };
+        seen.insert(name, told.or_else(|| snapshot.columns.clone()));
+    }
+    let lookup = |name: &ModelName| seen.get(name)?.as_deref();
+    load::columns(&query, catalog, &lookup).map(|columns| model.kind.table_columns(columns))
 }
 
 /// What the model's macros may see: only variables that it names, so that others don't change it.

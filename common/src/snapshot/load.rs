@@ -6,7 +6,7 @@ use crate::id::{Hash128, Hasher, ModelName};
 use crate::interval::Timestamp;
 use crate::project::model::{Code, ColumnDef, Model, ModelSource};
 use crate::project::render::{self, RenderContext, RenderEnv, RenderError, Stage, TimeVars};
-use crate::sql::{Dialect, Query, QueryChange, TableRef, compare, parse_statement};
+use crate::sql::{Dialect, Query, QueryChange, Schemas, TableRef, compare_known, parse_statement};
 
 /// A snapshot's query as it is while the project loads: times are 1970, the stage is `loading`.
 ///
@@ -15,6 +15,51 @@ use crate::sql::{Dialect, Query, QueryChange, TableRef, compare, parse_statement
 /// happens across versions of this program.
 pub fn load_query(snapshot: &Snapshot) -> Result<Query, Box<Diagnostic>> {
     query(&snapshot.model, &snapshot.env)
+}
+
+/// A snapshot, and the columns of the models that it may read.
+pub(crate) type Informed<'s, 'a> = (&'s Snapshot, &'s dyn Fn(&ModelName) -> Option<&'a [ColumnDef]>);
+
+/// How a snapshot's query changed, given the columns of what each of them reads.
+///
+/// # Errors
+/// As [`load_query`].
+pub(crate) fn query_change<'a, 'b>(
+    (old, known_before): Informed<'_, 'a>,
+    (new, known): Informed<'_, 'b>,
+) -> Result<QueryChange, Box<Diagnostic>> {
+    let ((was, known_times), (is, also)) = (timeless(old)?, timeless(new)?);
+    let before = Known { default_catalog: old.env.default_catalog.as_deref(), known: known_before };
+    let after = Known { default_catalog: new.env.default_catalog.as_deref(), known };
+    // Without optimisation only spelling is overlooked, as in SQLMesh.
+    let timeless = known_times && also;
+    let before: &dyn Schemas = if timeless && old.model.optimize_query { &before } else { &() };
+    let after: &dyn Schemas = if timeless && new.model.optimize_query { &after } else { &() };
+    Ok(compare_known((&was, before), (&is, after)))
+}
+
+/// A query with its time variables left in place, so that nothing is simplified by what they are while a
+/// project loads; or with those values (and `false`), where a macro must know them.
+fn timeless(snapshot: &Snapshot) -> Result<(Query, bool), Box<Diagnostic>> {
+    let model = &snapshot.model;
+    let this = own_name(model);
+    let context = context(model, &snapshot.env, TimeVars::Symbolic, Stage::Loading);
+    let context = RenderContext { this_model: Some(&this), ..context };
+    let text = model.query().and_then(|code| render::render(code, &context).ok());
+    match text.and_then(|text| Query::parse(&text, model.dialect).ok()) {
+        Some(query) => Ok((query, true)),
+        None => Ok((load_query(snapshot)?, false)),
+    }
+}
+
+/// Whether two snapshots' statements are the same but for layout.
+pub(crate) fn same_statements(old: &Snapshot, new: &Snapshot) -> bool {
+    let hash = |snapshot: &Snapshot| {
+        let mut hash = Hasher::new("canonical/v1");
+        statements(&mut hash, &snapshot.model, &snapshot.env);
+        hash.finish()
+    };
+    hash(old) == hash(new)
 }
 
 /// A snapshot's query as text, rendered as it is while the project loads; nothing for kinds without
@@ -30,7 +75,7 @@ pub fn load_text(snapshot: &Snapshot) -> Result<Option<String>, Box<Diagnostic>>
 }
 
 /// The point of use of a model's texts.
-pub(super) fn context<'a>(
+pub(crate) fn context<'a>(
     model: &'a Model,
     env: &'a RenderEnv,
     time: TimeVars,
@@ -100,7 +145,7 @@ fn dialect_name(dialect: Dialect) -> &'static str {
     if dialect == Dialect::Generic { "standard SQL" } else { dialect.name() }
 }
 
-fn unrenderable(model: &Model, error: RenderError) -> Diagnostic {
+pub(crate) fn unrenderable(model: &Model, error: RenderError) -> Diagnostic {
     let at = Location { path: model.location.path.clone(), line: error.line, column: error.column };
     let finding = Diagnostic::error(error.code, at, error.message);
     match error.hint {
@@ -130,20 +175,6 @@ pub(super) fn canonical(model: &Model, env: &RenderEnv, query: &Query) -> Hash12
     hash.add("query", query.canonical());
     statements(&mut hash, model, env);
     hash.finish()
-}
-
-/// Whether two queries are written differently but mean the same, as far as that can be shown, and all
-/// else that is run is equal.
-pub(crate) fn same_meaning(old: &Snapshot, new: &Snapshot) -> bool {
-    let names = |snapshot: &Snapshot| -> Option<Vec<String>> {
-        Some(snapshot.columns.as_ref()?.iter().map(|column| column.name.clone()).collect())
-    };
-    let around = |snapshot: &Snapshot| canonical_statements(&snapshot.model, &snapshot.env);
-    if names(old) != names(new) || around(old) != around(new) {
-        return false;
-    }
-    let (Ok(was), Ok(is)) = (load_query(old), load_query(new)) else { return false };
-    compare(&was, &is) == QueryChange::Equal
 }
 
 /// The same for models without a query.
@@ -197,7 +228,7 @@ struct Known<'k, 'a> {
     known: &'k dyn Fn(&ModelName) -> Option<&'a [ColumnDef]>,
 }
 
-impl crate::sql::Schemas for Known<'_, '_> {
+impl Schemas for Known<'_, '_> {
     fn columns(&self, relation: &[String]) -> Option<&[ColumnDef]> {
         let own =
             |catalog: &str| self.default_catalog.is_some_and(|default| default.eq_ignore_ascii_case(catalog));

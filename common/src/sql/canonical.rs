@@ -1,5 +1,7 @@
 //! A text's canonical form: made from tokens, so that nothing the parser has no node for is lost.
 
+use std::ops::Range;
+
 use sqlparser::keywords::Keyword;
 use sqlparser::tokenizer::{Token, TokenWithSpan, Whitespace, Word};
 
@@ -38,6 +40,14 @@ pub(super) fn canonical(text: &str, tokens: &[TokenWithSpan], dialect: Dialect) 
     }
     out.truncate(kept);
     out
+}
+
+/// The places of commas that end a list.
+pub(super) fn trailing_commas(text: &str, tokens: &[TokenWithSpan]) -> Vec<Range<usize>> {
+    let lines = Lines::new(text);
+    let is_one =
+        |(at, token): &(usize, &TokenWithSpan)| token.token == Token::Comma && trails(next(tokens, *at));
+    tokens.iter().enumerate().filter(is_one).filter_map(|(_, token)| lines.range(token.span)).collect()
 }
 
 fn is_hint(comment: &str) -> bool {

@@ -3,11 +3,11 @@
 //! Both trees must have the same nodes everywhere, but SELECT lists may have gained items. Trees
 //! are compared in a plain form, in which what means the same is the same.
 
-use serde_json::{Map, Value, json};
-use sqlparser::ast;
+use serde_json::{Map, Value};
 
-use super::Dialect;
+use super::lineage::Schemas;
 use super::parse::Query;
+use super::{plain, resolve, simplify};
 
 /// How a query changed, as far as its existing columns' rows go.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -20,19 +20,25 @@ pub enum QueryChange {
     Other,
 }
 
-/// Compares a query with the one before it.
+/// Compares a query with the one before it, where nothing is known of the relations they read.
 pub fn compare(old: &Query, new: &Query) -> QueryChange {
+    compare_known((old, &()), (new, &()))
+}
+
+/// Compares a query with the one before it, each with what was known of the relations that it reads.
+///
+/// Where all columns of all relations are known, names are resolved and expressions simplified first:
+/// what a reader sees to be the same is the same then. Else only spelling is overlooked.
+pub fn compare_known(old: (&Query, &dyn Schemas), new: (&Query, &dyn Schemas)) -> QueryChange {
+    let ((old, known_before), (new, known)) = (old, new);
     if old.dialect != new.dialect {
         return QueryChange::Other;
     }
-    if old.canonical() == new.canonical() {
-        return QueryChange::Equal;
-    }
     if old.opaque || new.opaque {
-        return QueryChange::Other;
+        return if old.canonical() == new.canonical() { QueryChange::Equal } else { QueryChange::Other };
     }
-    let (Some(before), Some(after)) = (tree(&old.ast, old.dialect), tree(&new.ast, new.dialect)) else {
-        return QueryChange::Other;
+    let (Some(before), Some(after)) = (meaning(old, known_before), meaning(new, known)) else {
+        return if old.canonical() == new.canonical() { QueryChange::Equal } else { QueryChange::Other };
     };
     match lockstep(&before, &after, Order::NONE) {
         QueryChange::Additive if depends_on_all_columns(&before) => QueryChange::Other,
@@ -40,113 +46,22 @@ pub fn compare(old: &Query, new: &Query) -> QueryChange {
     }
 }
 
-/// The tree without places and spelling.
-fn tree(query: &ast::Query, dialect: Dialect) -> Option<Value> {
-    let mut tree = serde_json::to_value(query).ok()?;
-    plain(&mut tree, dialect);
-    Some(tree)
-}
-
-fn plain(node: &mut Value, dialect: Dialect) {
-    match node {
-        Value::Array(items) => items.iter_mut().for_each(|item| plain(item, dialect)),
-        Value::Object(fields) => {
-            if let Some(name) = identifier(fields, dialect) {
-                *node = Value::String(name);
-                return;
-            }
-            fields.retain(|key, _| !(key == "span" || key.ends_with("_token") || key == "explicit"));
-            if let Some(Value::Object(function)) = fields.get_mut("Function") {
-                fold_function_name(function);
-            }
-            fields.values_mut().for_each(|field| plain(field, dialect));
-            if fields.get("sort") == Some(&json!("Asc")) {
-                fields.insert("sort".to_owned(), Value::Null);
-            }
-            simplify(node);
+/// The query's tree as its reader understands it.
+fn meaning(query: &Query, schemas: &dyn Schemas) -> Option<Value> {
+    let tree = plain::tree(&query.ast, query.dialect)?;
+    Some(match resolve::resolved(&tree, query.dialect, schemas) {
+        Some(mut resolved) => {
+            simplify::simplify(&mut resolved);
+            resolved
         }
-        _ => {}
-    }
-}
-
-fn identifier(fields: &Map<String, Value>, dialect: Dialect) -> Option<String> {
-    let quote = fields.get("quote_style")?;
-    let value = fields.get("value")?.as_str()?;
-    Some(dialect.normalize(value, !quote.is_null()))
-}
-
-/// Names of built-in functions have no case in any dialect but ClickHouse's, which accepts those
-/// of standard SQL in any.
-fn fold_function_name(function: &mut Map<String, Value>) {
-    let Some([part]) = function.get_mut("name").and_then(Value::as_array_mut).map(Vec::as_mut_slice) else {
-        return;
-    };
-    if let Some(ident) = part.get_mut("Identifier").filter(|i| i.get("quote_style") == Some(&Value::Null))
-        && let Some(Value::String(name)) = ident.get_mut("value")
-    {
-        name.make_ascii_lowercase();
-    }
-}
-
-/// Takes away what makes no difference: parentheses, `::` for CAST, the direction in which a
-/// comparison is written, sums of whole numbers, conditions that are always true.
-fn simplify(node: &mut Value) {
-    let Value::Object(fields) = node else { return };
-    if let Some(inner) = fields.get_mut("Nested") {
-        *node = inner.take();
-        return;
-    }
-    if let Some(Value::Object(cast)) = fields.get_mut("Cast")
-        && cast.get("kind") == Some(&json!("DoubleColon"))
-    {
-        cast.insert("kind".to_owned(), json!("Cast"));
-    }
-    let Some(Value::Object(binary)) = fields.get_mut("BinaryOp") else { return };
-    let turned = match binary.get("op").and_then(Value::as_str) {
-        Some("Gt") => "Lt",
-        Some("GtEq") => "LtEq",
-        _ => "",
-    };
-    if !turned.is_empty() {
-        let (left, right) = (binary["left"].take(), binary["right"].take());
-        *binary = Map::new();
-        binary.insert("left".to_owned(), right);
-        binary.insert("op".to_owned(), json!(turned));
-        binary.insert("right".to_owned(), left);
-    }
-    let op = binary["op"].as_str().unwrap_or("").to_owned();
-    let (left, right) = (&binary["left"], &binary["right"]);
-    let simpler = match op.as_str() {
-        "And" if is_true(left) => Some(right.clone()),
-        "And" if is_true(right) => Some(left.clone()),
-        "Eq" if number(left).is_some() && number(left) == number(right) => Some(boolean(true)),
-        "Plus" => fold(left, right, i64::checked_add),
-        "Minus" => fold(left, right, i64::checked_sub),
-        "Multiply" => fold(left, right, i64::checked_mul),
-        _ => None,
-    };
-    if let Some(simpler) = simpler {
-        *node = simpler;
-    }
-}
-
-fn boolean(value: bool) -> Value {
-    json!({"Value": {"value": {"Boolean": value}}})
-}
-
-fn is_true(node: &Value) -> bool {
-    *node == boolean(true)
+        None => tree,
+    })
 }
 
 /// A whole number's value.
-fn number(node: &Value) -> Option<i64> {
+pub(super) fn number(node: &Value) -> Option<i64> {
     let literal = node.get("Value")?.get("value")?.get("Number")?;
     literal.get(0)?.as_str()?.parse().ok()
-}
-
-fn fold(left: &Value, right: &Value, combine: fn(i64, i64) -> Option<i64>) -> Option<Value> {
-    let sum = combine(number(left)?, number(right)?)?;
-    (sum >= 0).then(|| json!({"Value": {"value": {"Number": [sum.to_string(), false]}}}))
 }
 
 /// How the query around a SELECT orders its rows.
@@ -216,7 +131,7 @@ fn names_columns(fields: &Map<String, Value>) -> bool {
     columns.is_some_and(|columns| !columns.is_empty())
 }
 
-fn is_select(fields: &Map<String, Value>) -> bool {
+pub(super) fn is_select(fields: &Map<String, Value>) -> bool {
     fields.contains_key("projection") && fields.contains_key("selection")
 }
 
@@ -448,10 +363,85 @@ fn depends_on_all_columns(node: &Value) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::sql::Dialect;
 
     fn change(old: &str, new: &str) -> QueryChange {
         let parse = |sql: &str| Query::parse(sql, Dialect::DuckDb).unwrap();
         compare(&parse(old), &parse(new))
+    }
+
+    struct Known(Vec<crate::project::model::ColumnDef>);
+
+    impl Schemas for Known {
+        fn columns(&self, relation: &[String]) -> Option<&[crate::project::model::ColumnDef]> {
+            (relation != ["unknown"]).then_some(self.0.as_slice())
+        }
+    }
+
+    /// With `a`, `b` and `c` in every table.
+    fn informed(old: &str, new: &str) -> QueryChange {
+        let column = |name: &str| crate::project::model::ColumnDef {
+            name: name.to_owned(),
+            data_type: "INT".to_owned(),
+        };
+        let known = Known(["a", "b", "c"].map(column).into());
+        let parse = |sql: &str| Query::parse(sql, Dialect::DuckDb).unwrap();
+        compare_known((&parse(old), &known), (&parse(new), &known))
+    }
+
+    #[test]
+    fn what_a_reader_sees_to_be_the_same_is_the_same() {
+        let same = [
+            ("SELECT a FROM t", "SELECT t.a AS a FROM t AS t"),
+            ("SELECT * FROM t", "SELECT a, b, c FROM t"),
+            ("SELECT * EXCLUDE (b) FROM t", "SELECT t.a, c FROM t"),
+            ("SELECT a + 1 FROM t", "SELECT a + 1 AS _col_0 FROM t"),
+            ("SELECT a, SUM(b) AS s FROM t GROUP BY 1", "SELECT a, SUM(b) AS s FROM t GROUP BY t.a"),
+            ("SELECT a AS x FROM t GROUP BY x", "SELECT a AS x FROM t GROUP BY a"),
+            ("SELECT a, b FROM t ORDER BY 2", "SELECT a, b FROM t ORDER BY b ASC NULLS LAST"),
+            ("SELECT t.a FROM t JOIN u USING (a)", "SELECT t.a FROM t JOIN u ON u.a = t.a"),
+            ("SELECT t.a FROM t JOIN u ON 1 = 1", "SELECT t.a FROM t CROSS JOIN u"),
+            (
+                "WITH x(p) AS (SELECT a FROM t) SELECT p FROM x",
+                "WITH x AS (SELECT a AS p FROM t) SELECT x.p FROM x",
+            ),
+            ("SELECT a FROM t WHERE a > 1 AND b = 2", "SELECT a FROM t WHERE 2 = b AND (1 < a) AND TRUE"),
+            ("SELECT a FROM t WHERE NOT (a > 1 OR b <> 2)", "SELECT a FROM t WHERE b = 2 AND a <= 1"),
+            ("SELECT a FROM t WHERE a BETWEEN 1 AND 2", "SELECT a FROM t WHERE a >= 1 AND a <= 2"),
+            ("SELECT a FROM t WHERE a + 1 > 2 * 5", "SELECT a FROM t WHERE a > 9"),
+            ("SELECT a FROM t WHERE a > 1 AND a > 2", "SELECT a FROM t WHERE a > 2"),
+            ("SELECT a::INT8 AS x FROM t", "SELECT CAST(a AS BIGINT) AS x FROM t"),
+            ("SELECT CASE a WHEN 1 THEN b END AS x FROM t", "SELECT CASE WHEN a = 1 THEN b END AS x FROM t"),
+            ("SELECT IFNULL(a, 0) AS x FROM t", "SELECT COALESCE(a, 0) AS x FROM t"),
+            (
+                "SELECT a FROM t WHERE EXISTS (SELECT 1 FROM u WHERE u.b = t.b)",
+                "SELECT a FROM t WHERE EXISTS (SELECT 1 FROM u WHERE t.b = u.b)",
+            ),
+        ];
+        for (old, new) in same {
+            assert_eq!(informed(old, new), QueryChange::Equal, "{old} -> {new}");
+        }
+    }
+
+    #[test]
+    fn what_may_differ_differs() {
+        let other = [
+            ("SELECT t.a FROM t, u", "SELECT u.a FROM t, u"),
+            ("SELECT a FROM t, u", "SELECT t.a FROM t, u"),
+            ("SELECT a FROM t", "SELECT t.a FROM t AS x"),
+            ("SELECT a FROM t WHERE a < 5 AND a <= 5", "SELECT a FROM t WHERE a <= 5"),
+            ("SELECT a FROM t WHERE a < 5 OR a <= 5", "SELECT a FROM t WHERE a < 5"),
+            ("SELECT a FROM t WHERE a - b > c", "SELECT a FROM t WHERE a - (b > c)"),
+            ("SELECT a - (b - c) AS x FROM t", "SELECT a - b - c AS x FROM t"),
+            ("SELECT a FROM t WHERE 1 - a = 2", "SELECT a FROM t WHERE a = 3"),
+            ("SELECT a, b FROM t ORDER BY b", "SELECT a, b FROM t ORDER BY b DESC"),
+            ("SELECT a AS b, b AS x FROM t ORDER BY t.b", "SELECT a AS b, b AS x FROM t ORDER BY b"),
+            ("SELECT a FROM unknown WHERE (a > 1)", "SELECT a FROM unknown WHERE a > 1"),
+            ("SELECT a FROM t LEFT JOIN u ON TRUE", "SELECT a FROM t CROSS JOIN u"),
+        ];
+        for (old, new) in other {
+            assert_eq!(informed(old, new), QueryChange::Other, "{old} -> {new}");
+        }
     }
 
     #[test]
@@ -460,6 +450,7 @@ mod tests {
         let cases = [
             ("SELECT a FROM t", "SELECT a, COUNT(*) AS n FROM t", Other),
             ("SELECT SUM(a) AS s FROM t", "SELECT SUM(a) AS s, COUNT(*) AS n FROM t", Additive),
+            ("SELECT a FROM t", "SELECT a, GENERATE_SERIES(1, 3) AS n FROM t", Other),
             ("SELECT a FROM t", "SELECT a, SUM(b) OVER () AS s FROM t", Additive),
             ("SELECT a FROM t", "SELECT a, (SELECT MAX(b) FROM u) AS m FROM t", Additive),
             (

@@ -9,7 +9,7 @@ use sqlparser::parser::{Parser, ParserError, ParserOptions};
 use sqlparser::tokenizer::{Location, Span, Token, TokenWithSpan, Tokenizer, Word};
 
 use super::Dialect;
-use super::canonical::canonical;
+use super::canonical::{canonical, trailing_commas};
 
 /// Why a text isn't one query, and where.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -174,6 +174,14 @@ impl Statement {
 struct Parsed {
     statement: ast::Statement,
     canonical: String,
+}
+
+/// The places of commas that end a list, where the dialect's engine refuses those.
+pub(super) fn refused_commas(text: &str, dialect: Dialect) -> Vec<Range<usize>> {
+    if dialect != Dialect::Postgres {
+        return Vec::new();
+    }
+    tokenize(flavor_of(dialect), text).map_or_else(|_| Vec::new(), |tokens| trailing_commas(text, &tokens))
 }
 
 /// Tries the dialect, then the dialect with trailing commas, then the same with the most

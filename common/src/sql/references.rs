@@ -9,7 +9,7 @@ use sqlparser::ast::{
 use sqlparser::tokenizer::Span;
 
 use super::Dialect;
-use super::parse::{Lines, Query, SqlError, Statement};
+use super::parse::{Lines, Query, SqlError, Statement, refused_commas};
 
 /// One part of a relation's name.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -109,6 +109,7 @@ fn rewrite<T: Visit>(
         let _ = ast.visit(&mut columns);
     }
     edits.append(&mut columns.edits);
+    edits.extend(refused_commas(text, dialect).into_iter().map(|span| (span, String::new())));
     edits.sort_by_key(|(span, _)| span.start);
     let mut out = String::with_capacity(text.len() + 64);
     let mut done = 0;
@@ -140,9 +141,15 @@ fn alias_for(place: &Found, all: &[Found], dialect: Dialect) -> String {
     }
     match place.parts.last() {
         Some(part) if part.quoted => dialect.quote(&part.value),
+        // After a dot any word is a name, as an alias some are not: `s.left`.
+        Some(part) if is_keyword(&part.value) => dialect.quote(&dialect.normalize(&part.value, false)),
         Some(part) => part.value.clone(),
         None => String::new(),
     }
+}
+
+fn is_keyword(word: &str) -> bool {
+    sqlparser::keywords::ALL_KEYWORDS.binary_search(&word.to_uppercase().as_str()).is_ok()
 }
 
 /// A relation's place.

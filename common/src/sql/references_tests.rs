@@ -77,6 +77,9 @@ fn renaming_changes_names_only() {
             "SELECT 'é', db.t.a, t.b, db.t.* FROM db.t",
             "SELECT 'é', t.a, t.b, t.* FROM phys.t__1 AS t",
         ),
+        (Dialect::Postgres, "SELECT n, /* m */ FROM t", "SELECT n /* m */ FROM phys.t__1 AS t"),
+        (Dialect::DuckDb, "SELECT n, FROM t", "SELECT n, FROM phys.t__1 AS t"),
+        (Dialect::Postgres, "SELECT n FROM s.Left", "SELECT n FROM phys.Left__1 AS \"left\""),
         (Dialect::DuckDb, "SELECT db.t.a[1].b FROM db.t", "SELECT t.a[1].b FROM phys.t__1 AS t"),
         (Dialect::DuckDb, "SELECT x.a FROM db.t x", "SELECT x.a FROM phys.t__1 x"),
         (

@@ -203,6 +203,9 @@ pub struct Allowed {
     pub destructive: bool,
     /// Columns may come.
     pub additive: bool,
+    /// Columns that go do so later, once the environment's pointer has moved: until then what reads
+    /// the table as it was finds all of its columns.
+    pub later: bool,
 }
 
 /// What a lease grants.

@@ -77,6 +77,25 @@ fn a_table_of_development_is_left_only_for_one_that_is_there() {
 }
 
 #[test]
+fn a_throwaway_table_that_was_never_made_isnt_complete() {
+    let mut world = world();
+    world.plan_and_apply("prod");
+    let filtered = format!("{STAGED} AND amount > 1");
+    world.model("stg.events", INCREMENTAL, &filtered);
+    let mut forward = options("prod");
+    forward.forward_only = true;
+    let planned = world.try_plan(&forward).expect("a plan");
+    world.apply(&planned);
+    world.model("stg.events", INCREMENTAL, STAGED);
+    world.plan_and_apply("prod");
+    // The forward-only change again, in development: nothing ever filled its throwaway table.
+    world.model("stg.events", INCREMENTAL, &filtered);
+    let planned = world.plan("dev");
+    assert!(find(&planned, "stg.events").table.as_ref().is_some_and(|table| table.dev));
+    assert_eq!(missing(&planned, "stg.events"), "01-01..01-08");
+}
+
+#[test]
 fn a_throwaway_table_has_one_record_whoever_filled_it() {
     let mut world = world();
     world.plan_and_apply("dev");

@@ -70,3 +70,19 @@ fn tables_without_time_ranges_are_read_whole() {
     assert_eq!(days_read(&world, "stg.events", "raw.events"), None);
     assert_eq!(days_read(&world, "mart.users", "stg.events"), None);
 }
+
+#[test]
+fn a_model_that_reads_itself_has_the_types_of_what_it_reads() {
+    let mut world = world();
+    world.model(
+        "mart.self",
+        INCREMENTAL,
+        "SELECT ds, CAST(COUNT(*) AS INT) AS n FROM stg.events WHERE ds BETWEEN @start_ds AND @end_ds \
+         AND ds NOT IN (SELECT ds FROM mart.self WHERE ds < @start_ds) GROUP BY ds",
+    );
+    let (_, snapshots, _) = world.load();
+    let snapshot = &snapshots.by_name[&"mart.self".parse().expect("a name")];
+    let columns = snapshot.columns.iter().flatten();
+    let types: Vec<(&str, &str)> = columns.map(|c| (c.name.as_str(), c.data_type.as_str())).collect();
+    assert_eq!(types, [("ds", "DATE"), ("n", "INT")]);
+}

@@ -1,5 +1,6 @@
 //! Commands that ask the warehouse itself, with the project's own credentials: `fetch`, `state`.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use coord_common::project::Settings;
@@ -61,14 +62,21 @@ pub(crate) async fn state(session: &mut Session, args: &StateArgs) -> CliResult 
     if !args.no_contents && session.global.server.is_none() {
         let files = session.files()?;
         let settings = files.settings()?;
-        let engine = engine(&files, &settings)?;
         let mut contents = Map::new();
         let environments = document["environments"].as_object().cloned().unwrap_or_default();
+        let gateway =
+            |model: &Value| model["gateway"].as_str().unwrap_or(&settings.default_gateway).to_owned();
+        let shown = environments.values().flat_map(|shown| shown["models"].as_object()).flatten();
+        let needed: BTreeSet<String> = shown.map(|(_, model)| gateway(model)).collect();
+        let engines =
+            worker::config::open_engines(&settings, &files.folder, &needed.into_iter().collect::<Vec<_>>())
+                .map_err(gateway_error)?;
         for (environment, shown) in &environments {
             let mut models = Map::new();
             for (model, shown) in shown["models"].as_object().into_iter().flatten() {
-                if let Some(view) = shown.get("view").and_then(Value::as_str) {
-                    models.insert(model.clone(), content(&*engine, view).await);
+                let Some(view) = shown.get("view").and_then(Value::as_str) else { continue };
+                if let Some(engine) = engines.get(&gateway(shown)) {
+                    models.insert(model.clone(), content(&**engine, view).await);
                 }
             }
             contents.insert(environment.clone(), Value::Object(models));

@@ -26,6 +26,10 @@ pub(crate) fn init(session: &Session, args: &InitArgs) -> CliResult {
         for (path, text) in FILES {
             write(&folder.join(path), text)?;
         }
+        // Tests run in a DuckDB, which reads its own dialect only.
+        if args.engine == "duckdb" {
+            write(&folder.join("tests/test_best_items.yaml"), UNIT_TEST)?;
+        }
     }
     output::line(&format!(
         "wrote a project to {}\nnext: coordctl --project {} plan",
@@ -72,3 +76,5 @@ const FILES: [(&str, &str); 4] = [
         "MODEL (\n  name shop.best_items,\n  kind FULL\n);\n\nSELECT item, SUM(amount) AS amount\nFROM shop.orders\nGROUP BY item\n",
     ),
 ];
+
+const UNIT_TEST: &str = "test_best_items:\n  model: shop.best_items\n  inputs:\n    shop.orders:\n      rows:\n      - {item: tea, amount: 3.50}\n      - {item: tea, amount: 4.00}\n      - {item: cake, amount: 5.25}\n  outputs:\n    query:\n      rows:\n      - {item: tea, amount: 7.50}\n      - {item: cake, amount: 5.25}\n";

@@ -2,7 +2,6 @@
 
 use std::process::ExitCode;
 
-use coord_common::id::EnvironmentName;
 use serde_json::{Value, json};
 
 use super::plan::environment;
@@ -137,16 +136,16 @@ pub(crate) async fn intervals(session: &mut Session, given: Option<String>) -> C
 
 /// `coordctl table_name`.
 pub(crate) async fn table_name(session: &mut Session, args: TableNameArgs) -> CliResult {
-    let name = environment(
-        args.environment.as_deref().or(Some(EnvironmentName::PROD)),
-        &coord_common::project::Settings::default(),
-    )?;
+    let name = match &args.environment {
+        Some(_) => environment(args.environment.as_deref(), &coord_common::project::Settings::default())?,
+        None => environment(None, &session.files()?.settings()?)?,
+    };
     let model = super::plan::model(&args.model)?;
     let document = session.client().await?.list("state", "").await?;
     let shown = document["environments"].get(name.as_str());
     let shown = shown.ok_or_else(|| CliError::unknown_environment(&name))?;
-    let found = shown["models"].get(model.as_str()).and_then(|model| model["relation"].as_str());
-    let table = found.ok_or_else(|| {
+    let key = if args.prod { "prod_relation" } else { "relation" };
+    let table = shown["models"][model.as_str()][key].as_str().ok_or_else(|| {
         let message = format!("`{name}` has no model `{model}` with a table");
         CliError::user("unknown-model", message, "`coordctl dag` lists the models")
     })?;

@@ -18,7 +18,8 @@ use crate::error::{CliError, CliResult};
 use crate::output;
 use crate::session::Session;
 
-fn load(session: &Session) -> CliResult<(Snapshots, Vec<Diagnostic>)> {
+/// The project's snapshots, with what was found about them.
+pub(super) fn load(session: &Session) -> CliResult<(Snapshots, Vec<Diagnostic>)> {
     let files = session.files()?;
     let (project, mut findings) = project::load(&files.input());
     let (snapshots, more) = snapshot::build(&project);
@@ -205,7 +206,8 @@ fn dot(edges: &BTreeMap<String, Vec<String>>) -> String {
 
 /// `coordctl lint`: everything that is wrong or doubtful, without a plan.
 pub(crate) fn lint(session: &Session) -> CliResult {
-    let (snapshots, findings) = load(session)?;
+    let (snapshots, mut findings) = load(session)?;
+    findings.extend(super::test::mistakes(session)?);
     if session.format() == Format::Json {
         output::json(&json!({ "models": snapshots.order.len(), "findings": findings }))?;
     } else {

@@ -1,6 +1,7 @@
 //! One file per verb.
 
 mod apply;
+mod audit;
 mod driver;
 mod fetch;
 mod git;
@@ -10,6 +11,7 @@ mod local;
 mod plan;
 mod run;
 mod tend;
+mod test;
 
 use std::process::ExitCode;
 
@@ -24,6 +26,7 @@ pub(crate) async fn run(session: &mut Session, command: Command) -> CliResult<Ex
         Command::Plan(args) => return plan::plan(session, args).await,
         Command::Apply(args) => return apply::apply(session, args).await,
         Command::Run(args) => return run::run(session, args).await,
+        Command::Audit(args) => return audit::audit(session, args).await,
         Command::Render(args) => local::render(session, &args)?,
         Command::Dag(args) => local::dag(session, &args)?,
         Command::Lint => local::lint(session)?,
@@ -46,6 +49,7 @@ pub(crate) async fn run(session: &mut Session, command: Command) -> CliResult<Ex
         Command::Fetch(args) => fetch::fetch(session, &args.sql).await?,
         Command::Info(args) => inspect::info(session, &args).await?,
         Command::State(args) => fetch::state(session, &args).await?,
+        Command::Test(args) => return test::test(session, &args).await,
         Command::Driver(args) => driver::driver(session, args)?,
         Command::Doctor => return inspect::doctor(session).await,
     }

@@ -7,7 +7,7 @@ use coord_common::id::{EnvironmentName, ModelName};
 use coord_common::plan::{Blocker, Choice, Plan, PlanDocument, PlanOptions, Selectors};
 use coord_common::project::Settings;
 
-use super::{apply, git};
+use super::{apply, git, test};
 use crate::args::{Format, PlanArgs};
 use crate::client::{PlanAnswer, PlanUpload};
 use crate::error::{CliError, CliResult};
@@ -19,33 +19,33 @@ use crate::session::Session;
 pub(crate) async fn plan(session: &mut Session, args: PlanArgs) -> CliResult<ExitCode> {
     let files = session.files()?;
     let settings = files.settings()?;
-    let mut options = plan_options(&args, &settings, &files.folder)?;
+    let options = plan_options(&args, &settings, &files.folder)?;
+    let preview = options.forward_only && !options.environment.is_prod();
+    if !args.skip_tests {
+        test::before_plan(session, &files).await?;
+    }
     let mut answer = planned(session, &files, options.clone()).await?;
     let mut findings = files.settings_findings();
     let others = answer.findings.iter().filter(|finding| !ProjectFiles::is_about_settings(finding));
     findings.extend(others.cloned());
     output::findings(&findings, session.format());
     let text = session.format() == Format::Text;
-    let asks = text && !args.no_prompts && !args.explain && output::is_terminal();
     let no_diff = args.no_diff || settings.plan.no_diff;
-    if asks && let Some(open) = blocker(&answer.plan, UNCATEGORIZED) {
-        output::plan(&answer, no_diff);
-        for name in &open.models {
-            options.categorize.insert(name.clone(), output::ask_category(name)?);
-        }
-        answer = planned(session, &files, options).await?;
+    if text && !args.no_prompts && !args.explain && output::is_terminal() {
+        let asked = Prompts { no_diff, times: !settings.plan.no_prompts };
+        answer = asked.settle(session, &files, options, answer).await?;
     }
     if args.explain {
         return explain(session, &answer);
     }
-    let apply = decide(session, &args, &answer);
+    let auto_apply = args.auto_apply || settings.plan.auto_apply;
     if text {
         output::plan(&answer, no_diff);
     }
-    let apply = match apply {
+    let apply = match decide(session, auto_apply, &answer) {
         Decision::Apply => true,
         Decision::Leave => false,
-        Decision::Ask => output::ask("Apply - Backfill Tables [y/n]")?,
+        Decision::Ask => output::ask(&format!("Apply - {} [y/n]", what_applying_is(&answer.plan, preview)))?,
     };
     // Without an answer to what changes mean there is nothing to review yet.
     let open = blocker(&answer.plan, UNCATEGORIZED);
@@ -66,6 +66,76 @@ const UNCATEGORIZED: &str = "uncategorized";
 
 fn blocker<'a>(plan: &'a Plan, code: &str) -> Option<&'a Blocker> {
     plan.blockers.iter().find(|blocker| blocker.code == code)
+}
+
+/// What people are asked before a plan is shown for the last time.
+struct Prompts {
+    no_diff: bool,
+    /// Whether times are asked for, too.
+    times: bool,
+}
+
+impl Prompts {
+    /// Asks for what the options leave open, and plans again where there is an answer: what changes mean;
+    /// from when on rows follow forward-only changes; from when to when is computed.
+    async fn settle(
+        &self,
+        session: &mut Session,
+        files: &ProjectFiles,
+        mut options: PlanOptions,
+        mut answer: PlanAnswer,
+    ) -> CliResult<PlanAnswer> {
+        if let Some(open) = blocker(&answer.plan, UNCATEGORIZED) {
+            output::plan(&answer, self.no_diff);
+            for name in &open.models {
+                options.categorize.insert(name.clone(), output::ask_category(name)?);
+            }
+            answer = planned(session, files, options.clone()).await?;
+        }
+        if !self.times {
+            return Ok(answer);
+        }
+        let before = options.clone();
+        let plan = &answer.plan;
+        if options.forward_only && options.effective_from.is_none() && !plan.new_snapshots.is_empty() {
+            options.effective_from = output::ask_time(
+                "The effective date (such as '1 year', '2020-01-01') from which on rows follow forward-only \
+                 changes; nothing: from the deployment to production on",
+            )?;
+        }
+        // Production's times follow from what it has.
+        let timed = !plan.environment.is_prod() || plan.restates;
+        if timed && plan.requires_backfill() {
+            let preview = options.forward_only && !plan.environment.is_prod();
+            let what = if preview { "preview" } else { "backfill" };
+            if options.start.is_none() {
+                let blank = match (&options.effective_from, preview) {
+                    (Some(from), true) => format!("the effective date, {from}"),
+                    (None, true) => "yesterday".to_owned(),
+                    (_, false) => "the beginning of history".to_owned(),
+                };
+                let asked = output::ask_time(&format!(
+                    "The {what}'s start (such as '1 year', '2020-01-01'); nothing: {blank}"
+                ))?;
+                options.start = asked.or_else(|| options.effective_from.clone().filter(|_| preview));
+            }
+            if options.end.is_none() {
+                options.end = output::ask_time(&format!(
+                    "The {what}'s end (such as '1 month ago', '2020-01-01'); nothing: as late as possible"
+                ))?;
+            }
+        }
+        if options == before { Ok(answer) } else { planned(session, files, options).await }
+    }
+}
+
+/// What saying yes does, in SQLMesh's words.
+fn what_applying_is(plan: &Plan, preview: bool) -> &'static str {
+    match (plan.requires_backfill(), preview) {
+        (false, _) => "Virtual Update",
+        (true, false) => "Backfill Tables",
+        (true, true) => "Preview Tables",
+    }
 }
 
 /// Uploads the project and gets the plan.
@@ -123,12 +193,11 @@ enum Decision {
     Ask,
 }
 
-fn decide(session: &Session, args: &PlanArgs, answer: &PlanAnswer) -> Decision {
-    if args.auto_apply {
+fn decide(session: &Session, auto_apply: bool, answer: &PlanAnswer) -> Decision {
+    if auto_apply {
         return Decision::Apply;
     }
-    if args.no_prompts || answer.plan.is_empty() || session.format() != Format::Text || !output::is_terminal()
-    {
+    if answer.plan.is_empty() || session.format() != Format::Text || !output::is_terminal() {
         return Decision::Leave;
     }
     Decision::Ask

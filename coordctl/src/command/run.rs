@@ -2,6 +2,7 @@
 //! nothing about it.
 
 use std::process::ExitCode;
+use std::time::Duration;
 
 use coord_common::id::EnvironmentName;
 use coord_common::plan::PlanOptions;
@@ -30,11 +31,44 @@ pub(crate) async fn run(session: &mut Session, args: RunArgs) -> CliResult<ExitC
     options.ignore_cron = args.ignore_cron;
     options.no_auto_upstream = args.no_auto_upstream;
     let upload = upload(session, &files, options)?;
+    let patience = &settings.run;
+    let mut waited = 0;
+    loop {
+        let error = match run_once(session, &files, &settings, &upload).await {
+            Err(error) if error.code == MOVED || error.code == BEING_MOVED => error,
+            ended => return ended,
+        };
+        if let Some(code) = args.exit_on_env_update.filter(|code| *code != 0) {
+            output::error(&error);
+            return Ok(ExitCode::from(code));
+        }
+        // Embedded, nobody else could end what is in the way.
+        if session.global.server.is_none() || waited >= patience.environment_check_max_wait {
+            return Err(error);
+        }
+        let environment = &upload.options.environment;
+        output::error_line(&format!("`{environment}` is updated by a plan; the run waits, and starts anew"));
+        let pause = if error.code == MOVED { 1 } else { patience.environment_check_interval.max(1) };
+        waited += pause;
+        tokio::time::sleep(Duration::from_secs(pause.into())).await;
+    }
+}
+
+/// Codes of refusals: another plan has moved the environment since, or is about to.
+const MOVED: &str = "stale-plan";
+const BEING_MOVED: &str = "environment-busy";
+
+async fn run_once(
+    session: &mut Session,
+    files: &ProjectFiles,
+    settings: &Settings,
+    upload: &PlanUpload,
+) -> CliResult<ExitCode> {
     let mut client = session.client().await?;
     let mut answer = client.plan(upload.clone()).await?;
     if !answer.unfinished.is_empty() {
-        complete_restatements(session, &settings, &files, &answer).await?;
-        answer = client.plan(upload).await?;
+        complete_restatements(session, settings, files, &answer).await?;
+        answer = client.plan(upload.clone()).await?;
     }
     if answer.plan.is_empty() {
         if session.format() == Format::Text {
@@ -42,7 +76,7 @@ pub(crate) async fn run(session: &mut Session, args: RunArgs) -> CliResult<ExitC
         }
         return finish(session, &answer);
     }
-    apply::carry_out(session, &settings, files.folder.clone(), &answer.plan).await
+    apply::carry_out(session, settings, files.folder.clone(), &answer.plan).await
 }
 
 /// Brings restatements to their end that were begun and interrupted: a run leaves nothing half done.

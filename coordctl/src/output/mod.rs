@@ -8,7 +8,7 @@ use std::io::{IsTerminal, Write};
 
 use coord_common::diagnostic::Diagnostic;
 use coord_common::id::ModelName;
-use coord_common::interval::Interval;
+use coord_common::interval::{Interval, Timestamp, parse_time};
 use coord_common::plan::Choice;
 use serde::Serialize;
 
@@ -51,10 +51,26 @@ pub(crate) fn ask(question: &str) -> CliResult<bool> {
     Ok(matches!(answer.trim().to_lowercase().as_str(), "y" | "yes"))
 }
 
+/// Asks for a time; nothing where the answer is empty. What is no time is asked for again.
+pub(crate) fn ask_time(question: &str) -> CliResult<Option<String>> {
+    loop {
+        let _ = write!(std::io::stdout(), "{question}: ");
+        std::io::stdout().flush()?;
+        let mut answer = String::new();
+        std::io::stdin().read_line(&mut answer)?;
+        let answer = answer.trim();
+        match parse_time(answer, Timestamp(0)) {
+            _ if answer.is_empty() => return Ok(None),
+            Ok(_) => return Ok(Some(answer.to_owned())),
+            Err(error) => error_line(&error.to_string()),
+        }
+    }
+}
+
 /// Asks what the change of a model means, until that is answered.
 pub(crate) fn ask_category(model: &ModelName) -> CliResult<Choice> {
     loop {
-        let _ = write!(std::io::stdout(), "`{model}`: breaking [b] or non-breaking [n]? ");
+        let _ = write!(std::io::stdout(), "`{model}`: [1] breaking, [2] non-breaking? ");
         std::io::stdout().flush()?;
         let mut answer = String::new();
         if std::io::stdin().read_line(&mut answer)? == 0 {
@@ -62,8 +78,8 @@ pub(crate) fn ask_category(model: &ModelName) -> CliResult<Choice> {
             return Err(CliError::user("uncategorized", "the input ended without an answer", hint));
         }
         match answer.trim().to_lowercase().as_str() {
-            "b" | "breaking" => return Ok(Choice::Breaking),
-            "n" | "non-breaking" => return Ok(Choice::NonBreaking),
+            "1" | "b" | "breaking" => return Ok(Choice::Breaking),
+            "2" | "n" | "non-breaking" => return Ok(Choice::NonBreaking),
             _ => {}
         }
     }

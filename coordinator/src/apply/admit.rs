@@ -11,6 +11,7 @@ use coord_common::snapshot::{SnapshotRecord, reads};
 use coord_common::task::{Allowed, Binding, ReadRange, TableId, TableTask};
 
 use super::aside::{Asides, filled, gateway};
+use super::columns::go_later;
 use crate::control::book::{Book, Todo};
 use crate::schedule::{Cut, Edge, NodeMode, NodeWork, PlanWork, RetryLimits, TableState, Whole};
 
@@ -157,7 +158,7 @@ pub(crate) fn work(plan: &Plan, book: &Book, todo: &BTreeMap<TableId, Todo>) -> 
             task: Arc::new(TableTask {
                 table: filled,
                 target: aside.map_or_else(|| record.relation(table.dev), |aside| aside.relation.clone()),
-                allows: model.allows,
+                allows: Allowed { later: go_later(plan, model, &records), ..model.allows },
                 aside: aside.map(|aside| aside.aside.clone()),
                 ..task(plan, record, table, bindings)
             }),
@@ -203,7 +204,7 @@ pub(super) fn table_state(table: &TableId, book: &Book) -> TableState {
 
 /// What a node reads of other nodes; through views that the plan leaves alone, too: what they show
 /// is what lies below them.
-fn edges(
+pub(super) fn edges(
     name: &ModelName,
     records: &BTreeMap<ModelName, Arc<SnapshotRecord>>,
     index: &BTreeMap<&ModelName, usize>,

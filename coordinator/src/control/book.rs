@@ -1,7 +1,7 @@
 //! The coordinator's copy of the durable state, read once when its term starts and kept in step
 //! with every transaction it commits.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use coord_common::id::{EnvironmentName, Hash128, PlanId, SnapshotId};
@@ -72,8 +72,11 @@ pub(crate) struct Switch {
     pub(crate) seq: u64,
     /// What for.
     pub(crate) what: SwitchKind,
-    /// The gateway whose workers can do it.
+    /// The gateway of views that name none.
     pub(crate) gateway: String,
+    /// The gateways whose workers can do it.
+    #[serde(default)]
+    pub(crate) gateways: BTreeSet<String>,
     /// When it was asked for.
     pub(crate) at: Timestamp,
     /// By whom.

@@ -66,15 +66,20 @@ pub(super) struct Room {
 
 impl Workers {
     pub(super) fn register(&mut self, id: WorkerId, gateways: Vec<String>, slots: u32, held: &[Token]) {
+        // A session may register twice, as its poll and its heartbeat both find that a new leader doesn't
+        // know it: what was asked and answered in between stays, or leases would be granted to nobody.
+        let known = self.workers.remove(&id);
+        let (poll, nonce, queues, answer) = known
+            .map_or((None, 0, false, None), |known| (known.poll, known.nonce, known.queues, known.answer));
         let worker = Worker {
             gateways: gateways.into_iter().collect(),
             slots,
             seen: Instant::now(),
             draining: false,
-            poll: None,
-            nonce: 0,
-            queues: false,
-            answer: None,
+            poll,
+            nonce,
+            queues,
+            answer,
             held: held.iter().copied().collect(),
         };
         self.workers.insert(id, worker);
@@ -202,4 +207,110 @@ pub(super) fn verdicts_of(out: &Output, worker: &WorkerId, from: usize) -> Vec<(
 pub(super) fn states_of(out: &Output, worker: &WorkerId, from: usize) -> Vec<(Token, LeaseState)> {
     let mine = out.states[from..].iter().filter(|(id, _, _)| id == worker);
     mine.map(|(_, token, state)| (*token, *state)).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use coord_common::id::{Hash128, PlanId};
+    use coord_common::task::{Promote, Work};
+    use tokio::sync::oneshot::{self, Receiver};
+
+    use super::*;
+
+    type Answer = Receiver<Result<Vec<Lease>, Refused>>;
+
+    fn id() -> WorkerId {
+        "w".parse().expect("an id")
+    }
+
+    fn lease(token: u64) -> Lease {
+        let promote = Promote {
+            environment: "dev".parse().expect("a name"),
+            seq: token,
+            gateway: "main".to_owned(),
+            execution_time: coord_common::interval::Timestamp(0),
+            views: Vec::new(),
+            drop: Vec::new(),
+            drop_schemas: Vec::new(),
+        };
+        let (plan, work) = (PlanId(Hash128(1)), Work::Promote(promote));
+        Lease { token: Token(token), plan, work, ttl_millis: 1000, attempt: 1, behind: Default::default() }
+    }
+
+    fn registered() -> Workers {
+        let mut workers = Workers::default();
+        workers.register(id(), vec!["main".to_owned()], 4, &[]);
+        workers
+    }
+
+    fn poll(workers: &mut Workers, nonce: u64) -> (bool, Answer) {
+        let (reply, answer) = oneshot::channel();
+        let waits =
+            matches!(workers.poll(&id(), Poll { free: 1, nonce, queues: false }, reply), Polled::Waits);
+        (waits, answer)
+    }
+
+    fn grant(workers: &mut Workers, token: u64) {
+        let mut out = Output { grants: vec![(id(), lease(token))], ..Output::default() };
+        workers.tell(&mut out);
+    }
+
+    fn tokens(answer: &mut Answer) -> Vec<u64> {
+        let leases = answer.try_recv().expect("it is answered").expect("it is known");
+        leases.iter().map(|lease| lease.token.0).collect()
+    }
+
+    #[test]
+    fn leases_whose_answer_got_lost_are_told_again_under_the_same_nonce_and_no_other() {
+        let mut workers = registered();
+        let (waits, gone) = poll(&mut workers, 1);
+        assert!(waits);
+        drop(gone);
+        grant(&mut workers, 7);
+        let (waits, mut again) = poll(&mut workers, 1);
+        assert!(!waits);
+        assert_eq!(tokens(&mut again), [7]);
+        assert!(poll(&mut workers, 2).0, "the next poll waits for others");
+    }
+
+    #[test]
+    fn a_poll_that_is_taken_back_late_leaves_the_next_one_open() {
+        let mut workers = registered();
+        let (_, given_up) = poll(&mut workers, 1);
+        drop(given_up);
+        let (_, mut open) = poll(&mut workers, 1);
+        assert!(workers.unpoll(&id()).is_none(), "that was about the one before");
+        grant(&mut workers, 8);
+        assert_eq!(tokens(&mut open), [8]);
+        assert!(workers.unpoll(&id()).is_none(), "an answered poll is nobody's");
+    }
+
+    #[test]
+    fn registering_twice_leaves_the_poll_in_between_open_and_its_answer_known() {
+        let mut workers = registered();
+        let (_, mut open) = poll(&mut workers, 1);
+        workers.register(id(), vec!["main".to_owned()], 4, &[]);
+        grant(&mut workers, 9);
+        assert_eq!(tokens(&mut open), [9]);
+        workers.register(id(), vec!["main".to_owned()], 4, &[Token(9)]);
+        let (waits, mut again) = poll(&mut workers, 1);
+        assert!(!waits);
+        assert_eq!(tokens(&mut again), [9]);
+    }
+
+    #[test]
+    fn room_counts_what_is_told_in_the_same_turn() {
+        let mut workers = registered();
+        let mut open = poll(&mut workers, 1).1;
+        grant(&mut workers, 1);
+        assert_eq!(tokens(&mut open), [1]);
+        let out = Output {
+            verdicts: vec![(id(), Token(1), Verdict::Recorded)],
+            grants: vec![(id(), lease(2))],
+            ..Output::default()
+        };
+        assert!(workers.room(&id(), 0, &out).is_none(), "no poll is open");
+        let _open = poll(&mut workers, 2);
+        assert_eq!(workers.room(&id(), 0, &out).map(|room| room.free), Some(3));
+    }
 }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use coord_common::id::{EnvironmentName, PlanId};
-use coord_common::plan::{Environment, Plan, views};
+use coord_common::plan::{Environment, Plan, views_by_gateway};
 use coord_common::task::Promote;
 use tracing::info;
 
@@ -11,6 +11,7 @@ use super::book::{HistoryEntry, PlanBody, PlanRecord, PlanState, Pointer, read_b
 use super::history::Promotion;
 use super::tend::later;
 use super::{Control, ControlError, nothing_left};
+use crate::apply;
 use crate::schedule::{Event, Output};
 use crate::store::record::encode_json;
 use crate::store::{StoreError, Txn, blob, keys};
@@ -90,47 +91,88 @@ impl Control {
             Some(hash) => Some(read_blob(&*self.store, hash).await?),
             None => None,
         };
-        let (mut make, drop) = views(before.as_ref().map(|before| &before.models), &environment.models);
-        if pointer.leaving {
-            make = views(None, &environment.models).0;
-        }
         let Some((record, _)) = self.book.plans.get(&id) else { return Ok(()) };
         let body: PlanBody = read_blob(&*self.store, record.body).await?;
-        let promote = Promote {
+        let default = &body.plan.layout.default_gateway;
+        let mut parts =
+            views_by_gateway(before.as_ref().map(|before| &before.models), &environment.models, default);
+        if pointer.leaving {
+            for (gateway, (all, _)) in views_by_gateway(None, &environment.models, default) {
+                parts.entry(gateway).or_default().0 = all;
+            }
+        }
+        let part = |(gateway, (views, drop))| Promote {
             environment: name.clone(),
             seq: environment.seq,
-            gateway: body.plan.layout.default_gateway.clone(),
+            gateway,
             execution_time: body.plan.execution_time,
-            views: make,
+            views,
             drop,
             drop_schemas: Vec::new(),
         };
-        if promote.views.is_empty() && promote.drop.is_empty() {
-            return Box::pin(self.promoted(id, &promote, out)).await;
+        if self.issue_promotions(id, parts.into_iter().map(part), out) {
+            return Ok(());
         }
-        self.scheduler.on(self.now(), Event::Promote(promote, id), out);
-        Ok(())
+        Box::pin(self.promoted(id, name, out)).await
+    }
+
+    /// Has workers switch views, on every gateway where there is something to do; false where there
+    /// is nothing.
+    pub(super) fn issue_promotions(
+        &mut self,
+        id: PlanId,
+        parts: impl Iterator<Item = Promote>,
+        out: &mut Output,
+    ) -> bool {
+        let idle = |part: &Promote| part.views.is_empty() && part.drop.is_empty();
+        let parts: Vec<Promote> = parts.filter(|part| !idle(part)).collect();
+        self.promoting.insert(id, parts.iter().map(|part| part.gateway.clone()).collect());
+        let any = !parts.is_empty();
+        for part in parts {
+            self.scheduler.on(self.now(), Event::Promote(part, id), out);
+        }
+        any
+    }
+
+    /// One gateway's views have followed. Whether all have: then what comes next is due. Those that
+    /// belong to an earlier attempt don't count.
+    pub(super) fn is_last_part(&mut self, id: PlanId, promote: &Promote) -> bool {
+        let seq = self.book.pointers.get(&promote.environment).map(|pointer| pointer.seq);
+        let Some(left) = self.promoting.get_mut(&id).filter(|_| seq == Some(promote.seq)) else {
+            return false;
+        };
+        left.remove(&promote.gateway) && left.is_empty()
     }
 
     /// The views show what they should: the plan is done.
     pub(super) async fn promoted(
         &mut self,
         id: PlanId,
-        promote: &Promote,
+        name: &EnvironmentName,
         out: &mut Output,
     ) -> Result<(), ControlError> {
+        self.promoting.remove(&id);
         let Some((record, _)) = self.book.plans.get(&id) else { return Ok(()) };
         let body: PlanBody = read_blob(&*self.store, record.body).await?;
-        let Some(pointer) = self.pointer(&promote.environment).await? else { return Ok(()) };
-        let key = keys::environment(&promote.environment);
-        let unchanged = self.environment_unchanged(&promote.environment);
+        let Some(pointer) = self.pointer(name).await? else { return Ok(()) };
+        let key = keys::environment(name);
+        let unchanged = self.environment_unchanged(name);
         let pointer = Pointer { views_done: true, leaving: false, ..pointer };
         let txn = Txn::new().require(unchanged).put(key, encode_json(&pointer)?);
         let revision = self.commit(txn).await?;
-        if let Some(entry) = self.book.environments.get_mut(&promote.environment) {
+        if let Some(entry) = self.book.environments.get_mut(name) {
             entry.1 = revision;
         }
-        self.book.pointers.insert(promote.environment.clone(), pointer);
-        self.end_well(&body.plan, out).await
+        self.book.pointers.insert(name.clone(), pointer);
+        match apply::columns_work(&body.plan, &self.book) {
+            None => self.end_well(&body.plan, out).await,
+            Some(work) => {
+                // Nothing reads them any more.
+                self.logs.keep(id, self.scheduler.progress(id));
+                self.scheduler.forget(id);
+                self.scheduler.on(self.now(), Event::Admit(work), out);
+                Ok(())
+            }
+        }
     }
 }

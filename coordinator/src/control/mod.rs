@@ -21,7 +21,7 @@ mod switch;
 mod tend;
 mod turn;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -115,8 +115,10 @@ pub(crate) struct Control {
     preludes: BTreeMap<coord_common::id::PlanId, prelude::Prelude>,
     /// Restatements that have ended: their tables are anybody's again.
     ended: Vec<PlanId>,
-    /// How many publications of a plan aren't done yet.
-    publishing: BTreeMap<PlanId, usize>,
+    /// The gateways on which a plan's publications aren't done yet.
+    publishing: BTreeMap<PlanId, BTreeSet<String>>,
+    /// The gateways whose views haven't followed yet, of a plan or a switch.
+    promoting: BTreeMap<PlanId, BTreeSet<String>>,
     /// What went wrong with switches and drops, by what they were about, since this term began.
     troubles: BTreeMap<String, String>,
     changed: watch::Sender<u64>,
@@ -193,6 +195,7 @@ impl Control {
             preludes: BTreeMap::new(),
             ended: Vec::new(),
             publishing: BTreeMap::new(),
+            promoting: BTreeMap::new(),
             troubles: BTreeMap::new(),
             changed,
         };

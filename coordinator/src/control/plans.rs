@@ -412,6 +412,9 @@ impl Control {
                 self.fail(plan, failures, out).await
             }
             Notice::Promoted { plan, promote } if self.is_switch(plan, &promote) => {
+                if !self.is_last_part(plan, &promote) {
+                    return Ok(());
+                }
                 self.switched(&promote.environment).await
             }
             Notice::PromoteFailed { plan, promote, failure } if self.is_switch(plan, &promote) => {
@@ -434,10 +437,16 @@ impl Control {
             Notice::ErrandFailed { plan, work, failure } => {
                 self.errand_failed(plan, &work, failure, out).await
             }
-            Notice::Promoted { plan, promote } => self.promoted(plan, &promote, out).await,
+            Notice::Promoted { plan, promote } => {
+                if !self.is_last_part(plan, &promote) {
+                    return Ok(());
+                }
+                self.promoted(plan, &promote.environment, out).await
+            }
             Notice::PromoteFailed { plan, promote, failure } => {
                 warn!(plan = %plan, environment = %promote.environment, %failure, "views could not be switched");
                 self.logs.failed(plan, format!("views of {}", promote.environment), failure);
+                self.promoting.remove(&plan);
                 self.finish(plan, PlanState::Failed, "views could not be switched").await
             }
         }
@@ -447,6 +456,10 @@ impl Control {
     async fn complete(&mut self, id: PlanId, out: &mut Output) -> Result<(), ControlError> {
         let Some((record, _)) = self.book.plans.get(&id).cloned() else { return Ok(()) };
         let body: PlanBody = read_blob(&*self.store, record.body).await?;
+        if record.state == PlanState::Promoting {
+            // What goes with the views is gone.
+            return self.end_well(&body.plan, out).await;
+        }
         if !record.materialised && body.plan.has_audits() {
             return self.after_audits(&body.plan, out).await;
         }

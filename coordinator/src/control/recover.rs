@@ -160,7 +160,9 @@ impl Control {
         let (record, _) = self.book.plans.get(&lease.plan)?;
         match lease.work {
             LeasedWork::Batch { batch, mode, supersedes } => {
-                (!record.state.is_final()).then_some(Recovered::Leased {
+                // What follows the views is granted again, too.
+                let again = record.state.is_final() || record.state == PlanState::Promoting;
+                (!again).then_some(Recovered::Leased {
                     token,
                     worker: lease.worker,
                     plan: lease.plan,

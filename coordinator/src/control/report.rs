@@ -122,6 +122,8 @@ struct Log {
     /// What failed that is no batch, and why.
     other_failure: Option<(String, Failure)>,
     last: Option<PlanProgress>,
+    /// Whether `last` is the plan's end, whatever else is done for it.
+    kept: bool,
     over: bool,
 }
 
@@ -142,8 +144,15 @@ impl Logs {
     pub(super) fn end(&mut self, plan: PlanId, progress: Option<PlanProgress>) {
         if let Some(log) = self.logs.get_mut(&plan) {
             log.over = true;
-            log.last = progress.or(log.last.take());
+            log.last = progress.filter(|_| !log.kept).or(log.last.take());
         }
+    }
+
+    /// A plan's batches are done; what comes now isn't counted.
+    pub(super) fn keep(&mut self, plan: PlanId, progress: Option<PlanProgress>) {
+        let log = self.logs.entry(plan).or_default();
+        log.last = progress.or(log.last.take());
+        log.kept = true;
     }
 
     /// Something failed that is no batch.
@@ -222,7 +231,7 @@ impl Control {
         let (record, _) = self.book.plans.get(&plan)?;
         let log = self.logs.logs.entry(plan).or_default();
         // A settled plan is forgotten by the scheduler; its last progress stays here.
-        if let Some(progress) = self.scheduler.progress(plan) {
+        if let Some(progress) = self.scheduler.progress(plan).filter(|_| !log.kept) {
             log.last = Some(progress);
         }
         let from = since.saturating_sub(log.dropped).min(log.executed.len());

@@ -110,7 +110,7 @@ impl Control {
     pub(super) async fn publish(&mut self, plan: &Plan, out: &mut Output) -> Result<(), ControlError> {
         let asides = Asides::of(plan, &self.book, &BTreeMap::new());
         let publications = asides.publications(plan, &self.book, false, self.round(plan.id));
-        self.publishing.insert(plan.id, publications.len());
+        self.publishing.insert(plan.id, publications.iter().map(|part| part.gateway.clone()).collect());
         if publications.is_empty() {
             return self.conclude(plan, out).await;
         }
@@ -132,9 +132,12 @@ impl Control {
         publish: &Publish,
         out: &mut Output,
     ) -> Result<(), ControlError> {
-        let left = self.publishing.entry(id).or_insert(1);
-        *left = left.saturating_sub(1);
-        if *left > 0 {
+        // Where another gateway's part failed, or this one is of an earlier attempt, it doesn't count.
+        let round = self.round(id);
+        let Some(left) = self.publishing.get_mut(&id).filter(|_| publish.round == round) else {
+            return Ok(());
+        };
+        if !left.remove(&publish.gateway) || !left.is_empty() {
             return Ok(());
         }
         self.publishing.remove(&id);
@@ -258,7 +261,7 @@ impl Control {
             true,
             self.round(id),
         );
-        self.publishing.insert(id, publications.len());
+        self.publishing.insert(id, publications.iter().map(|part| part.gateway.clone()).collect());
         if publications.is_empty() {
             return self.discarded(&body.plan).await;
         }

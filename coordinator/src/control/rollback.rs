@@ -81,7 +81,7 @@ impl Control {
         if dry_run {
             return Ok(Ok(tended));
         }
-        let switch = self.new_switch(name, &pointer, SwitchKind::Rollback, by).await?;
+        let switch = self.new_switch(name, &pointer, SwitchKind::Rollback, Some(target.set), by).await?;
         let environment = Environment { seq: switch.seq, ..earlier };
         let bytes = serde_json::to_vec(&environment).map_err(|e| StoreError::Invalid(e.to_string()))?;
         let set = blob::put_blob(&*self.store, &bytes).await?;
@@ -99,7 +99,7 @@ impl Control {
         let pointer =
             Pointer { seq: switch.seq, plan: target.plan, set, previous, views_done: false, ..pointer };
         let txn = self.put_promotion(name, switch.seq, &promotion, Txn::new())?;
-        tended.gateways.insert(switch.gateway.clone());
+        tended.gateways.extend(switch.gateways.clone());
         let seq = switch.seq;
         self.begin_switch(name, pointer, switch, txn).await?;
         self.note_promotion(name, seq, promotion);
@@ -294,7 +294,9 @@ impl Control {
             }
             self.no_longer_kept(used).await?;
             self.retire(name, by, out).await?;
-            tended.gateways.extend(self.book.switches.get(name).map(|switch| switch.gateway.clone()));
+            tended
+                .gateways
+                .extend(self.book.switches.get(name).into_iter().flat_map(|switch| switch.gateways.clone()));
             tended.environments.insert(name.clone());
             tended.waits.environments.insert(name.clone());
         }

@@ -2,16 +2,16 @@
 //! transaction decides; the views follow; a last transaction says so. Each can be taken again
 //! after a crash.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
-use coord_common::id::{EnvironmentName, Hasher, PlanId};
-use coord_common::plan::{Environment, views};
+use coord_common::id::{EnvironmentName, Hash128, Hasher, PlanId};
+use coord_common::plan::{Environment, views_by_gateway};
 use coord_common::task::{Failure, Promote, Relation};
 use tracing::{info, warn};
 
 use super::book::{PlanBody, Pointer, Switch, SwitchKind, read_blob};
 use super::{Control, ControlError};
-use crate::schedule::{Event, Output};
+use crate::schedule::Output;
 use crate::store::record::encode_json;
 use crate::store::{Compare, Txn, keys};
 
@@ -44,19 +44,20 @@ impl Control {
         let Some(pointer) = self.book.pointers.get(name).cloned() else { return Ok(()) };
         let now = (self.clock)();
         let expires = pointer.expires.map_or(now, |at| at.min(now));
-        let switch = self.new_switch(name, &pointer, SwitchKind::Retire, by).await?;
+        let switch = self.new_switch(name, &pointer, SwitchKind::Retire, None, by).await?;
         let pointer =
             Pointer { seq: switch.seq, expires: Some(expires), leaving: true, views_done: false, ..pointer };
         self.begin_switch(name, pointer, switch, Txn::new()).await?;
         self.issue_switch(name, out).await
     }
 
-    /// A switch to the next number.
+    /// A switch to the next number; `also` is a set that it moves to.
     pub(super) async fn new_switch(
         &self,
         name: &EnvironmentName,
         pointer: &Pointer,
         what: SwitchKind,
+        also: Option<Hash128>,
         by: &str,
     ) -> Result<Switch, ControlError> {
         let seq = self.book.last_seq(name) + 1;
@@ -68,7 +69,12 @@ impl Control {
             None => String::new(),
         };
         let (at, by) = ((self.clock)(), by.to_owned());
-        Ok(Switch { id: PlanId(hash.finish()), seq, what, gateway, at, by })
+        let mut gateways = BTreeSet::from([gateway.clone()]);
+        for set in [Some(pointer.set), pointer.previous, also].into_iter().flatten() {
+            let shown: Environment = read_blob(&*self.store, set).await?;
+            gateways.extend(shown.models.into_values().filter_map(|model| model.gateway));
+        }
+        Ok(Switch { id: PlanId(hash.finish()), seq, what, gateway, gateways, at, by })
     }
 
     /// Moves the pointer, and claims the environment until the views have followed.
@@ -103,52 +109,59 @@ impl Control {
         out: &mut Output,
     ) -> Result<(), ControlError> {
         let Some(switch) = self.book.switches.get(name).cloned() else { return Ok(()) };
-        let Some(promote) = self.switch_work(name, &switch).await? else {
-            return self.switched(name).await;
-        };
-        self.scheduler.on(self.now(), Event::Promote(promote, switch.id), out);
-        Ok(())
+        let parts = self.switch_work(name, &switch).await?;
+        if self.issue_promotions(switch.id, parts.into_iter(), out) {
+            return Ok(());
+        }
+        self.switched(name).await
     }
 
-    /// What a worker has to do for a switch; nothing where no view changes.
+    /// What workers have to do for a switch, gateway by gateway.
     async fn switch_work(
         &self,
         name: &EnvironmentName,
         switch: &Switch,
-    ) -> Result<Option<Promote>, ControlError> {
+    ) -> Result<Vec<Promote>, ControlError> {
         let (Some((environment, _)), Some(pointer)) =
             (self.book.environments.get(name), self.book.pointers.get(name))
         else {
-            return Ok(None);
+            return Ok(Vec::new());
         };
         let before: Option<Environment> = match pointer.previous {
             Some(hash) => Some(read_blob(&*self.store, hash).await?),
             None => None,
         };
-        let mut promote = Promote {
+        let part = |gateway: &str| Promote {
             environment: name.clone(),
             seq: switch.seq,
-            gateway: switch.gateway.clone(),
+            gateway: gateway.to_owned(),
             execution_time: switch.at,
             views: Vec::new(),
             drop: Vec::new(),
             drop_schemas: Vec::new(),
         };
-        match switch.what {
+        Ok(match switch.what {
             SwitchKind::Retire => {
                 let sets = before.iter().chain([&**environment]);
-                let shown = sets.flat_map(|set| set.models.values()).filter_map(|model| model.view.clone());
-                let shown: BTreeSet<Relation> = shown.collect();
-                promote.drop_schemas = self.own_schemas(name, &shown);
-                promote.drop = shown.into_iter().collect();
+                let mut shown: BTreeMap<&str, BTreeSet<Relation>> = BTreeMap::new();
+                for model in sets.flat_map(|set| set.models.values()) {
+                    let of = shown.entry(model.view_gateway(&switch.gateway)).or_default();
+                    of.extend(model.view.clone());
+                }
+                let retire = |(gateway, shown): (&str, BTreeSet<Relation>)| Promote {
+                    drop_schemas: self.own_schemas(name, &shown),
+                    drop: shown.into_iter().collect(),
+                    ..part(gateway)
+                };
+                shown.into_iter().map(retire).collect()
             }
             SwitchKind::Rollback => {
-                (promote.views, promote.drop) =
-                    views(before.as_ref().map(|before| &before.models), &environment.models);
+                let before = before.as_ref().map(|before| &before.models);
+                let parts = views_by_gateway(before, &environment.models, &switch.gateway);
+                let back = |(gateway, (views, drop)): (String, _)| Promote { views, drop, ..part(&gateway) };
+                parts.into_iter().map(back).collect()
             }
-        }
-        let idle = promote.views.is_empty() && promote.drop.is_empty();
-        Ok((!idle).then_some(promote))
+        })
     }
 
     /// Schemas that were made for an environment alone: they carry its suffix, and no other
@@ -213,6 +226,7 @@ impl Control {
             }
         }
         self.book.switches.remove(name);
+        self.promoting.remove(&switch.id);
         info!(environment = %name, seq = switch.seq, what = switch.what.name(), "switched");
         Ok(())
     }
@@ -226,7 +240,9 @@ impl Control {
         warn!(environment = %name, %failure, "views could not be switched");
         let end = Txn::new().delete(keys::switch(name)).delete(keys::applying(name));
         self.commit(end).await?;
-        self.book.switches.remove(name);
+        if let Some(switch) = self.book.switches.remove(name) {
+            self.promoting.remove(&switch.id);
+        }
         let hint = failure.hint.as_ref().map(|hint| format!("; {hint}")).unwrap_or_default();
         self.troubles.insert(name.to_string(), format!("{failure}{hint}"));
         Ok(())

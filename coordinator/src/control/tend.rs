@@ -179,7 +179,7 @@ impl Control {
                 self.retire(&name, by, out).await?;
             }
             if let Some(switch) = self.book.switches.get(&name) {
-                tended.gateways.insert(switch.gateway.clone());
+                tended.gateways.extend(switch.gateways.clone());
             }
             tended.environments.insert(name);
         }
@@ -204,7 +204,9 @@ impl Control {
             if !self.book.switches.contains_key(&name) {
                 self.retire(&name, by, out).await?;
             }
-            tended.gateways.extend(self.book.switches.get(&name).map(|switch| switch.gateway.clone()));
+            tended
+                .gateways
+                .extend(self.book.switches.get(&name).into_iter().flat_map(|switch| switch.gateways.clone()));
             tended.waits.environments.insert(name.clone());
             tended.environments.insert(name);
         }

@@ -236,6 +236,7 @@ impl Control for ControlService {
                 documents::intervals(&book, &environment, now).map_err(refusal)?
             }
             "state" => documents::state(&book),
+            "snapshots" => documents::snapshots(&book),
             other => return Err(Status::invalid_argument(format!("there is no list `{other}`"))),
         };
         Ok(Response::new(pieces(document.to_string().into_bytes())))

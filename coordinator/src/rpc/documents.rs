@@ -1,9 +1,10 @@
 //! JSON documents for people and programs; docs/ describes each.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use coord_common::diagnostic::Diagnostic;
-use coord_common::id::{EnvironmentName, ModelName, PlanId};
+use coord_common::id::{EnvironmentName, ModelName, PlanId, SnapshotId};
 use coord_common::interval::{Interval, IntervalSet, Timestamp};
 use coord_common::plan::{self, Environment, EnvironmentModel, Plan, PlanOptions};
 use coord_common::project::model::ModelSource;
@@ -249,6 +250,26 @@ pub(super) fn state(book: &Book) -> Value {
     json!({ "environments": environments, "tables": tables })
 }
 
+/// Every snapshot that is known: its version, and its tables that the warehouse has.
+pub(super) fn snapshots(book: &Book) -> Value {
+    let table = |record: &SnapshotRecord, dev: bool| {
+        let known = book.tables.get(&record.table(dev)).filter(|known| known.created)?;
+        Some(json!({ "relation": record.relation(dev), "complete": ranges(known.done.ranges()) }))
+    };
+    let snapshot = |(id, record): (&SnapshotId, &Arc<SnapshotRecord>)| {
+        let document = json!({
+            "model": record.name(),
+            "version": record.version,
+            "relation": record.relation(false),
+            "table": table(record, false),
+            "dev_table": table(record, true),
+        });
+        (id.to_string(), document)
+    };
+    let snapshots: serde_json::Map<String, Value> = book.snapshots.iter().map(snapshot).collect();
+    json!({ "snapshots": snapshots })
+}
+
 /// What of a table's ranges counts for the snapshots that environments show of it; where none does, all.
 fn counted(book: &Book, table: &TableId, done: &IntervalSet) -> IntervalSet {
     let shows = |environment: &Environment| {
@@ -295,7 +316,9 @@ fn shown(book: &Book, model: &EnvironmentModel) -> Value {
         "dev": model.table.as_ref().is_some_and(|table| table.dev),
         "promoted": model.promoted || model.view.is_some(),
         "relation": model.relation.as_ref().map(ToString::to_string),
+        "prod_relation": model.relation.as_ref().and(record).map(|record| record.relation(false).to_string()),
         "view": model.view.as_ref().map(ToString::to_string),
+        "gateway": model.gateway,
     })
 }
 

@@ -240,9 +240,7 @@ impl Fleet {
 
     /// Gateways with leases behind which another may wait, and with such that would.
     pub(super) fn queueing(&self) -> impl Iterator<Item = &Gateway> {
-        let open = |gateway: &&Gateway| {
-            !gateway.places.is_empty() && !(gateway.ready.is_empty() && gateway.behind.is_empty())
-        };
-        self.gateways.iter().filter(open)
+        let waits = |gateway: &Gateway| !gateway.ready.is_empty() || !gateway.behind.is_empty();
+        self.gateways.iter().filter(move |gateway| !gateway.places.is_empty() && waits(gateway))
     }
 }

@@ -309,6 +309,15 @@ impl Engine for TransactionalEngine {
         result
     }
 
+    async fn describe(&self, sql: &str) -> Result<Vec<ColumnDef>, EngineError> {
+        let mut session = self.pool.get().await?;
+        let result = session.describe(statements::clean(sql)).await;
+        if result.is_ok() {
+            session.give_back();
+        }
+        result
+    }
+
     async fn columns(&self, relation: &Relation) -> Result<Option<Vec<ColumnDef>>, EngineError> {
         let mut session = self.pool.get().await?;
         let result = self.describe_relation(&mut *session, relation).await;

@@ -16,6 +16,9 @@ use super::profile::Profile;
 use super::statements::literal;
 
 const ENTRYPOINT: &str = "duckdb_adbc_init";
+/// The code of errors that say that a driver isn't installed.
+pub const DRIVER_MISSING: &str = "driver-missing";
+
 /// Where the library's path can be given.
 const LIBRARY_VARIABLE: &str = "COORDCTL_DUCKDB_LIB";
 
@@ -124,6 +127,7 @@ fn driver(library: Option<&Path>) -> Result<ManagedDriver, EngineError> {
     let driver = adbc::load(&key, Some(ENTRYPOINT)).map_err(|error| match library {
         Some(_) => error.hint("run `coordctl driver add duckdb` to fetch a library that works"),
         None => EngineError::permanent("DuckDB's library is not installed")
+            .code(DRIVER_MISSING)
             .hint("run `coordctl driver add duckdb`, or set COORDCTL_DUCKDB_LIB to the path of libduckdb"),
     })?;
     drivers.insert(key, driver.clone());

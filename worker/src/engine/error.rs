@@ -26,7 +26,8 @@ pub enum Class {
 pub struct EngineError {
     /// What to do about it.
     pub class: Class,
-    /// The SQLSTATE, where the warehouse gives one.
+    /// The SQLSTATE, where the warehouse gives one, or a word of ours such as
+    /// [`DRIVER_MISSING`](super::DRIVER_MISSING).
     pub code: Option<String>,
     /// What is wrong.
     pub message: String,
@@ -34,12 +35,15 @@ pub struct EngineError {
     pub hint: Option<String>,
 }
 
+/// How long a SQLSTATE is.
+const SQLSTATE: usize = 5;
+
 impl fmt::Display for EngineError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.message)?;
         match &self.code {
-            Some(code) => write!(f, " ({code})"),
-            None => Ok(()),
+            Some(code) if code.len() == SQLSTATE => write!(f, " ({code})"),
+            Some(_) | None => Ok(()),
         }
     }
 }

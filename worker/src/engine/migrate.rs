@@ -2,7 +2,7 @@
 //! the model's properties permit it, and what happens to views that show the table.
 
 use coord_common::project::model::ColumnDef;
-use coord_common::task::{ColumnChanges, Policy};
+use coord_common::task::{ColumnChanges, Policies, Policy};
 use tracing::warn;
 
 use super::error::EngineError;
@@ -20,19 +20,31 @@ pub(crate) struct Steps {
     statements: Vec<String>,
     /// Whether views may stay while they run: columns only come.
     keeps_views: bool,
+    /// The same with what goes later, where that is anything.
+    later: Option<Box<Steps>>,
 }
 
 impl Steps {
     pub(crate) fn is_empty(&self) -> bool {
-        self.statements.is_empty()
+        self.statements.is_empty() && self.later.is_none()
+    }
+
+    /// Everything that must be possible in the end, where that is more than what is done now.
+    pub(crate) fn take_later(&mut self) -> Option<Self> {
+        self.later.take().map(|later| *later)
+    }
+
+    /// Whether views stay as they are.
+    pub(crate) fn keeps_views(&self) -> bool {
+        self.keeps_views
     }
 }
 
 /// A view that shows a relation, maybe through others.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Dependent {
-    view: Relation,
-    materialized: bool,
+    pub(crate) view: Relation,
+    pub(crate) materialized: bool,
     definition: String,
     /// Whether it shows all columns of the relation, and nothing else.
     mirror: bool,
@@ -57,11 +69,11 @@ pub(crate) fn steps(
     known: &Known,
 ) -> Result<Steps, EngineError> {
     let name = profile.relation(target);
-    let (policies, kept) = match migration {
+    let (policies, kept, later) = match migration {
         Migration::View { materialized } => {
             return Ok(view(profile, &name, query, *materialized, known.target.is_some()));
         }
-        Migration::Table { policies, kept } => (policies, kept),
+        Migration::Table { policies, kept, later } => (policies, kept, *later),
     };
     let Some(table) = &known.target else {
         let text = format!("the table `{target}` is gone, so its columns can't be changed");
@@ -73,14 +85,32 @@ pub(crate) fn steps(
     let destroyed: Vec<&ColumnDef> = changes.destroyed().collect();
     check(policies.destructive, "lose", "destructive", target, &destroyed)?;
     check(policies.additive, "get", "additive", target, &changes.added.iter().collect::<Vec<_>>())?;
-    let mut steps = Steps { statements: Vec::new(), keeps_views: true };
+    let all = alterations(profile, &name, &changes, policies, true);
+    if !later || changes.dropped.is_empty() || policies.destructive == Policy::Ignore {
+        return Ok(all);
+    }
+    let now = alterations(profile, &name, &changes, policies, false);
+    Ok(Steps { later: Some(Box::new(all)), ..now })
+}
+
+/// The statements that change a table's columns; `drops`: with columns that only go. One whose type
+/// can't hold the values starts anew at once, as batches need it.
+fn alterations(
+    profile: &Profile,
+    name: &str,
+    changes: &ColumnChanges,
+    policies: &Policies,
+    drops: bool,
+) -> Steps {
+    let mut steps = Steps { keeps_views: true, ..Steps::default() };
+    let gone: Vec<&ColumnDef> = changes.dropped.iter().filter(|_| drops).chain(&changes.retyped).collect();
     let mut alter = |what: String| steps.statements.push(format!("ALTER TABLE {name} {what}"));
     let add = |column: &ColumnDef| {
         let data_type = if column.data_type.contains("NULL") { "VARCHAR" } else { &column.data_type };
         format!("ADD COLUMN {} {data_type}", profile.quote(&column.name))
     };
     if policies.destructive != Policy::Ignore {
-        for column in &destroyed {
+        for column in &gone {
             alter(format!("DROP COLUMN {}", profile.quote(&column.name)));
         }
         changes.retyped.iter().for_each(|column| alter(add(column)));
@@ -92,9 +122,9 @@ pub(crate) fn steps(
     if policies.additive != Policy::Ignore {
         changes.added.iter().for_each(|column| alter(add(column)));
     }
-    let dropping = policies.destructive != Policy::Ignore && !destroyed.is_empty();
+    let dropping = policies.destructive != Policy::Ignore && !gone.is_empty();
     steps.keeps_views = !dropping && changes.widened.is_empty();
-    Ok(steps)
+    steps
 }
 
 fn view(profile: &Profile, name: &str, query: &str, materialized: bool, exists: bool) -> Steps {
@@ -106,7 +136,7 @@ fn view(profile: &Profile, name: &str, query: &str, materialized: bool, exists: 
         let drop = exists.then(|| format!("DROP {kind} {name}"));
         drop.into_iter().chain([format!("CREATE {kind} {name} AS {query}")]).collect()
     };
-    Steps { statements, keeps_views: false }
+    Steps { statements, ..Steps::default() }
 }
 
 fn check(
@@ -195,11 +225,17 @@ pub(crate) fn with_dependents(
     let mut go: Vec<String> =
         drops.map(|dependent| format!("DROP VIEW {}", profile.relation(&dependent.view))).collect();
     go.append(&mut statements);
-    go.extend(dependents.iter().map(|dependent| {
-        let definition = if dependent.mirror { all.as_str() } else { clean(&dependent.definition) };
-        format!("CREATE VIEW {} AS {definition}", profile.relation(&dependent.view))
-    }));
+    go.extend(dependents.iter().map(|dependent| made_again(profile, target, dependent)));
     Ok(go)
+}
+
+/// The statement that makes a view again which shows a relation.
+pub(crate) fn made_again(profile: &Profile, target: &Relation, dependent: &Dependent) -> String {
+    let view = profile.relation(&dependent.view);
+    if dependent.mirror {
+        return format!("CREATE VIEW {view} AS SELECT * FROM {}", profile.relation(target));
+    }
+    format!("CREATE VIEW {view} AS {}", clean(&dependent.definition))
 }
 
 /// Says what was going on.

@@ -21,9 +21,10 @@ mod noop;
 mod postgres;
 mod profile;
 mod publish;
+mod remake;
 mod scd;
 mod session;
-mod statements;
+pub(crate) mod statements;
 mod transaction;
 mod tries;
 mod views;
@@ -34,6 +35,7 @@ mod conformance;
 pub use config::{
     AdbcConfig, DuckDbCatalog, DuckDbConfig, EngineConfig, PostgresConfig, Secret, SslMode, open,
 };
+pub use duckdb::DRIVER_MISSING;
 pub use error::{Class, EngineError};
 pub use noop::NoopEngine;
 pub use profile::{Describe, FullReplace, Profile};
@@ -263,6 +265,9 @@ pub enum Migration {
         policies: Policies,
         /// Columns that it has beside those of the query.
         kept: Vec<String>,
+        /// Whether columns that the query doesn't give any more stay for now; it is only seen to it
+        /// that they can go.
+        later: bool,
     },
     /// A view.
     View {
@@ -453,6 +458,12 @@ pub trait Engine: Send + Sync {
     /// # Errors
     /// As the warehouse refuses.
     async fn query(&self, sql: &str) -> Result<Rows, EngineError>;
+
+    /// The columns that a query would return, with their types.
+    ///
+    /// # Errors
+    /// As the warehouse refuses.
+    async fn describe(&self, sql: &str) -> Result<Vec<ColumnDef>, EngineError>;
 
     /// The columns of a relation with their types, or nothing where it doesn't exist.
     ///

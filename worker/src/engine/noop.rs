@@ -57,6 +57,10 @@ impl Engine for NoopEngine {
         Ok(Rows::default())
     }
 
+    async fn describe(&self, _: &str) -> Result<Vec<ColumnDef>, EngineError> {
+        Ok(Vec::new())
+    }
+
     async fn columns(&self, _: &Relation) -> Result<Option<Vec<ColumnDef>>, EngineError> {
         Ok(None)
     }

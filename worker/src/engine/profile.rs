@@ -36,6 +36,31 @@ const DEPENDENTS: &str = "WITH RECURSIVE shows(view, depth) AS (\
      FROM shows s JOIN pg_class c ON c.oid = s.view JOIN pg_namespace n ON n.oid = c.relnamespace \
      GROUP BY n.nspname, c.relname, c.relkind, c.oid ORDER BY MAX(s.depth), 1, 2";
 
+const KEEPSAKES: &str = "WITH it AS (SELECT c.oid, c.relowner, c.relacl, c.reloptions, \
+     CASE c.relkind WHEN 'm' THEN 'MATERIALIZED VIEW' ELSE 'VIEW' END AS kind, \
+     format('%I.%I', n.nspname, c.relname) AS name \
+     FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace WHERE c.oid = to_regclass({relation})), \
+     acls AS (SELECT NULL::name AS col, name, relowner, relacl AS acl FROM it UNION ALL \
+     SELECT a.attname, name, relowner, a.attacl FROM it JOIN pg_attribute a ON a.attrelid = it.oid \
+     WHERE a.attnum > 0 AND NOT a.attisdropped), \
+     grants AS (SELECT col, format('GRANT %s%s ON %s TO %s%s', g.privilege_type, \
+     CASE WHEN col IS NULL THEN '' ELSE ' (' || quote_ident(col) || ')' END, name, \
+     CASE g.grantee WHEN 0 THEN 'PUBLIC' ELSE quote_ident(pg_get_userbyid(g.grantee)) END, \
+     CASE WHEN g.is_grantable THEN ' WITH GRANT OPTION' ELSE '' END) AS statement \
+     FROM acls, aclexplode(acls.acl) g WHERE g.grantee <> relowner), \
+     comments AS (SELECT a.attname AS col, CASE WHEN d.objsubid = 0 \
+     THEN format('COMMENT ON %s %s IS %L', kind, name, d.description) \
+     ELSE format('COMMENT ON COLUMN %s.%I IS %L', name, a.attname, d.description) END AS statement \
+     FROM it JOIN pg_description d ON d.objoid = it.oid AND d.classoid = 'pg_class'::regclass \
+     LEFT JOIN pg_attribute a ON a.attrelid = it.oid AND a.attnum = d.objsubid AND d.objsubid > 0), \
+     options AS (SELECT format('ALTER %s %s SET (%s)', kind, name, array_to_string(reloptions, ', ')) \
+     AS statement FROM it WHERE reloptions IS NOT NULL), \
+     owners AS (SELECT format('ALTER %s %s OWNER TO %I', kind, name, pg_get_userbyid(relowner)) AS statement \
+     FROM it WHERE pg_get_userbyid(relowner) <> current_user) \
+     SELECT col::text, statement, 1 AS at FROM comments UNION ALL SELECT NULL, statement, 2 FROM options \
+     UNION ALL SELECT col::text, statement, 3 FROM grants UNION ALL SELECT NULL, statement, 4 FROM owners \
+     ORDER BY at, statement";
+
 /// How one warehouse differs from others. All of them have transactions that cover DDL; a
 /// warehouse without them can't be served this way.
 #[derive(Debug, Clone)]
@@ -73,6 +98,10 @@ pub struct Profile {
     /// The query for the views that show a relation `{relation}`, also through others, nearest first:
     /// schema, name, kind (`v`, `m`), definition. Nothing where views follow a table by themselves.
     pub dependents: Option<&'static str>,
+    /// The query for what a view `{relation}` has beside its query, where making it again loses that:
+    /// column, absent where it belongs to the view; and the statement that gives it back. In the
+    /// order in which they must run.
+    pub keepsakes: Option<&'static str>,
     /// The query that counts schemas named `{schema}` in the connection's own catalog.
     pub schema_query: &'static str,
     /// The query for the server's version.
@@ -100,6 +129,7 @@ impl Profile {
         lock_writers: Some("LOCK TABLE {table} IN SHARE ROW EXCLUSIVE MODE"),
         savepoints: true,
         dependents: Some(DEPENDENTS),
+        keepsakes: Some(KEEPSAKES),
         schema_query: "SELECT COUNT(*) FROM pg_catalog.pg_namespace WHERE nspname = {schema}",
         version_query: "SELECT version()",
     };
@@ -121,6 +151,7 @@ impl Profile {
         lock_writers: None,
         savepoints: false,
         dependents: None,
+        keepsakes: None,
         schema_query: "SELECT COUNT(*) FROM information_schema.schemata \
                        WHERE catalog_name = current_database() AND schema_name = {schema}",
         version_query: "SELECT 'DuckDB ' || version()",

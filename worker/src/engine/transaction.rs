@@ -7,9 +7,13 @@ use super::batch::{TransactionalEngine, done_before};
 use super::error::{Class, EngineError};
 use super::fence::{Ledger, raised};
 use super::migrate;
+use super::profile::Profile;
+use super::remake::{Keepsakes, Taken};
 use super::session::{Answer, Session};
 use super::statements::{self, Known, Script};
-use super::{AuditResult, BatchReport, BatchWrite, Beside, Migration, Outcome, Relation, Write};
+use super::{
+    AuditResult, BatchReport, BatchWrite, Beside, Migration, Outcome, Relation, RelationKind, Write,
+};
 
 impl BatchWrite {
     /// What the table stands beside, where it is a table that is made before anything is written.
@@ -31,6 +35,23 @@ enum Worked {
     Now(u64, Vec<AuditResult>),
     /// The token, raised along with it, had completed the batch before: it is rolled back.
     Before(BatchReport),
+}
+
+/// What is to be given back to a view that is made again.
+enum Again {
+    Nothing,
+    Kept(Keepsakes),
+    Taken(Taken),
+}
+
+impl Again {
+    async fn give_back(self, session: &mut dyn Session, profile: &Profile) -> Result<(), EngineError> {
+        match self {
+            Self::Nothing => Ok(()),
+            Self::Kept(kept) => kept.give_back(session, profile).await,
+            Self::Taken(taken) => taken.back(session, profile).await,
+        }
+    }
 }
 
 /// The data transaction of one try.
@@ -156,9 +177,7 @@ impl<'a> Transaction<'a> {
         }
         let mut script = statements::script(engine.pool.profile(), batch, &known)?;
         self.begin(&mut go);
-        if self.replace_view {
-            go.push(format!("DROP VIEW IF EXISTS {}", engine.pool.profile().relation(&batch.target)));
-        }
+        let again = self.take_view(&mut go).await?;
         if batch.first && matches!(batch.write, Write::Append { .. }) {
             // The table is emptied, and with it goes what other batches had added.
             go.push(ledger.forget_others(&batch.fence));
@@ -167,6 +186,7 @@ impl<'a> Transaction<'a> {
         go.append(&mut script.create);
         go.append(&mut script.data);
         let answers = self.answers(go).await?;
+        again.give_back(self.session, engine.pool.profile()).await?;
         if raises && let Some(report) = done_before(batch, raised(&answers, &batch.fence)?) {
             return Ok(Worked::Before(report));
         }
@@ -174,6 +194,24 @@ impl<'a> Transaction<'a> {
             engine.columns.forget(&batch.target);
         }
         self.rows_and_audits(&answers, data_at, &script)
+    }
+
+    /// Where the batch makes a view again, keeps what it had beside its query; and takes it away first
+    /// where it can't be replaced.
+    async fn take_view(&mut self, go: &mut Vec<String>) -> Result<Again, EngineError> {
+        let (profile, target) = (self.engine.pool.profile(), &self.batch.target);
+        let Write::View { materialized, .. } = self.batch.write else { return Ok(Again::Nothing) };
+        if materialized && profile.materialized_views {
+            let kept = Keepsakes::of(self.session, profile, &[target]).await?;
+            // Its own comment tells what it was made of.
+            return Ok(Again::Kept(kept.without_comment()));
+        }
+        if !self.replace_view {
+            return Ok(Again::Nothing);
+        }
+        self.session.run(go).await?;
+        go.clear();
+        Taken::away(self.session, profile, target, RelationKind::View).await.map(Again::Taken)
     }
 
     async fn migrate(
@@ -189,7 +227,7 @@ impl<'a> Transaction<'a> {
             let typed = migrate::typed_nulls(profile, declared);
             known.query = self.session.describe(&typed).await?;
         }
-        let steps = migrate::steps(profile, &batch.target, query, migration, &known)?;
+        let mut steps = migrate::steps(profile, &batch.target, query, migration, &known)?;
         self.begin(&mut go);
         self.session.run(&go).await?;
         let dependents = match profile.dependents.filter(|_| !steps.is_empty()) {
@@ -197,8 +235,24 @@ impl<'a> Transaction<'a> {
             None => Vec::new(),
         };
         self.engine.columns.forget(&batch.target);
+        if let Some(later) = steps.take_later().filter(|_| profile.savepoints) {
+            // What will be in their way is told now, before anybody relies on the change.
+            let trial = migrate::with_dependents(profile, &batch.target, later, &dependents)?;
+            let mut go = vec!["SAVEPOINT later".to_owned()];
+            go.extend(trial);
+            go.push("ROLLBACK TO SAVEPOINT later".to_owned());
+            self.session.run(&go).await.map_err(|error| migrate::explain(error, &batch.target))?;
+        }
+        let mut views: Vec<&Relation> = dependents.iter().map(|dependent| &dependent.view).collect();
+        views.extend(matches!(migration, Migration::View { .. }).then_some(&batch.target));
+        let kept = if steps.keeps_views() {
+            Keepsakes::default()
+        } else {
+            Keepsakes::of(self.session, profile, &views).await?
+        };
         let statements = migrate::with_dependents(profile, &batch.target, steps, &dependents)?;
         self.answers(statements).await.map_err(|error| migrate::explain(error, &batch.target))?;
+        kept.give_back(self.session, profile).await?;
         self.engine.columns.forget(&batch.target);
         Ok(Worked::Now(0, Vec::new()))
     }

@@ -9,10 +9,11 @@ use super::batch::TransactionalEngine;
 use super::error::EngineError;
 use super::fence::Ledger;
 use super::profile::Profile;
+use super::remake::Taken;
 use super::session::{Session, cancellable};
 use super::statements::{count_schemas, create_schema, literal};
 use super::tries::Tries;
-use super::{Relation, Switched, ViewChange, ViewSwitch};
+use super::{Relation, RelationKind, Switched, ViewChange, ViewSwitch};
 
 /// How often a switch is tried against others that create or change the same things.
 const TRIES: u32 = 5;
@@ -193,14 +194,18 @@ impl Switch<'_> {
                 .map_err(|error| explain(error, &change.view));
         }
         match self.session.run(&["SAVEPOINT view".to_owned(), create.clone()]).await {
-            Err(error) if error.view_columns_differ() => {
-                let drop = format!("DROP VIEW {}", self.profile.relation(&change.view));
-                let again = ["ROLLBACK TO SAVEPOINT view".to_owned(), drop, create];
-                self.session.run(&again).await.map(|_| ())
-            }
+            Err(error) if error.view_columns_differ() => self.make_again(&change.view, create).await,
             result => result.map(|_| ()),
         }
         .map_err(|error| explain(error, &change.view))
+    }
+
+    /// Makes a view again whose columns can't be changed in place.
+    async fn make_again(&mut self, view: &Relation, create: String) -> Result<(), EngineError> {
+        self.session.run(&["ROLLBACK TO SAVEPOINT view".to_owned()]).await?;
+        let taken = Taken::away(self.session, self.profile, view, RelationKind::View).await?;
+        self.session.run(&[create]).await?;
+        taken.back(self.session, self.profile).await
     }
 
     fn create(&self, change: &ViewChange) -> String {
@@ -218,12 +223,9 @@ impl Switch<'_> {
 
     /// Drops a schema unless something is left in it that isn't ours.
     async fn drop_schema(&mut self, schema: &str) -> Result<(), EngineError> {
-        let within = match self.catalog {
-            Some(catalog) => format!(" AND table_catalog = {}", literal(catalog)),
-            None => String::new(),
-        };
+        let catalog = self.catalog.map_or_else(|| "current_database()".to_owned(), literal);
         let left = format!(
-            "SELECT COUNT(*) FROM information_schema.tables WHERE table_schema = {}{within}",
+            "SELECT COUNT(*) FROM information_schema.tables WHERE table_catalog = {catalog} AND table_schema = {}",
             literal(schema)
         );
         if self.session.run(&[left]).await?[0].cell() == Some("0") {
@@ -237,7 +239,7 @@ impl Switch<'_> {
 /// Says which view it was, and what to do where others depend on it.
 fn explain(mut error: EngineError, view: &Relation) -> EngineError {
     error.message = format!("failed to change the view `{}.{}`: {}", view.schema, view.table, error.message);
-    if error.code.as_deref() == Some("2BP01") {
+    if error.code.as_deref() == Some("2BP01") && error.hint.is_none() {
         error.hint = Some("drop what depends on the view, or point it at something else".to_owned());
     }
     error

@@ -10,6 +10,9 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Instant;
 
+use coord_common::id::ModelName;
+use coord_common::snapshot::Snapshot;
+use coord_common::sql::Dialect;
 use coord_common::task::{
     self, Check, Done, DropTable, Evaluate, Failure, FailureClass, Lease, Outcome, Promote, Publish,
     Statements, TableKind, Work,
@@ -18,11 +21,27 @@ use tokio_util::sync::CancellationToken;
 use tracing::{Instrument, info_span, warn};
 
 use crate::agent::{Execute, SnapshotSource};
+use crate::engine::statements::count;
 use crate::engine::{
     self, BatchReport, Class, Discard, Engine, EngineError, RelationKind, Switched, ViewChange, ViewSwitch,
 };
 use check::Trouble;
 use fetch::Snapshots;
+
+/// The audits of a model over a range that is complete: each one's name, and the query that counts its
+/// bad rows. Audits that are skipped are left out.
+///
+/// # Errors
+/// What can't be rendered.
+pub fn audit_counts(
+    work: &Evaluate,
+    snapshot: &Snapshot,
+    embedded: &BTreeMap<ModelName, Arc<Snapshot>>,
+    dialect: Dialect,
+) -> Result<Vec<(String, String)>, Failure> {
+    let audits = prepare::audits(work, snapshot, embedded, dialect)?;
+    Ok(audits.iter().map(|audit| (audit.name.clone(), count(audit))).collect())
+}
 
 /// Runs leases on a worker's engines.
 pub struct Executor {
@@ -75,7 +94,8 @@ impl Executor {
             });
         }
         let switch = ViewSwitch {
-            environment: work.environment.to_string(),
+            // Two gateways may be one warehouse, and each has views of its own.
+            environment: format!("{}@{}", work.environment, work.gateway),
             seq: work.seq,
             views,
             drop: work.drop.clone(),

@@ -63,7 +63,7 @@ pub(super) fn batch(
             token: lease.token,
             plan: lease.plan.to_string(),
             table: work.task.table.to_string(),
-            supersedes: work.supersedes.iter().map(ToString::to_string).collect(),
+            supersedes: superseded(work),
         },
         columns: declared(snapshot),
         replayed_is_done: lease.attempt > 1,
@@ -75,12 +75,40 @@ pub(super) fn batch(
     })
 }
 
-/// Audits of their own must not look as if they had filled the batch.
+/// The audits of a model over a range that is complete, as queries that return bad rows; those that
+/// are skipped are left out.
+///
+/// # Errors
+/// What can't be rendered.
+pub(super) fn audits(
+    work: &Evaluate,
+    snapshot: &Snapshot,
+    embedded: &Embedded,
+    dialect: Dialect,
+) -> Result<Vec<AuditQuery>, Failure> {
+    let scene = Scene { task: &work.task, snapshot, embedded, dialect, work };
+    scene.audits(&sql_name(&work.task.target, dialect))
+}
+
+/// Audits of their own must not look as if they had filled the batch, nor columns that came as if those
+/// that go were gone.
 fn slot(work: &Evaluate) -> String {
     match work.mode {
         Mode::Audit => format!("audit:{}", work.batch),
+        Mode::Migrate if work.task.allows.later => format!("columns:{}", work.batch),
         _ => work.batch.to_string(),
     }
+}
+
+/// The slots of lost attempts, and of the other half of a migration.
+fn superseded(work: &Evaluate) -> Vec<String> {
+    let own = slot(work);
+    let migrates = (work.mode == Mode::Migrate).then_some(&work.batch);
+    let slots = work.supersedes.iter().chain(migrates).flat_map(|batch| {
+        let columns = (batch.interval == Interval::ALL).then(|| format!("columns:{batch}"));
+        [Some(batch.to_string()), columns]
+    });
+    slots.flatten().filter(|slot| *slot != own).collect()
 }
 
 /// The query of a signal for one candidate range: its models' names stand for their tables.
@@ -216,6 +244,7 @@ impl Scene<'_> {
             _ => Migration::Table {
                 policies: Policies::of(model, self.task.allows),
                 kept: added_by_kind(&model.kind),
+                later: self.task.allows.later,
             },
         };
         Ok(Write::Migrate { query: self.query(Stage::Creating)?, migration })
@@ -493,7 +522,8 @@ pub(super) fn publication(
         })
     };
     Ok(Publication {
-        slot: format!("publish:{}:{}", lease.plan, work.round),
+        // Two gateways may be one warehouse.
+        slot: format!("publish:{}:{}@{}", lease.plan, work.round, work.gateway),
         token: lease.token,
         plan: lease.plan.to_string(),
         tables: work.tables.iter().map(table).collect::<Result<_, Failure>>()?,

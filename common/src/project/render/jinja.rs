@@ -182,7 +182,8 @@ fn time_value(name: &str, context: &RenderContext<'_>) -> Option<Jinja> {
     })
 }
 
-fn to_jinja(value: &Value) -> Jinja {
+/// A value as templates see it.
+pub(crate) fn to_jinja(value: &Value) -> Jinja {
     match value {
         Value::Null => Jinja::from(()),
         Value::Bool(value) => Jinja::from(*value),

@@ -195,12 +195,14 @@ impl Connection {
             _ => None,
         };
         let path = text("path").unwrap_or_default();
+        let mut others = options.clone();
+        others.retain(|option, _| !matches!(option.as_str(), "path" | "type" | "read_only" | "token"));
         Some(Attach {
             name: name.to_owned(),
             kind: text("type").unwrap_or_else(|| "duckdb".to_owned()),
             path: Secret::new(path),
             read_only: options.get("read_only") == Some(&Value::Bool(true)),
-            options,
+            options: others,
         })
     }
 }

@@ -19,7 +19,7 @@ pub use read::CONFIG_FILES;
 pub(crate) use read::load;
 pub use secret::Secret;
 pub use text::{Env, environment, redact_config};
-pub(crate) use text::{invalid_yaml, render};
+pub(crate) use text::{invalid_yaml, render, render_with};
 
 /// A project's settings, with SQLMesh's defaults where the config is silent.
 #[derive(Debug, Clone, PartialEq)]
@@ -31,6 +31,8 @@ pub struct Settings {
     pub default_gateway: String,
     /// What models get where they are silent.
     pub model_defaults: ModelDefaults,
+    /// Where unit tests run whose gateway doesn't say; absent: a DuckDB in memory.
+    pub default_test_connection: Option<Connection>,
     /// Variables of the project by lower-case name.
     pub variables: BTreeMap<String, Value>,
     /// Schemas of physical tables: regular expressions on the model's schema, in order; the first
@@ -269,6 +271,7 @@ impl Default for Settings {
             gateways: Vec::new(),
             default_gateway: String::new(),
             model_defaults: ModelDefaults::default(),
+            default_test_connection: None,
             variables: BTreeMap::new(),
             physical_schema_mapping: Vec::new(),
             physical_table_naming_convention: TableNaming::default(),
@@ -321,6 +324,12 @@ impl Settings {
     /// The gateway of a model: its own, or the default one.
     pub fn gateway_of(&self, model_gateway: Option<&str>) -> Option<&Gateway> {
         self.gateway(model_gateway.unwrap_or(&self.default_gateway))
+    }
+
+    /// Where the unit tests of a gateway run; absent: a DuckDB in memory.
+    pub fn test_connection(&self, gateway: Option<&str>) -> Option<&Connection> {
+        let own = self.gateway_of(gateway).and_then(|gateway| gateway.test_connection.as_ref());
+        own.or(self.default_test_connection.as_ref())
     }
 
     /// The variables that a model on a gateway sees: the project's under the gateway's.

@@ -162,6 +162,7 @@ impl Reader<'_> {
                 let connection = reader.connection(key, value);
                 out.gateways.push(Gateway { connection, ..Gateway::default() });
             }
+            "default_test_connection" => out.default_test_connection = Some(reader.connection(key, value)),
             "model_defaults" => {
                 out.model_defaults = reader.model_defaults(key, value, ModelDefaults::default());
             }

@@ -18,7 +18,7 @@ pub(crate) const ROOT: &[(&str, Effect)] = &[
     ("gateways", Acted),
     ("gateway", Acted),
     ("default_connection", Acted),
-    ("default_test_connection", Ignored),
+    ("default_test_connection", Acted),
     ("default_scheduler", Ignored),
     ("default_gateway", Acted),
     ("notification_targets", Ignored),
@@ -65,7 +65,7 @@ pub(crate) const ROOT: &[(&str, Effect)] = &[
 pub(crate) const GATEWAY: &[(&str, Effect)] = &[
     ("connection", Acted),
     ("state_connection", Ignored),
-    ("test_connection", Ignored),
+    ("test_connection", Acted),
     ("scheduler", Ignored),
     ("state_schema", Ignored),
     ("variables", Acted),

@@ -9,6 +9,7 @@ use serde_yaml_ng::{Mapping, Value as Yaml};
 
 use crate::diagnostic::{Diagnostic, Location};
 use crate::project::ProjectInput;
+use crate::project::render::{Value, jinja};
 
 use super::connection::catalog_of_path;
 
@@ -81,21 +82,46 @@ pub(crate) fn invalid_yaml(path: &Arc<str>, error: &serde_yaml_ng::Error) -> Dia
 
 /// Renders Jinja in a YAML text; texts without are returned as they are.
 pub(crate) fn render(path: &Arc<str>, text: &str, env: &Env) -> Result<String, Diagnostic> {
+    render_with(path, text, env, None)
+}
+
+/// As [`render`]; `var()` gives these variables, by lower-case name.
+pub(crate) fn render_with(
+    path: &Arc<str>,
+    text: &str,
+    env: &Env,
+    variables: Option<&BTreeMap<String, Value>>,
+) -> Result<String, Diagnostic> {
     if !text.contains("{{") && !text.contains("{%") {
         return Ok(text.to_owned());
     }
-    let mut jinja = Environment::new();
+    let mut template = Environment::new();
     let env = env.clone();
-    jinja.add_function("env_var", move |name: String, default: Option<Jinja>| match env.get(&name) {
+    template.add_function("env_var", move |name: String, default: Option<Jinja>| match env.get(&name) {
         Some(value) => Jinja::from(value.clone()),
         None => default.unwrap_or_else(|| Jinja::from("None")),
     });
-    jinja.set_unknown_method_callback(|_, value, method, _| text_method(value, method));
-    jinja.render_str(text, ()).map_err(|error| {
+    if let Some(variables) = variables {
+        let variables = variables.clone();
+        template.add_function("var", move |name: String, default: Option<Jinja>| {
+            match variables.get(&name.to_lowercase()) {
+                Some(value) => jinja::to_jinja(value),
+                None => default.unwrap_or_else(|| Jinja::from("None")),
+            }
+        });
+    }
+    template.set_unknown_method_callback(|_, value, method, _| text_method(value, method));
+    template.render_str(text, ()).map_err(|error| {
         let at = Location { path: path.clone(), line: error.line().unwrap_or(1) as u32, column: 1 };
         let message = error.detail().map_or_else(|| error.kind().to_string(), str::to_owned);
-        Diagnostic::error("invalid-jinja", at, format!("the config's Jinja fails: {message}"))
-            .hint("only `{{ env_var('NAME', 'default') }}` is available here")
+        Diagnostic::error("invalid-jinja", at, format!("the file's Jinja fails: {message}")).hint(
+            match variables {
+                None => "only `{{ env_var('NAME', 'default') }}` is available here",
+                Some(_) => {
+                    "only `{{ var('name') }}` and `{{ env_var('NAME', 'default') }}` are available here"
+                }
+            },
+        )
     })
 }
 

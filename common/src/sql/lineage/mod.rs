@@ -294,9 +294,24 @@ impl Resolver<'_> {
         };
         Column {
             named: name.is_some(),
-            name: name.unwrap_or_else(|| format!("_col_{at}")),
+            name: name.or_else(|| self.implied_name(expr)).unwrap_or_else(|| format!("_col_{at}")),
             origin: self.origin(expr, scope),
             data_type: self.data_type(expr, scope),
+        }
+    }
+
+    /// What SQLMesh calls an output whose name is up to the engine: what is cast, a literal's text.
+    fn implied_name(&self, expr: &Expr) -> Option<String> {
+        match expr {
+            Expr::Identifier(ident) => Some(normalize(self.dialect, ident)),
+            Expr::CompoundIdentifier(path) => path.last().map(|ident| normalize(self.dialect, ident)),
+            Expr::Nested(inner) | Expr::Cast { expr: inner, .. } => self.implied_name(inner),
+            Expr::Value(value) => match &value.value {
+                ast::Value::Number(digits, _) => Some(digits.clone()),
+                ast::Value::SingleQuotedString(text) => Some(text.clone()),
+                _ => None,
+            },
+            _ => None,
         }
     }
 

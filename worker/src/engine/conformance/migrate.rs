@@ -14,6 +14,7 @@ super::suite! {
     a_view_is_made_anew_under_the_views_that_show_it,
     a_migration_that_was_killed_is_done_by_the_next_attempt_and_once,
     declared_types_are_compared_as_the_warehouse_names_them,
+    columns_that_go_later_stay_for_whom_reads_them_meanwhile,
 }
 
 const ALLOW: Policies = Policies { destructive: Policy::Allow, additive: Policy::Allow };
@@ -24,7 +25,7 @@ async fn table(lab: &Lab) {
 }
 
 fn migrate(token: u64, query: &str, policies: Policies) -> BatchWrite {
-    let migration = Migration::Table { policies, kept: Vec::new() };
+    let migration = Migration::Table { policies, kept: Vec::new(), later: false };
     batch("all", token, Write::Migrate { query: query.to_owned(), migration })
 }
 
@@ -145,4 +146,23 @@ async fn declared_types_are_compared_as_the_warehouse_names_them(lab: Lab) {
     let strict = Policies { destructive: Policy::Error, ..ALLOW };
     lab.run(&BatchWrite { columns: Some(declared), ..migrate(2, query, strict) }).await.unwrap();
     assert_eq!(columns(&lab).await, ["a", "b", "ds", "c"]);
+}
+
+async fn columns_that_go_later_stay_for_whom_reads_them_meanwhile(lab: Lab) {
+    table(&lab).await;
+    make_view(&lab, "v AS SELECT * FROM s.t").await;
+    let query = "SELECT CAST(1 AS BIGINT) AS a, DATE '2024-01-01' AS ds, 2 AS c";
+    let migration = |later| Migration::Table { policies: ALLOW, kept: Vec::new(), later };
+    let write = |later| Write::Migrate { query: query.to_owned(), migration: migration(later) };
+    lab.run(&batch("columns:all", 2, write(true))).await.unwrap();
+    assert_eq!(columns(&lab).await, ["a", "b", "ds", "c"]);
+    assert_eq!(lab.rows("SELECT b FROM s.v").await, ["x"]);
+    let insert = "SELECT 5000000000 AS a, DATE '2024-01-02' AS ds, 7 AS c";
+    lab.run(&batch("d2", 3, Write::Append { query: insert.to_owned() })).await.unwrap();
+    assert_eq!(lab.rows("SELECT b FROM s.v ORDER BY ds").await, ["x", "~"]);
+    lab.run(&batch("all", 4, write(false))).await.unwrap();
+    assert_eq!(
+        lab.rows("SELECT * FROM s.v ORDER BY ds").await,
+        ["1,2024-01-01,~", "5000000000,2024-01-02,7"]
+    );
 }

@@ -9,7 +9,10 @@ use tokio::net::{TcpListener, TcpStream};
 
 use super::lab::{LOCKED_USER, Lab, batch, connect, day};
 use crate::engine::config::{EngineConfig, PostgresConfig, Secret, SslMode, open};
-use crate::engine::{CancellationToken, Class, Engine, Outcome, Relation, Write};
+use crate::engine::{
+    CancellationToken, Class, Engine, Migration, Outcome, Policies, Relation, ViewChange, ViewSwitch, Write,
+};
+use coord_common::task::Policy;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_worker_that_hangs_in_its_transaction_is_overtaken() {
@@ -178,15 +181,109 @@ async fn what_cannot_work_is_refused_early() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_view_that_others_depend_on_is_never_dropped_under_them() {
+async fn a_view_is_made_again_under_those_that_show_it_but_never_without_them() {
     let lab = Lab::postgres().await;
     let view = |query: &str| Write::View { query: query.to_owned(), materialized: false };
-    lab.run(&batch("1", 1, view("SELECT 1 AS i"))).await.unwrap();
-    lab.engine.query("CREATE VIEW theirs AS SELECT * FROM s.t").await.unwrap();
-    let error = lab.run(&batch("2", 2, view("SELECT 'x' AS i"))).await.unwrap_err();
-    assert_eq!((&error.class, error.code.as_deref()), (&Class::Permanent, Some("2BP01")));
-    assert!(error.message.contains("theirs"), "{error}");
-    assert_eq!(lab.rows("SELECT * FROM theirs").await, ["1"]);
+    lab.run(&batch("1", 1, view("SELECT 1 AS i, 2 AS j"))).await.unwrap();
+    lab.engine.query("CREATE VIEW theirs AS SELECT i FROM s.t").await.unwrap();
+    lab.engine.query("CREATE VIEW second AS SELECT i AS k FROM theirs").await.unwrap();
+    lab.run(&batch("2", 2, view("SELECT 'x' AS i"))).await.unwrap();
+    assert_eq!(lab.rows("SELECT * FROM second").await, ["x"]);
+
+    let error = lab.run(&batch("3", 3, view("SELECT 1 AS j"))).await.unwrap_err();
+    assert_eq!((&error.class, error.code.as_deref()), (&Class::Permanent, Some("42703")), "{error:?}");
+    assert!(error.message.contains("theirs") && error.hint.is_some(), "{error:?}");
+    assert_eq!(lab.rows("SELECT * FROM second").await, ["x"], "all is as it was");
+
+    lab.engine.query("CREATE MATERIALIZED VIEW kept AS SELECT i FROM s.t").await.unwrap();
+    let error = lab.run(&batch("4", 4, view("SELECT 1 AS i"))).await.unwrap_err();
+    assert_eq!((&error.class, error.code.as_deref()), (&Class::Permanent, Some("2BP01")), "{error:?}");
+    assert!(error.message.contains("kept"), "{error}");
+}
+
+/// Gives two views of `s.t` an owner, comments and grants.
+const BELONGINGS: &[&str] = &[
+    "CREATE ROLE reader",
+    "CREATE ROLE boss",
+    "GRANT CREATE, USAGE ON SCHEMA v TO boss",
+    "GRANT USAGE ON SCHEMA s TO boss",
+    "GRANT SELECT ON s.t2 TO boss",
+    "GRANT USAGE ON SCHEMA v TO reader",
+    "CREATE VIEW v.theirs AS SELECT a FROM v.a",
+    "GRANT SELECT ON v.theirs TO reader",
+    "COMMENT ON VIEW v.a IS 'it''s; shown'",
+    "COMMENT ON COLUMN v.a.a IS 'a number'",
+    "COMMENT ON COLUMN v.a.b IS 'goes'",
+    "GRANT SELECT ON v.a TO reader WITH GRANT OPTION",
+    "GRANT SELECT ON v.a TO PUBLIC",
+    "GRANT UPDATE (a), UPDATE (b) ON v.a TO reader",
+    "ALTER VIEW v.a SET (security_barrier = true)",
+    "ALTER VIEW v.a OWNER TO boss",
+];
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_view_that_is_made_again_keeps_owner_grants_comments_and_options() {
+    let lab = Lab::postgres().await;
+    for table in [
+        "CREATE SCHEMA s",
+        "CREATE TABLE s.t1 AS SELECT 1 AS a, 2 AS b",
+        "CREATE TABLE s.t2 AS SELECT 'x' AS a, 3 AS c",
+    ] {
+        lab.engine.query(table).await.unwrap();
+    }
+    let show = async |seq: u64, table: &str| {
+        let change = ViewChange {
+            view: Relation::new("v", "a"),
+            target: Relation::new("s", table),
+            on_virtual_update: Vec::new(),
+        };
+        let switch = ViewSwitch {
+            environment: "prod".to_owned(),
+            seq,
+            views: vec![change],
+            drop: Vec::new(),
+            drop_schemas: Vec::new(),
+        };
+        lab.engine.switch_views(&switch, &CancellationToken::new()).await.unwrap()
+    };
+    show(1, "t1").await;
+    for statement in BELONGINGS {
+        lab.engine.query(statement).await.unwrap();
+    }
+    let belongings = "SELECT relname, pg_get_userbyid(relowner), \
+                      ARRAY(SELECT g::text FROM unnest(relacl) g ORDER BY 1)::text, reloptions::text, \
+                      obj_description(oid, 'pg_class'), col_description(oid, 1::int) \
+                      FROM pg_class WHERE relname IN ('a', 'theirs') AND relkind = 'v' ORDER BY 1";
+    let before = lab.rows(belongings).await;
+    assert!(before[0].contains("boss") && before[0].contains("it's; shown"), "{before:?}");
+    show(2, "t2").await;
+    assert_eq!(lab.rows(belongings).await, before);
+    assert_eq!(lab.rows("SELECT a FROM v.theirs").await, ["x"]);
+    let columns =
+        "SELECT attname, attacl::text FROM pg_attribute WHERE attrelid = 'v.a'::regclass AND attnum > 0";
+    assert_eq!(lab.rows(columns).await, ["a,{reader=w/boss}", "c,~"]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn views_over_a_table_that_loses_columns_keep_their_grants() {
+    let lab = Lab::postgres().await;
+    let query = "SELECT 1 AS a, 2 AS b".to_owned();
+    lab.run(&batch("d1", 1, Write::Append { query })).await.unwrap();
+    for statement in [
+        "CREATE VIEW shown AS SELECT * FROM s.t",
+        "GRANT SELECT ON shown TO PUBLIC",
+        "COMMENT ON VIEW shown IS 'theirs'",
+    ] {
+        lab.engine.query(statement).await.unwrap();
+    }
+    let policies = Policies { destructive: Policy::Allow, additive: Policy::Allow };
+    let migration = Migration::Table { policies, kept: Vec::new(), later: false };
+    let write = Write::Migrate { query: "SELECT 2 AS b".to_owned(), migration };
+    lab.run(&batch("all", 2, write)).await.unwrap();
+    assert_eq!(lab.rows("SELECT * FROM shown").await, ["2"]);
+    let kept = "SELECT g.grantee, obj_description(oid, 'pg_class') FROM pg_class, aclexplode(relacl) g \
+                WHERE oid = 'shown'::regclass AND g.grantee = 0";
+    assert_eq!(lab.rows(kept).await, ["0,theirs"]);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -222,6 +319,10 @@ async fn a_materialized_view_is_refreshed_under_what_shows_it() {
     let error = lab.run(&view(3, "SELECT i + 1 AS i FROM source")).await.unwrap_err();
     assert_eq!((error.class, error.code.as_deref()), (Class::Permanent, Some("2BP01")), "another query");
     lab.engine.query("DROP VIEW shown").await.unwrap();
+    lab.engine.query("GRANT SELECT ON s.t TO PUBLIC").await.unwrap();
     lab.run(&view(4, "SELECT i + 1 AS i FROM source")).await.unwrap();
     assert_eq!(lab.rows("SELECT i FROM s.t ORDER BY i").await, ["2", "3"]);
+    let public =
+        "SELECT COUNT(*) FROM pg_class, aclexplode(relacl) g WHERE oid = 's.t'::regclass AND g.grantee = 0";
+    assert_eq!(lab.rows(public).await, ["1"]);
 }
