@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use coord_common::diagnostic::Diagnostic;
 use coord_common::id::{ModelName, Version};
-use coord_common::interval::{Interval, Timestamp, parse_time};
+use coord_common::interval::{Interval, TimePoint, Timestamp, parse_time};
 use coord_common::project::model::ModelKind;
 use coord_common::project::{Settings, suggest_model};
 use coord_common::snapshot::{Snapshot, Snapshots};
@@ -76,7 +76,7 @@ fn times(args: &TimeArgs) -> CliResult<(Interval, Timestamp)> {
     };
     let execution = point(&args.execution_time)?.map_or(now, |point| point.at);
     let start = point(&args.start)?.map_or(Timestamp(0), |point| point.at);
-    let end = point(&args.end)?.map_or(execution, |point| point.exclusive());
+    let end = point(&args.end)?.map_or(execution, TimePoint::exclusive);
     let interval = Interval::new(start, end).ok_or_else(|| {
         CliError::user(
             "times-turned-round",
