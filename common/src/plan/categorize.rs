@@ -173,6 +173,7 @@ fn history(old: &SnapshotRecord) -> Vec<Previous> {
         fingerprint: old.snapshot.fingerprint,
         version: old.version,
         category: old.category,
+        forward_only: old.forward_only,
     };
     let surplus = (old.previous.len() + 1).saturating_sub(REMEMBERED);
     old.previous.iter().skip(surplus).cloned().chain([last]).collect()
@@ -224,7 +225,7 @@ pub(super) fn breaking_kind_change(old: &Snapshot, new: &Snapshot) -> bool {
     was.name() != is.name()
         && !(was.incremental().is_some()
             && is.incremental().is_some()
-            && old.model.storage.partitioned_by == new.model.storage.partitioned_by)
+            && old.model.partitioned_by() == new.model.partitioned_by())
 }
 
 /// What the user says of a direct change.

@@ -9,7 +9,7 @@ use super::categorize::{Records, is_forward_only};
 use super::options::Times;
 use super::restate::Restatements;
 use super::{PlanInput, Tables};
-use crate::id::ModelName;
+use crate::id::{ModelName, SnapshotId};
 use crate::interval::{IntervalSet, Timestamp};
 use crate::project::model::ModelKind;
 use crate::snapshot::{Category, SnapshotRecord};
@@ -58,7 +58,7 @@ fn throwaways(ground: &Ground<'_>, order: &[ModelName]) -> (BTreeSet<ModelName>,
     let mut written = BTreeSet::new();
     // Models that keep those below them from being deployable.
     let mut taints: BTreeSet<&ModelName> = BTreeSet::new();
-    let live: BTreeSet<_> =
+    let live: BTreeSet<SnapshotId> =
         input.prod.into_iter().flat_map(|prod| prod.models.values().map(|model| model.snapshot)).collect();
     for name in order {
         let record = &records[name];
@@ -67,7 +67,8 @@ fn throwaways(ground: &Ground<'_>, order: &[ModelName]) -> (BTreeSet<ModelName>,
         let tainted = snapshot.upstream().any(|parent| taints.contains(parent));
         let keeps_table = record.forward_only
             || record.category == Category::IndirectNonBreaking
-            || (is_forward_only(kind) && record.category != Category::Metadata);
+            || (is_forward_only(kind) && record.category != Category::Metadata)
+            || follows_forward_only(record, &live);
         let valid = valid_start(ground, record);
         // What is restated by itself holds another time's rows than those around it.
         let by_itself = kind.auto_restatement_cron().is_some();
@@ -88,6 +89,24 @@ fn throwaways(ground: &Ground<'_>, order: &[ModelName]) -> (BTreeSet<ModelName>,
         }
     }
     (throwaway, written)
+}
+
+/// Whether only metadata changed since a forward-only change that production doesn't show: the rows are
+/// as little production's as before. SQLMesh lets development fill production's table then.
+fn follows_forward_only(record: &SnapshotRecord, live: &BTreeSet<SnapshotId>) -> bool {
+    if record.category != Category::Metadata {
+        return false;
+    }
+    let kept = is_forward_only(&record.snapshot.model.kind);
+    for before in record.previous.iter().rev() {
+        if live.contains(&before.id) {
+            return false;
+        }
+        if before.category != Category::Metadata {
+            return before.forward_only || kept;
+        }
+    }
+    false
 }
 
 /// A table that depends on its own past can only be taken over when nothing before the start is

@@ -508,6 +508,23 @@ impl Model {
         }
     }
 
+    /// What its table is partitioned by: a table of time ranges by its time column first, unless the model
+    /// names it or says not to.
+    pub fn partitioned_by(&self) -> Vec<&str> {
+        let own = self.storage.partitioned_by.iter().map(String::as_str);
+        let time = match &self.kind {
+            ModelKind::IncrementalByTimeRange(kind) if kind.partition_by_time_column => {
+                Some(kind.time_column.as_str())
+            }
+            _ => None,
+        };
+        let words = |text: &str, name: &str| {
+            let mut words = text.split(|c: char| !(c.is_alphanumeric() || c == '_'));
+            words.any(|word| word.eq_ignore_ascii_case(name))
+        };
+        time.filter(|name| !own.clone().any(|text| words(text, name))).into_iter().chain(own).collect()
+    }
+
     /// Batch size in interval units, where the file limits it.
     pub fn batch_size(&self) -> Option<u32> {
         self.kind.incremental().and_then(|common| common.batch_size)

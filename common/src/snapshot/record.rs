@@ -52,6 +52,9 @@ pub struct Previous {
     pub version: Version,
     /// Its category.
     pub category: Category,
+    /// Whether its change kept the table whatever it meant.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub forward_only: bool,
 }
 
 /// A planned snapshot: what the state keeps, under the snapshot's id.

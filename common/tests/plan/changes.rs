@@ -410,3 +410,19 @@ fn a_new_environment_may_differ_in_the_statements_around_its_plans_alone() {
     let planned = world.try_plan(&options("dev")).expect("the statements differ");
     assert!(planned.plan.has_changes && !planned.plan.requires_backfill());
 }
+
+#[test]
+fn another_incremental_kind_keeps_the_table_if_it_is_partitioned_as_before() {
+    for (partitions, kept) in [("ds", true), ("total", false)] {
+        let mut world = world();
+        world.plan_and_apply("prod");
+        let query = "SELECT ds, CAST(SUM(amount) AS INT) AS total FROM stg.events WHERE ds BETWEEN @start_ds AND @end_ds GROUP BY ds";
+        let kind = format!("kind INCREMENTAL_BY_PARTITION, partitioned_by {partitions}");
+        world.model("mart.daily", &kind, query);
+        let planned = world.plan("prod");
+        let daily = find(&planned, "mart.daily");
+        let forward_only = daily.category == Some(Category::ForwardOnly);
+        assert_eq!(forward_only, kept, "{partitions}: a table of time ranges has its days as partitions");
+        assert_eq!(missing(&planned, "mart.daily").is_empty(), kept, "{partitions}");
+    }
+}

@@ -175,3 +175,29 @@ fn a_view_that_keeps_its_version_is_made_beside_the_one_before_it_and_has_what_t
     assert!(!top.create && !top.migrate);
     assert_eq!(shown(&world).relation, after.relation);
 }
+
+#[test]
+fn metadata_on_top_of_a_forward_only_change_leaves_productions_table_alone() {
+    let mut world = live(FORWARD);
+    world.model("stg.events", FORWARD, &STAGED.replace("AS amount FROM", "+ 1 AS amount FROM"));
+    world.plan_and_apply("dev");
+    let shown = |planned: &Planned| find(planned, "stg.events").table.clone().expect("a table");
+    // A day later, its owner is another, or what it reads has another.
+    world.now = at("2024-01-09 12:00:00");
+    let owned = format!("{FORWARD}, owner somebody");
+    world.model("stg.events", &owned, &STAGED.replace("AS amount FROM", "+ 1 AS amount FROM"));
+    let later = PlanOptions { execution_time: Some("2024-01-09 12:00:00".to_owned()), ..options("dev") };
+    let dev = planned(&world, &later).expect("a plan");
+    assert!(shown(&dev).dev, "it shows what it showed");
+    assert_eq!(missing(&dev, "stg.events"), "01-08..01-09");
+    world.apply(&dev);
+    // Once production has it, metadata that comes next is about production's rows.
+    world.plan_and_apply("prod");
+    world.model(
+        "stg.events",
+        &owned.replace("somebody", "x"),
+        &STAGED.replace("AS amount FROM", "+ 1 AS amount FROM"),
+    );
+    let next = planned(&world, &options("dev")).expect("a plan");
+    assert!(!shown(&next).dev);
+}

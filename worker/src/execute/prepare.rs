@@ -16,7 +16,7 @@ use coord_common::snapshot::{Snapshot, model_name};
 use coord_common::sql::{Dialect, Query, SqlError, parse_statement};
 use coord_common::task::{
     Aside, Binding, Evaluate, Failure, FailureClass, Keeps, Lease, Mode, Policies, Policy, Promote, Publish,
-    PublishTable, Relation, Statements, TableTask, View, added_by_kind,
+    PublishTable, Relation, Statements, TableId, TableTask, View, added_by_kind,
 };
 
 use super::merge::merge_names;
@@ -457,7 +457,7 @@ impl Scene<'_> {
                 name: audit.name.clone(),
                 sql: self.rewrite(&text)?,
                 audited,
-                blocking: blocking(call, audit.blocking),
+                blocking: blocking(call, audit.blocking, &self.work.batch.table),
             });
         }
         Ok(found)
@@ -558,9 +558,10 @@ fn bound_format(snapshot: &Snapshot, kind: &TimeRange) -> String {
     }
 }
 
-/// `blocking := false` on the reference wins over the audit's own word.
-fn blocking(call: &Call, own: bool) -> bool {
-    call.args.get("blocking").map_or(own, |text| !text.trim().eq_ignore_ascii_case("false"))
+/// `blocking := false` on the reference wins over the audit's own word. In a throwaway table, which often
+/// holds but a part of the rows, audits warn, as in SQLMesh.
+fn blocking(call: &Call, own: bool, table: &TableId) -> bool {
+    !table.dev && call.args.get("blocking").map_or(own, |text| !text.trim().eq_ignore_ascii_case("false"))
 }
 
 fn context(snapshot: &Snapshot, time: TimeVars, stage: Stage) -> RenderContext<'_> {
@@ -593,4 +594,29 @@ fn invalid(model: &Model, error: &SqlError) -> Failure {
 
 fn refuse(message: String, hint: Option<String>) -> Failure {
     Failure { class: FailureClass::Permanent, code: None, message, hint }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn audits_block_where_they_say_so_but_never_in_a_throwaway_table() {
+        let table = |text: &str| -> TableId { text.parse().expect("a table") };
+        let kept = table("a.b@000102030405060708090a0b0c0d0e0f");
+        let throwaway = table("a.b@000102030405060708090a0b0c0d0e0f+dev");
+        let call = |word: Option<&str>| Call {
+            name: "not_null".to_owned(),
+            args: word.map(|word| ("blocking".to_owned(), word.to_owned())).into_iter().collect(),
+        };
+        for (word, own, blocks) in [
+            (None, true, true),
+            (None, false, false),
+            (Some("false"), true, false),
+            (Some("TRUE"), false, true),
+        ] {
+            assert_eq!(blocking(&call(word), own, &kept), blocks, "{word:?} {own}");
+            assert!(!blocking(&call(word), own, &throwaway), "{word:?} {own}");
+        }
+    }
 }
