@@ -13,6 +13,7 @@ mod refused;
 mod session;
 
 use std::process::ExitCode;
+use std::time::Duration;
 
 use clap::Parser;
 use tracing_subscriber::EnvFilter;
@@ -20,6 +21,9 @@ use tracing_subscriber::EnvFilter;
 use args::{Cli, Format};
 use error::CliError;
 use session::Session;
+
+/// How long a database may take to be written out and closed.
+const CLOSING: Duration = Duration::from_secs(60);
 
 fn main() -> ExitCode {
     let cli = match Cli::try_parse() {
@@ -45,7 +49,10 @@ fn main() -> ExitCode {
             Err(cause) => Err(cause),
         }
     });
-    runtime.shutdown_timeout(std::time::Duration::from_millis(200));
+    runtime.shutdown_timeout(Duration::from_millis(200));
+    if !worker::engine::wait_until_closed(CLOSING) {
+        tracing::warn!("a database is still being written: it is left as after a crash");
+    }
     match outcome {
         Ok(code) => code,
         Err(error) => {

@@ -81,6 +81,24 @@ fn the_example_project_of_sqlmesh_init_runs_unmodified() {
     );
 }
 
+/// DuckDB writes what is in its log into the file as it closes it. A process that ends under it may
+/// leave a file that can't be opened any more.
+#[test]
+fn a_command_ends_after_duckdb_has_closed_its_file() {
+    let _permit = Permit::wait();
+    let project = example();
+    let log = project.path().join("db.db.wal");
+    Cli::embedded(project.path()).now("2024-01-05 06:00:00").plan_and_apply(&[]);
+    assert!(!log.exists());
+    for day in 6..12 {
+        let cli = Cli::embedded(project.path()).now(&format!("2024-01-{day:02} 06:00:00"));
+        cli.ok(&["run"]);
+        assert!(!log.exists(), "after the run of day {day}");
+        cli.ok(&["state"]);
+        assert!(!log.exists(), "after the state of day {day}");
+    }
+}
+
 #[test]
 fn a_run_a_day_later_computes_that_day_alone() {
     let _permit = Permit::wait();

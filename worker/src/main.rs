@@ -44,10 +44,21 @@ struct Args {
     name: String,
 }
 
+/// How long a database in this process may take to be written out and closed.
+const CLOSING: Duration = Duration::from_secs(60);
+
+fn main() -> anyhow::Result<()> {
+    let outcome = run();
+    if !worker::engine::wait_until_closed(CLOSING) {
+        tracing::warn!("a database is still being written: it is left as after a crash");
+    }
+    outcome
+}
+
 // One thread: batches are small messages to a warehouse and back, which cost less than waking
 // another thread. Engines that compute in this process have threads of their own.
 #[tokio::main(flavor = "current_thread")]
-async fn main() -> anyhow::Result<()> {
+async fn run() -> anyhow::Result<()> {
     let args = Args::parse();
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
     tracing_subscriber::fmt()

@@ -5,7 +5,8 @@
 use std::any::Any;
 use std::path::Path;
 use std::sync::mpsc::{Sender, channel};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::time::Duration;
 
 use adbc_core::options::{AdbcVersion, OptionDatabase, OptionValue};
 use adbc_core::{CancelHandle, Connection, Database, Driver, Statement};
@@ -29,12 +30,42 @@ pub(crate) struct SharedDatabase {
     // Fields are dropped in this order.
     database: ManagedDatabase,
     _after: Box<dyn Any + Send + Sync>,
+    _open: Open,
 }
 
 impl SharedDatabase {
     pub(crate) fn new(database: ManagedDatabase, after: Box<dyn Any + Send + Sync>) -> Self {
-        Self { database, _after: after }
+        Self { database, _after: after, _open: Open::new() }
     }
+}
+
+/// How many databases are open in this process, and what tells that one was closed.
+static DATABASES: (Mutex<usize>, Condvar) = (Mutex::new(0), Condvar::new());
+
+/// Counts a database in for as long as it is open.
+struct Open(());
+
+impl Open {
+    fn new() -> Self {
+        *DATABASES.0.lock().unwrap_or_else(PoisonError::into_inner) += 1;
+        Self(())
+    }
+}
+
+impl Drop for Open {
+    fn drop(&mut self) {
+        *DATABASES.0.lock().unwrap_or_else(PoisonError::into_inner) -= 1;
+        DATABASES.1.notify_all();
+    }
+}
+
+/// Waits until the databases that nobody uses any more are closed; false when one still isn't after
+/// `patience`. To call before a process ends: connections end on threads of their own, the last one
+/// writes the database's file out, and a library must not be torn down under it.
+pub fn wait_until_closed(patience: Duration) -> bool {
+    let open = DATABASES.0.lock().unwrap_or_else(PoisonError::into_inner);
+    let waited = DATABASES.1.wait_timeout_while(open, patience, |open| *open > 0);
+    *waited.unwrap_or_else(PoisonError::into_inner).0 == 0
 }
 
 /// Makes connections to one database of a driver.

@@ -32,6 +32,7 @@ mod views;
 #[cfg(test)]
 mod conformance;
 
+pub use adbc::wait_until_closed;
 pub use config::{
     AdbcConfig, DuckDbCatalog, DuckDbConfig, EngineConfig, PostgresConfig, Secret, SslMode, open,
 };
