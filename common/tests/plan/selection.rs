@@ -94,3 +94,18 @@ fn selectors_of_a_run_and_of_a_restatement_pick_from_the_environment() {
     let error = world.propose_and_plan(&asked, Purpose::Change).expect_err("it isn't in production");
     assert_eq!(error.code, "unknown-model");
 }
+
+#[test]
+fn a_selection_beside_a_restatement_leaves_nothing_below_it_out() {
+    let world = edited();
+    let mut asked = options("prod");
+    asked.selectors.restate = vec!["stg.events".to_owned()];
+    asked.start = Some("2024-01-04".to_owned());
+    let all = world.propose_and_plan(&asked, Purpose::Change).expect("a plan");
+    asked.selectors.select = vec!["mart.daily".to_owned()];
+    let planned = world.propose_and_plan(&asked, Purpose::Change).expect("a plan");
+    for name in ["stg.events", "mart.daily", "mart.users", "mart.top"] {
+        assert!(!missing(&planned, name).is_empty(), "{name}");
+        assert_eq!(missing(&planned, name), missing(&all, name), "{name}");
+    }
+}
