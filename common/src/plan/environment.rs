@@ -195,6 +195,17 @@ pub(super) fn moves(input: &PlanInput<'_>, target: &BTreeMap<ModelName, Environm
     })
 }
 
+/// Whether somebody asks for views of models that the environment knows and doesn't show.
+pub(super) fn widens(input: &PlanInput<'_>, target: &BTreeMap<ModelName, EnvironmentModel>) -> bool {
+    let options = input.options;
+    let asked =
+        options.include_unmodified && options.restate_models.is_empty() && input.purpose == Purpose::Change;
+    let Some(current) = input.current.filter(|_| asked) else { return false };
+    target.iter().any(|(name, model)| {
+        model.view.is_some() && current.models.get(name).is_some_and(|shown| shown.view.is_none())
+    })
+}
+
 /// A new development environment that differs in nothing is a mistake.
 pub(super) fn refuse_empty_new(input: &PlanInput<'_>, differs: bool) -> Result<(), PlanError> {
     let new = input.current.is_none() && !input.options.environment.is_prod();

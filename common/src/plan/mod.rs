@@ -84,6 +84,9 @@ pub struct Plan {
     pub new_snapshots: Vec<SnapshotId>,
     /// Whether something differs from what the environment shows.
     pub has_changes: bool,
+    /// Whether the environment gets views of models that it only knew so far, as somebody asked for those.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub widens: bool,
     /// Record what is missing as complete without computing it.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub empty_backfill: bool,
@@ -359,6 +362,7 @@ pub fn plan(input: &PlanInput<'_>) -> Result<Planned, PlanError> {
     let new_records: Vec<_> =
         records.values().filter(|record| !input.records.contains_key(&record.id())).cloned().collect();
     let moves = environment::moves(input, &target);
+    let widens = environment::widens(input, &target);
     if input.options.empty_backfill {
         backfill::declare(
             &mut models,
@@ -379,6 +383,7 @@ pub fn plan(input: &PlanInput<'_>) -> Result<Planned, PlanError> {
         target,
         new_snapshots: new_records.iter().map(|record| record.id()).collect(),
         has_changes: differs || hooks_differ || input.current.is_none() || moves,
+        widens,
         hooks: planned_hooks,
         empty_backfill: input.options.empty_backfill,
         skip_backfill: input.options.skip_backfill,
@@ -440,7 +445,8 @@ impl Plan {
 
     /// Whether applying would do nothing at all.
     pub fn is_empty(&self) -> bool {
-        !self.has_changes && !self.requires_backfill() && !self.models.iter().any(|model| model.create)
+        let stays = !self.has_changes && !self.widens;
+        stays && !self.requires_backfill() && !self.models.iter().any(|model| model.create)
     }
 }
 

@@ -62,7 +62,7 @@ pub fn stages(plan: &Plan) -> Vec<PlanStage> {
     };
     let assumed = plan.skips_computing();
     let clears = plan.clears.iter();
-    let promoted = plan.purpose == Purpose::Change && plan.has_changes;
+    let promoted = plan.purpose == Purpose::Change && (plan.has_changes || plan.widens);
     [
         ("record", "Keep the new snapshots".to_owned(), pick(&new)),
         ("create", "Create tables".to_owned(), pick(&created)),

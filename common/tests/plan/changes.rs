@@ -302,6 +302,21 @@ fn merged_branches_take_the_worst_of_what_happened_to_their_parents() {
 }
 
 #[test]
+fn a_development_environment_shows_what_didnt_change_once_asked_for() {
+    let mut world = live();
+    world.model("mart.top", "kind VIEW", "SELECT id, total FROM mart.users WHERE total > 16");
+    world.plan_and_apply("dev");
+    let mut all = options("dev");
+    assert!(world.try_plan(&all).expect("a plan").plan.is_empty());
+    all.include_unmodified = true;
+    let planned = world.try_plan(&all).expect("a plan");
+    assert!(planned.plan.widens && !planned.plan.has_changes && !planned.plan.is_empty());
+    assert!(planned.plan.target.values().all(|model| model.view.is_some()));
+    world.apply(&planned);
+    assert!(world.try_plan(&all).expect("a plan").plan.is_empty());
+}
+
+#[test]
 fn a_new_development_environment_without_changes_is_refused() {
     let mut world = live();
     let error = world.try_plan(&options("dev")).expect_err("nothing differs");
@@ -425,4 +440,19 @@ fn another_incremental_kind_keeps_the_table_if_it_is_partitioned_as_before() {
         assert_eq!(forward_only, kept, "{partitions}: a table of time ranges has its days as partitions");
         assert_eq!(missing(&planned, "mart.daily").is_empty(), kept, "{partitions}");
     }
+}
+
+#[test]
+fn a_star_in_the_place_of_columns_that_stay_adds_what_more_there_is() {
+    let mut world = world();
+    world.model("stg.events", INCREMENTAL, &STAGED.replace("CAST(amount AS INT) AS amount", "amount"));
+    world.model("stg.some", "kind FULL", "SELECT id, ds FROM stg.events");
+    world.model("mart.some", "kind FULL", "SELECT id FROM stg.some");
+    world.plan_and_apply("prod");
+    world.model("stg.some", "kind FULL", "SELECT * FROM stg.events");
+    let planned = world.plan("prod");
+    assert_eq!(find(&planned, "stg.some").category, Some(NonBreaking));
+    assert_eq!(find(&planned, "mart.some").category, Some(IndirectNonBreaking));
+    world.model("stg.some", "kind FULL", "SELECT * EXCLUDE (amount) FROM stg.events");
+    assert_eq!(find(&world.plan("prod"), "stg.some").category, Some(Metadata), "the same columns");
 }

@@ -201,7 +201,13 @@ impl Logs {
             | Record::Published { .. }
             | Record::Cancelled { .. } => return,
         };
-        if matches!(record, Record::Committed(done) if matches!(done.mode, Mode::Create | Mode::Migrate)) {
+        // Making and changing tables is no batch; where that fails, the plan's failures say so.
+        let mode = match record {
+            Record::Committed(done) => done.mode,
+            Record::Failed { mode, .. } => *mode,
+            _ => return,
+        };
+        if matches!(mode, Mode::Create | Mode::Migrate) {
             return;
         }
         let log = self.logs.entry(plan).or_default();
