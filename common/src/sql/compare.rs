@@ -414,6 +414,11 @@ mod tests {
             ("SELECT CASE a WHEN 1 THEN b END AS x FROM t", "SELECT CASE WHEN a = 1 THEN b END AS x FROM t"),
             ("SELECT IFNULL(a, 0) AS x FROM t", "SELECT COALESCE(a, 0) AS x FROM t"),
             (
+                "SELECT a FROM t WHERE b > DATE '2024-01-01'",
+                "SELECT a FROM t WHERE b > CAST('2024-01-01' AS DATE)",
+            ),
+            ("SELECT DATE '2024-01-01' AS d FROM t", "SELECT '2024-01-01'::DATE AS d FROM t"),
+            (
                 "SELECT a FROM t WHERE EXISTS (SELECT 1 FROM u WHERE u.b = t.b)",
                 "SELECT a FROM t WHERE EXISTS (SELECT 1 FROM u WHERE t.b = u.b)",
             ),

@@ -215,7 +215,7 @@ fn typed(inner: &mut Value) -> Option<Value> {
     let value = inner.get_mut("value")?.take();
     Some(json!({"Cast": {
         "kind": "Cast", "expr": {"Value": value}, "data_type": inner.get_mut("data_type")?.take(),
-        "array": false, "format": null,
+        "format": null,
     }}))
 }
 
