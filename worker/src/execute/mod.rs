@@ -1,10 +1,12 @@
 //! From a lease to the engine's verbs: fetch the snapshot, render it for the batch, name physical
 //! tables, run.
 
+mod bounds;
 mod check;
 mod fetch;
 mod merge;
 mod prepare;
+mod publication;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -157,7 +159,7 @@ impl Executor {
             for table in &work.tables {
                 snapshots.insert(table.snapshot, self.snapshots.get(table.snapshot).await?);
             }
-            prepare::publication(lease, work, &snapshots)
+            publication::publication(lease, work, &snapshots)
         };
         let publication = match prepared.await {
             Ok(publication) => publication,

@@ -4,8 +4,8 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use coord_common::id::{ModelName, SnapshotId};
-use coord_common::interval::{Interval, Timestamp, format_time, inclusive_end};
+use coord_common::id::ModelName;
+use coord_common::interval::{Interval, Timestamp, format_time};
 use coord_common::project::audits_builtin::builtin_audit;
 use coord_common::project::model::{Call, Code, ColumnDef, Model, ModelKind, ScdType2, TimeRange};
 use coord_common::project::render::{
@@ -15,15 +15,14 @@ use coord_common::project::seed;
 use coord_common::snapshot::{Snapshot, model_name};
 use coord_common::sql::{Dialect, Query, SqlError, parse_statement};
 use coord_common::task::{
-    Aside, Binding, Evaluate, Failure, FailureClass, Keeps, Lease, Mode, Policies, Policy, Promote, Publish,
-    PublishTable, Relation, Statements, TableId, TableTask, View, added_by_kind,
+    Binding, Evaluate, Failure, FailureClass, Keeps, Lease, Mode, Policies, Policy, Promote, Relation,
+    Statements, TableId, TableTask, View, added_by_kind,
 };
 
+use super::bounds::bounds;
 use super::merge::merge_names;
-use crate::engine::{
-    AUDITED, AuditQuery, BatchWrite, Beside, Fence, Kept, Migration, Publication, Published, RelationKind,
-    ScdWrite, Write,
-};
+use super::publication::beside;
+use crate::engine::{AUDITED, AuditQuery, BatchWrite, Fence, Migration, ScdWrite, Write};
 
 pub(super) type Embedded = BTreeMap<ModelName, Arc<Snapshot>>;
 
@@ -481,83 +480,6 @@ impl Scene<'_> {
     }
 }
 
-/// The table that a batch's own stands beside.
-fn beside(aside: &Aside, snapshot: &Snapshot) -> Result<Beside, Failure> {
-    let kept = match (&aside.keeps, &snapshot.model.kind) {
-        (Keeps::Outside { ranges, merged }, ModelKind::IncrementalByTimeRange(kind)) => Kept::Outside {
-            column: kind.time_column.clone(),
-            ranges: ranges
-                .ranges()
-                .iter()
-                .map(|range| bounds(snapshot, kind, *range))
-                .collect::<Result<_, Failure>>()?,
-            merged: merged.clone(),
-        },
-        (Keeps::Nothing, _) => Kept::Nothing,
-        (Keeps::Copy | Keeps::Outside { .. }, _) => Kept::Copy,
-    };
-    Ok(Beside { published: aside.published.clone(), kept })
-}
-
-/// What the engine must do to put what was computed aside in place, or to drop it.
-pub(super) fn publication(
-    lease: &Lease,
-    work: &Publish,
-    snapshots: &BTreeMap<SnapshotId, Arc<Snapshot>>,
-) -> Result<Publication, Failure> {
-    let table = |table: &PublishTable| {
-        let snapshot = &snapshots[&table.snapshot];
-        let lost = work.supersedes.iter().filter(|batch| batch.table == table.table);
-        Ok(Published {
-            table: table.table.to_string(),
-            aside: table.table.beside(lease.plan).to_string(),
-            relation: table.relation.clone(),
-            beside: beside(&table.aside, snapshot)?,
-            kind: match snapshot.model.kind {
-                ModelKind::View { materialized: true } => RelationKind::MaterializedView,
-                ModelKind::View { materialized: false } => RelationKind::View,
-                _ => RelationKind::Table,
-            },
-            supersedes: lost.map(ToString::to_string).collect(),
-        })
-    };
-    Ok(Publication {
-        // Two gateways may be one warehouse.
-        slot: format!("publish:{}:{}@{}", lease.plan, work.round, work.gateway),
-        token: lease.token,
-        plan: lease.plan.to_string(),
-        tables: work.tables.iter().map(table).collect::<Result<_, Failure>>()?,
-        discard: work.discard,
-    })
-}
-
-/// The bounds of a range in a model's time column, both inclusive, as SQL literals.
-fn bounds(snapshot: &Snapshot, kind: &TimeRange, interval: Interval) -> Result<[String; 2], Failure> {
-    let format = bound_format(snapshot, kind);
-    let literal = |time| {
-        let text = format_time(&format, time).map_err(|error| refuse(error.to_string(), None))?;
-        Ok::<_, Failure>(format!("'{}'", text.replace('\'', "''")))
-    };
-    Ok([literal(interval.start.to_datetime())?, literal(inclusive_end(interval.end))?])
-}
-
-fn bound_format(snapshot: &Snapshot, kind: &TimeRange) -> String {
-    let columns = snapshot.columns.iter().flatten();
-    let declared = columns.clone().find(|column| column.name.eq_ignore_ascii_case(&kind.time_column));
-    let data_type = declared.map(|column| column.data_type.to_lowercase()).unwrap_or_default();
-    let is_time = data_type.starts_with("timestamp") || data_type.starts_with("datetime");
-    let is_text =
-        ["char", "text", "string", "varchar", "int", "bigint"].iter().any(|t| data_type.contains(t));
-    let full = "%Y-%m-%d %H:%M:%S.%f";
-    if is_text || (!is_time && kind.time_format != "%Y-%m-%d") {
-        kind.time_format.clone()
-    } else {
-        // Times. An unknown type or a date: a date's text is cut from the timestamp by the cast, and
-        // a text column in the default format compares as the engine casts it.
-        full.to_owned()
-    }
-}
-
 /// `blocking := false` on the reference wins over the audit's own word. In a throwaway table, which often
 /// holds but a part of the rows, audits warn, as in SQLMesh.
 fn blocking(call: &Call, own: bool, table: &TableId) -> bool {
@@ -592,7 +514,7 @@ fn invalid(model: &Model, error: &SqlError) -> Failure {
     )
 }
 
-fn refuse(message: String, hint: Option<String>) -> Failure {
+pub(super) fn refuse(message: String, hint: Option<String>) -> Failure {
     Failure { class: FailureClass::Permanent, code: None, message, hint }
 }
 
