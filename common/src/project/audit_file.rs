@@ -211,7 +211,9 @@ fn query(
 ) -> Option<super::model::Code> {
     let Some((last, before)) = statements.split_last().filter(|(last, _)| is_query(source, last, true))
     else {
-        let finding = Diagnostic::error("no-query", block, "the audit has no query");
+        // What stands in the query's place is where to look.
+        let at = statements.last().map_or(block, |last| source.location(last.start()));
+        let finding = Diagnostic::error("no-query", at, "the audit has no query");
         findings.push(finding.hint("put a SELECT that returns bad rows after the block"));
         return None;
     };

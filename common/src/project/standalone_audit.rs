@@ -38,6 +38,10 @@ fn node(
     );
     let at = text.source.location(block.start());
     let audit = context.audits.values().find(|audit| audit.standalone && audit.location == at)?;
+    // Without a query, which was found, its block stands for one: nothing can be made of it.
+    if audit.query == block.code(&text.source) {
+        return None;
+    }
     let gateway = context.gateway(None)?;
     let reader = BlockReader { context, dialect: audit.dialect, gateway, block: at.clone(), findings };
     let Head { mut model, name_at } = reader.read_audit(&properties)?;

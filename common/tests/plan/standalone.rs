@@ -165,13 +165,14 @@ fn a_restatement_has_audits_below_look_again() {
 
 #[test]
 fn what_a_standalone_audit_cant_be() {
-    for (properties, code) in [
-        ("standalone true, blocking true", "conflicting-properties"),
-        ("standalone true, cron '@never'", "invalid-cron"),
-        ("standalone true, kind FULL", "unknown-property"),
+    for (properties, query, code) in [
+        ("standalone true, blocking true", QUERY, "conflicting-properties"),
+        ("standalone true, cron '@never'", QUERY, "invalid-cron"),
+        ("standalone true, kind FULL", QUERY, "unknown-property"),
+        ("standalone true", "SELEC 1", "no-query"),
     ] {
         let mut world = world();
-        audit(&mut world, properties, QUERY);
+        audit(&mut world, properties, query);
         let (.., findings) = world.load();
         let codes: Vec<_> = findings.iter().filter(|f| f.is_error()).map(|f| f.code.to_string()).collect();
         assert_eq!(codes, [code], "{properties}");

@@ -136,6 +136,7 @@ fn names_may_be_taken_once() {
 fn mistakes_in_audits_have_a_place() {
     check(&[("audits/a.sql", "\nSELECT 1")], &["audits/a.sql:2:1 missing-audit-block"]);
     check(&[("audits/a.sql", "AUDIT (name a);")], &["audits/a.sql:1:1 no-query"]);
+    check(&[("audits/a.sql", "AUDIT (name a);\nSELEC 1")], &["audits/a.sql:2:1 no-query"]);
     check(&[("audits/a.sql", "AUDIT (skip true); SELECT 1")], &["audits/a.sql:1:1 missing-name"]);
     check(
         &[("audits/a.sql", "AUDIT (name a, blokking true); SELECT 1")],
