@@ -2,6 +2,7 @@
 //! crate that sees both.
 
 pub mod convert;
+pub mod net;
 pub mod tls;
 
 /// Generated from the `.proto` files.

@@ -1,5 +1,6 @@
 //! The client's end.
 
+use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::pin::Pin;
@@ -39,6 +40,12 @@ pub struct ClientTlsArgs {
 pub struct ClientTls {
     config: Reloading<ClientConfig>,
     server_name: Option<ServerName<'static>>,
+}
+
+impl fmt::Debug for ClientTls {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ClientTls").field("server_name", &self.server_name).finish_non_exhaustive()
+    }
 }
 
 impl ClientTls {
