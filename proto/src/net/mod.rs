@@ -3,7 +3,7 @@
 mod connect;
 mod transport;
 
-pub use connect::{BadAddress, ConnectOptions, MAX_MESSAGE, channel, endpoint};
+pub use connect::{BadAddress, ConnectError, ConnectOptions, MAX_MESSAGE, channel, connect};
 pub use transport::Transport;
 
 use crate::wire::control_client::ControlClient;
