@@ -17,6 +17,17 @@ use crate::store::record::encode_json;
 use crate::store::{StoreError, Txn, blob, keys};
 
 impl Control {
+    /// Why a plan may not move the pointer: it isn't where the plan found it. The claim keeps other
+    /// plans away, so somebody has changed the state by other means; a transaction's compare alone
+    /// would only see what changed since this term began.
+    pub(super) fn overtaken(&self, plan: &Plan) -> Option<String> {
+        let shown = self.book.environments.get(&plan.environment).map_or(0, |(shown, _)| shown.seq);
+        if shown == plan.base_seq {
+            return None;
+        }
+        apply::check_base(plan, &self.book, (self.clock)()).err().map(|stale| stale.to_string())
+    }
+
     /// Moves the pointer.
     pub(super) async fn flip(
         &mut self,

@@ -229,6 +229,10 @@ impl Control {
             .put(env_key, encode_json(&id)?);
         self.put_plan(id, record, claim).await?;
         info!(plan = %id, environment = %body.plan.environment, what, "applying");
+        let left = match left {
+            Some(recorded) => Some(self.shrink(&body.plan, &recorded).await?),
+            None => None,
+        };
         self.carry_out(&body, left).await?;
         Ok(Ok(what))
     }
@@ -274,6 +278,29 @@ impl Control {
             Some((_, revision)) => Compare::ModRevision(key, *revision),
             None => Compare::Absent(key),
         }
+    }
+
+    /// Strikes off a plan's todo what others have done since it was put on record.
+    async fn shrink(
+        &mut self,
+        plan: &Plan,
+        recorded: &BTreeMap<TableId, Todo>,
+    ) -> Result<BTreeMap<TableId, Todo>, ControlError> {
+        let left = apply::still_left(plan, &self.book, recorded);
+        let changed: Vec<_> =
+            recorded.iter().filter(|(table, todo)| left.get(*table) != Some(*todo)).collect();
+        for chunk in changed.chunks(CHUNK) {
+            let mut txn = Txn::new();
+            for (table, _) in chunk {
+                let key = keys::todo(plan.id, table);
+                txn = match left.get(*table) {
+                    Some(todo) => txn.put(key, encode_json(todo)?),
+                    None => txn.delete(key),
+                };
+            }
+            self.commit(txn).await?;
+        }
+        Ok(left)
     }
 
     /// What is on record of a plan's todo.
@@ -472,6 +499,9 @@ impl Control {
         if body.plan.purpose == Purpose::Run {
             self.note_restated(&body.plan).await?;
             return self.end_well(&body.plan, out).await;
+        }
+        if let Some(why) = self.overtaken(&body.plan) {
+            return self.finish(id, PlanState::Failed, &why).await;
         }
         self.flip(id, record, &body.plan).await?;
         self.promote(id, &body.plan.environment, out).await

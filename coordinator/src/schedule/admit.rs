@@ -90,15 +90,9 @@ impl Scheduler {
         let mut joined = Vec::new();
         for (index, node) in plan.nodes.iter().enumerate() {
             let table = self.tables.get(node.table);
-            for (interval, token) in &table.in_flight {
-                let misses = node.todo.overlaps(*interval) && !table.done.overlaps(*interval);
-                if misses
-                    && node.mode == NodeMode::Write
-                    && plan.reads_are_done(index, *interval, &self.tables)
-                {
-                    joined.push((*token, NodeRef { plan: number, node: index }));
-                }
-            }
+            let at = NodeRef { plan: number, node: index };
+            let shared = table.in_flight.iter().filter(|(interval, _)| self.shares(at, node, **interval));
+            joined.extend(shared.map(|(_, token)| (*token, at)));
         }
         for (token, at) in joined {
             if let Some(Held { target: Target::Batch(lease), .. }) = self.leases.get_mut(&token)
@@ -108,6 +102,15 @@ impl Scheduler {
                 self.record_grant(token, out);
             }
         }
+    }
+
+    /// Whether another plan's lease over a range does what a node misses.
+    fn shares(&self, at: NodeRef, node: &Node, interval: Interval) -> bool {
+        let done = &self.tables.get(node.table).done;
+        node.mode == NodeMode::Write
+            && node.todo.overlaps(interval)
+            && !done.overlaps(interval)
+            && self.plans[&at.plan].reads_are_done(at.node, interval, &self.tables)
     }
 
     pub(super) fn recover(&mut self, recovered: Recovered) {
@@ -132,6 +135,15 @@ impl Scheduler {
                 }
                 let supersedes = supersedes.iter().map(|batch| batch.interval).collect();
                 let interval = batch.interval;
+                // A term may have ended just before a plan joined the lease.
+                let users =
+                    self.tables.get(table).users.iter().filter(|user| mode.fills() && !serves.contains(user));
+                let joins = |user: &&NodeRef| {
+                    let node = self.plans.get(&user.plan).map(|plan| &plan.nodes[user.node]);
+                    node.is_some_and(|node| self.shares(**user, node, interval))
+                };
+                let joined: Vec<NodeRef> = users.filter(joins).copied().collect();
+                serves.extend(joined);
                 let lease = BatchLease {
                     token,
                     at,

@@ -19,7 +19,7 @@ const TEXT_HEAD: usize = 11;
 /// # Errors
 /// [`StoreError::Invalid`] where the value has no JSON form (such as a map with keys that are no
 /// texts).
-pub(crate) fn encode_json<T: Serialize>(value: &T) -> Result<Vec<u8>, StoreError> {
+pub fn encode_json<T: Serialize>(value: &T) -> Result<Vec<u8>, StoreError> {
     let json = serde_json::to_vec(value)
         .map_err(|error| StoreError::Invalid(format!("a record has no JSON form: {error}")))?;
     let mut record = text_head(TEXT_VERSION, &json);
