@@ -52,7 +52,7 @@ pub(crate) enum Tend {
     Invalidate { environment: EnvironmentName, sync: bool },
     Rollback { environment: EnvironmentName, to: String, dry_run: bool },
     Abandon { what: String },
-    Janitor { ignore_ttl: bool },
+    Janitor { ignore_ttl: bool, environment: Option<String> },
     Destroy,
 }
 
@@ -155,7 +155,9 @@ impl Client {
             }
             Tend::Abandon { what } => Action::Abandon(wire::Abandon { what }),
             Tend::Destroy => Action::Destroy(wire::Destroy {}),
-            Tend::Janitor { ignore_ttl } => Action::Janitor(wire::Janitor { ignore_ttl }),
+            Tend::Janitor { ignore_ttl, environment } => {
+                Action::Janitor(wire::Janitor { ignore_ttl, environment: environment.unwrap_or_default() })
+            }
         };
         let request = wire::TendRequest { by, action: Some(action) };
         let mut stream = self.0.tend(request).await?.into_inner();

@@ -261,8 +261,10 @@ fn direct(rules: &Rules<'_>, new: &Snapshot, old: &Snapshot) -> Option<Category>
 
 /// Harmless where that can be shown, else breaking.
 fn shown(rules: &Rules<'_>, new: &Snapshot, old: &Snapshot) -> Category {
-    let unlike =
-        old.model.kind.name() != new.model.kind.name() || old.model.lookback() != new.model.lookback();
+    let kinds = [&old.model.kind, &new.model.kind].map(ModelKind::name);
+    // Other kinds of the same partitions keep the rows that the query gives; as SQLMesh, the query decides.
+    let merges = kinds[0] != kinds[1] && matches!(new.model.kind, ModelKind::IncrementalByUniqueKey(_));
+    let unlike = merges || old.model.lookback() != new.model.lookback();
     if unlike || rules.unknown.contains(new.name()) {
         return Category::Breaking;
     }

@@ -331,12 +331,17 @@ impl Book {
         }
         for entry in store.range(keys::INTERVALS).await?.entries {
             let done = record::decode_intervals(&entry.key, &entry.value)?;
-            let known = TableRecord { done, created: true, restated: None };
+            let known = TableRecord { done, created: true, ..TableRecord::default() };
             book.tables.insert(name(&entry, keys::INTERVALS)?, known);
         }
         for entry in store.range(keys::RESTATED).await?.entries {
             let table = name(&entry, keys::RESTATED)?;
             book.tables.entry(table).or_default().restated = Some(decode(&entry)?);
+        }
+        for entry in store.range(keys::STALE).await?.entries {
+            let stale = record::decode_intervals(&entry.key, &entry.value)?;
+            let known = book.tables.entry(name(&entry, keys::STALE)?).or_default();
+            known.stale = stale.difference(&known.done);
         }
         for entry in store.range(keys::LOST).await?.entries {
             book.lost.push(name(&entry, keys::LOST)?);

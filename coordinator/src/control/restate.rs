@@ -4,8 +4,7 @@
 use std::collections::BTreeMap;
 
 use coord_common::id::PlanId;
-use coord_common::interval::IntervalSet;
-use coord_common::plan::{Clear, Environment, Plan};
+use coord_common::plan::{Clear, Environment, Plan, TableRecord};
 use coord_common::task::{Failure, Publish, TableId};
 use tracing::{info, warn};
 
@@ -172,33 +171,33 @@ impl Control {
     /// changes are committed; those are returned, to go with the plan's end. Leases over the ranges
     /// are marked before: whoever takes over then knows that what they commit doesn't count.
     async fn clears(&mut self, plan: &Plan, out: &mut Output) -> Result<Txn, ControlError> {
-        let mut done: BTreeMap<&TableId, IntervalSet> = BTreeMap::new();
         let mut ranges = Vec::new();
-        let cleared = self.cleared(plan).await?;
-        for clear in &cleared {
+        let mut left: BTreeMap<TableId, TableRecord> = BTreeMap::new();
+        for clear in self.cleared(plan).await? {
+            let known = self.book.tables.get(&clear.table);
+            if let Some(known) = known.filter(|known| !known.done.is_empty() || !known.stale.is_empty()) {
+                strike(left.entry(clear.table.clone()).or_insert_with(|| known.clone()), &clear);
+            }
             // A table that isn't made yet may be in flight.
-            ranges.push((clear.table.clone(), clear.range));
-            let Some(known) = self.book.tables.get(&clear.table) else { continue };
-            let left = done.entry(&clear.table).or_insert_with(|| known.done.clone());
-            left.remove(clear.range);
+            ranges.push((clear.table, clear.range));
         }
-        done.retain(|table, left| self.book.tables.get(table).is_some_and(|known| known.done != *left));
-        let changes: Vec<_> = done.into_iter().map(|(table, left)| (table.clone(), left)).collect();
+        left.retain(|table, left| self.book.tables.get(table).is_some_and(|known| known != left));
         if !ranges.is_empty() {
             info!(plan = %plan.id, tables = ranges.len(), "other tables are no longer complete");
             self.scheduler.on(self.now(), Event::Clear(ranges), out);
             self.record_now(out).await?;
         }
         let mut txn = Txn::new();
-        for (n, (table, left)) in changes.iter().enumerate() {
-            if n > 0 && n % CHUNK == 0 {
+        for (n, (table, left)) in left.iter().enumerate() {
+            if n > 0 && 2 * n % CHUNK == 0 {
                 self.commit(std::mem::take(&mut txn)).await?;
             }
-            txn = txn.put(keys::intervals(table), encode_intervals(left));
+            txn = txn.put(keys::intervals(table), encode_intervals(&left.done));
+            let stale = keys::stale(table);
+            let none = left.stale.is_empty();
+            txn = if none { txn.delete(stale) } else { txn.put(stale, encode_intervals(&left.stale)) };
         }
-        for (table, left) in changes {
-            self.book.tables.entry(table).or_default().done = left;
-        }
+        self.book.tables.extend(left);
         Ok(txn)
     }
 
@@ -299,6 +298,17 @@ impl Control {
         self.logs.failed(id, format!("publication on gateway {gateway}"), failure);
         self.finish(id, PlanState::Failed, "restated rows could not be published").await
     }
+}
+
+/// Takes a range off what a table holds, and off what it held once unless that stays on record.
+fn strike(table: &mut TableRecord, clear: &Clear) {
+    if clear.on_record {
+        let kept = table.done.ranges().iter().filter_map(|done| done.intersection(clear.range));
+        table.stale = kept.fold(std::mem::take(&mut table.stale), |stale, range| stale.union(&range.into()));
+    } else {
+        table.stale.remove(clear.range);
+    }
+    table.done.remove(clear.range);
 }
 
 /// What an environment will show once a plan is through.
