@@ -8,7 +8,7 @@ use anyhow::Context;
 use clap::Parser;
 use coord_common::interval::Timestamp;
 use coord_common::plan::Retention;
-use coord_proto::net::{self, ConnectOptions};
+use coord_proto::net;
 use coordinator::store::{self, StoreUrl};
 use coordinator::{Clock, ControlConfig, Server, telemetry};
 use tokio::net::TcpListener;
@@ -101,7 +101,7 @@ async fn main() -> anyhow::Result<()> {
 /// every address of the machine.
 fn advertised(given: Option<String>, listens: SocketAddr) -> anyhow::Result<Option<String>> {
     if let Some(address) = given {
-        net::endpoint(&address, &ConnectOptions::default()).context("--advertise")?;
+        net::check_address(&address).context("--advertise")?;
         return Ok(Some(address));
     }
     Ok((!listens.ip().is_unspecified()).then(|| format!("http://{listens}")))

@@ -12,6 +12,7 @@ use coord_common::id::WorkerId;
 use coord_common::project::settings::CONFIG_FILES;
 use coord_common::project::{ProjectInput, Settings, SourceFile, load_settings};
 use coord_proto::net::{self, ConnectOptions};
+use coord_proto::tls::{ClientTls, ClientTlsArgs};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 use tracing::info;
@@ -24,9 +25,17 @@ use worker::execute::Executor;
 #[derive(Debug, Parser)]
 #[command(name = "worker", version)]
 struct Args {
-    /// The coordinator.
-    #[arg(long, default_value = "http://127.0.0.1:7070", env = "COORDCTL_SERVER")]
-    coordinator: String,
+    /// The coordinators, of which one leads: repeated, or separated by commas.
+    #[arg(
+        long,
+        default_value = "http://127.0.0.1:7070",
+        env = "COORDCTL_SERVER",
+        value_name = "URL",
+        value_delimiter = ','
+    )]
+    coordinator: Vec<String>,
+    #[command(flatten)]
+    tls: ClientTlsArgs,
     /// A folder with the config.yaml whose gateways this worker reaches; nothing else of it is read.
     #[arg(long, short = 'p', default_value = ".")]
     project: PathBuf,
@@ -76,7 +85,8 @@ async fn run() -> anyhow::Result<()> {
     }
     let slots =
         args.slots.unwrap_or_else(|| engines.values().map(|engine| engine.concurrency() as u32).sum());
-    let channel = net::channel(&args.coordinator, &ConnectOptions::default()).context("--coordinator")?;
+    let options = ConnectOptions { tls: ClientTls::new(&args.tls)?, ..ConnectOptions::default() };
+    let transport = net::connect(&args.coordinator, &options).context("--coordinator")?;
     let config = AgentConfig {
         worker: session(&args.name)?,
         gateways: engines.keys().cloned().collect(),
@@ -85,9 +95,9 @@ async fn run() -> anyhow::Result<()> {
     };
     let stop = CancellationToken::new();
     stop_on_signals(stop.clone())?;
-    info!(worker = %config.worker, slots, coordinator = args.coordinator, "starting");
-    let executor = Arc::new(Executor::new(engines, SnapshotSource::new(channel.clone())));
-    Agent::new(config, channel, executor).run(stop).await;
+    info!(worker = %config.worker, slots, coordinator = args.coordinator.join(","), "starting");
+    let executor = Arc::new(Executor::new(engines, SnapshotSource::new(transport.clone())));
+    Agent::new(config, transport, executor).run(stop).await;
     info!("stopped");
     Ok(())
 }

@@ -105,7 +105,12 @@ pub(crate) enum Command {
     /// A plan's body.
     PlanBody { plan: PlanId, reply: Reply<Option<PlanBody>> },
     /// Carry a plan out.
-    Apply { plan: PlanId, by: String, reply: Reply<Result<&'static str, ApplyError>> },
+    Apply {
+        plan: PlanId,
+        by: String,
+        request: Option<String>,
+        reply: Reply<Result<&'static str, ApplyError>>,
+    },
     /// Give a plan up.
     Cancel { plan: PlanId, reply: Reply<Result<&'static str, ApplyError>> },
     /// Tend environments.
@@ -115,7 +120,7 @@ pub(crate) enum Command {
     /// Ask signals what a run that isn't applied would compute.
     AskSignals { plan: Box<Plan>, reply: Reply<super::prelude::Asked> },
     /// How far a plan is; with what ran since a place in its log.
-    Progress { plan: PlanId, since: usize, reply: Reply<Option<PlanView>> },
+    Progress { plan: PlanId, log: u64, since: usize, reply: Reply<Option<PlanView>> },
     /// Why a batch waits.
     Why { plan: PlanId, table: TableId, at: Interval, reply: Reply<Vec<Reason>> },
     /// The registered workers.

@@ -37,7 +37,7 @@ pub use book::PlanState;
 pub(crate) use book::{Book, PlanBody, Todo};
 pub(crate) use command::{ApplyError, Command, Handle, NotReady, Refused};
 pub use report::{ExecutedBatch, FailureView, ModelView, PlanView, WorkerView};
-pub(crate) use tend::{Tend, Tended};
+pub(crate) use tend::{RollbackTo, Tend, Tended};
 
 use crate::apply::{Group, groups};
 use crate::schedule::{Config, Instant, Output, Random, Record, Scheduler};

@@ -6,7 +6,7 @@ mod replicas;
 mod transport;
 
 pub use backoff::Backoff;
-pub use connect::{BadAddress, ConnectOptions, MAX_MESSAGE, channel, connect, endpoint};
+pub use connect::{BadAddress, ConnectOptions, MAX_MESSAGE, channel, check_address, connect};
 pub use replicas::{Dial, LEADER, Mark, Replicas};
 pub use transport::Transport;
 
