@@ -13,7 +13,7 @@ use crate::output;
 /// First and longest pause before a call is made again.
 const PAUSES: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(1));
 /// After how long it is said that we wait: an election that is almost over is nobody's concern.
-const SILENT: Duration = Duration::from_millis(700);
+const SILENT: Duration = Duration::from_millis(500);
 
 /// The wait for one answer.
 pub(crate) struct Patience {

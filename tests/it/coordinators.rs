@@ -90,7 +90,7 @@ fn a_coordinator_that_is_asked_to_end_does_so_at_once_and_another_goes_on() {
     fleet.pause(0.1);
     let id = start_plan(&fleet);
     let follower = fleet.cli().spawn(&["watch", &id]);
-    let mut impatient = fleet.cli().spawn(&["watch", &id, "--server-timeout", "1"]);
+    let mut impatient = fleet.cli().spawn(&["watch", &id, "--server-timeout", "2"]);
     fleet.wait_for_commits(10);
     let asked = std::time::Instant::now();
     fleet.coordinator.terminate();
@@ -100,7 +100,7 @@ fn a_coordinator_that_is_asked_to_end_does_so_at_once_and_another_goes_on() {
     let said = impatient.wait();
     assert_eq!(said.code, Some(2), "{said:#?}");
     assert!(said.stderr.contains("waiting for a coordinator"), "{said:#?}");
-    assert!(said.stderr.contains("gave up after 1 s"), "{said:#?}");
+    assert!(said.stderr.contains("gave up after 2 s"), "{said:#?}");
     fleet.coordinator.restart();
     fleet.wait_until_serving();
     fleet.pause(0.0);

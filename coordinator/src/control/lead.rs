@@ -11,7 +11,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use super::{ControlConfig, ControlError};
-use crate::store::record::encode_json;
+use crate::store::record::{decode_json, encode_json};
 use crate::store::{Compare, LeaseId, Outcome, Revision, Store, Txn, keys};
 
 /// Pause after which a standby looks by itself: watches are hints.
@@ -73,8 +73,9 @@ impl Lead {
                     continue;
                 }
                 Some(entry) => {
-                    let address = serde_json::from_slice(&entry.value).ok();
-                    let address = address.and_then(|leader: Leader| leader.address);
+                    // Who can't be understood leads all the same.
+                    let leader = decode_json::<Leader>(keys::LEAD, &entry.value).ok();
+                    let address = leader.and_then(|leader| leader.address);
                     standing.send_replace(Standing::Behind(address));
                 }
             }
@@ -82,6 +83,7 @@ impl Lead {
                 info!("another coordinator leads, or its leadership has yet to expire: standing by");
             }
             tokio::select! {
+                biased;
                 () = stop.cancelled() => return Ok(None),
                 _ = watch.changed() => {}
                 () = sleep(LOOK) => {}
