@@ -11,7 +11,7 @@ mod publication;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use coord_common::id::ModelName;
 use coord_common::snapshot::Snapshot;
@@ -20,6 +20,7 @@ use coord_common::task::{
     self, Check, Done, DropTable, Evaluate, Failure, FailureClass, Lease, Outcome, Promote, Publish,
     Statements, TableKind, Work,
 };
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::{Instrument, info_span, warn};
 
