@@ -32,7 +32,7 @@ use serde::{Deserialize, Serialize};
 pub use backfill::{BatchRule, TableRecord};
 pub use blocker::Blocker;
 pub use change::Change;
-pub use document::{Executed, PlanDocument, document};
+pub use document::{AuditWarning, Executed, PlanDocument, document};
 pub use environment::{Environment, EnvironmentModel, Tables, bindings, views, views_by_gateway};
 pub use hooks::{Hooks, PlannedHooks};
 pub use options::{Choice, PlanOptions, Selectors};

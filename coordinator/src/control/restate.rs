@@ -1,10 +1,10 @@
 //! Restatements: unfinished ones stay on record until they are at their end; what was computed aside
 //! is published at once, and only then does anything count.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use coord_common::id::PlanId;
-use coord_common::plan::{Clear, Environment, Plan, TableRecord};
+use coord_common::plan::{Clear, Environment, Plan, PlannedModel, TableRecord};
 use coord_common::task::{Failure, Publish, TableId};
 use tracing::{info, warn};
 
@@ -171,9 +171,11 @@ impl Control {
     /// changes are committed; those are returned, to go with the plan's end. Leases over the ranges
     /// are marked before: whoever takes over then knows that what they commit doesn't count.
     async fn clears(&mut self, plan: &Plan, out: &mut Output) -> Result<Txn, ControlError> {
+        let cleared = self.cleared(plan).await?;
+        self.void(plan, &cleared).await?;
         let mut ranges = Vec::new();
         let mut left: BTreeMap<TableId, TableRecord> = BTreeMap::new();
-        for clear in self.cleared(plan).await? {
+        for clear in cleared {
             let known = self.book.tables.get(&clear.table);
             if let Some(known) = known.filter(|known| !known.done.is_empty() || !known.stale.is_empty()) {
                 strike(left.entry(clear.table.clone()).or_insert_with(|| known.clone()), &clear);
@@ -201,16 +203,38 @@ impl Control {
         Ok(txn)
     }
 
+    /// Notes with the plans that go on, or may, what of their tables doesn't count when they fill it: they
+    /// don't compute again what they read of other tables' stale ranges.
+    async fn void(&mut self, plan: &Plan, cleared: &[Clear]) -> Result<(), ControlError> {
+        let open: Vec<(PlanId, PlanRecord)> = self.open_plans(plan.id);
+        for (id, record) in open {
+            let body: PlanBody = read_blob(&*self.store, record.body).await?;
+            let tables: BTreeSet<&TableId> = body.plan.models.iter().flat_map(PlannedModel::tables).collect();
+            let new = |clear: &&Clear| tables.contains(&clear.table) && !record.void.contains(clear);
+            let more: Vec<Clear> = cleared.iter().filter(new).cloned().collect();
+            if !more.is_empty() {
+                let void = [record.void.clone(), more].concat();
+                self.put_plan(id, PlanRecord { void, ..record }, Txn::new()).await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Plans that go on, or may, but for one.
+    fn open_plans(&self, but: PlanId) -> Vec<(PlanId, PlanRecord)> {
+        let open = |record: &PlanRecord| {
+            record.state.is_under_way() || matches!(record.state, PlanState::Failed | PlanState::Cancelled)
+        };
+        let others = self.book.plans.iter().filter(|(id, (record, _))| **id != but && open(record));
+        others.map(|(id, (record, _))| (*id, record.clone())).collect()
+    }
+
     /// What a restatement has made stale: what its plan says, and what has come since it was made. Plans
     /// that go on, or may, are environments to be: their tables, too, were filled from the old rows.
     async fn cleared(&self, plan: &Plan) -> Result<Vec<Clear>, ControlError> {
         let mut environments: Vec<Environment> =
             self.book.environments.values().map(|(environment, _)| (**environment).clone()).collect();
-        for (id, (record, _)) in &self.book.plans {
-            let resumable = matches!(record.state, PlanState::Failed | PlanState::Cancelled);
-            if *id == plan.id || !(record.state.is_under_way() || resumable) {
-                continue;
-            }
+        for (_, record) in self.open_plans(plan.id) {
             let body: PlanBody = read_blob(&*self.store, record.body).await?;
             environments.push(to_be(body.plan));
         }
