@@ -188,7 +188,7 @@ impl Scheduler {
     pub(super) fn take_range(&mut self, at: NodeRef, interval: Interval) {
         let Some(plan) = self.plans.get_mut(&at.plan) else { return };
         let node = &mut plan.nodes[at.node];
-        if interval == Node::CREATE && (node.migrate || node.todo.is_empty()) {
+        if interval == Node::CREATE {
             return;
         }
         node.pending.remove(interval);

@@ -117,7 +117,8 @@ impl Node {
         if self.stopped.is_some() {
             return false;
         }
-        if self.migrate && !self.failed.is_empty() {
+        let unprepared = self.migrate && !self.failed.is_empty();
+        if unprepared || self.failed.contains_key(&Self::CREATE) {
             return self.in_flight > 0;
         }
         let waits = !self.pending.is_empty() || !self.retry.is_empty() || self.in_flight > 0;
@@ -253,14 +254,21 @@ impl Plan {
         cleared: &mut Vec<Record>,
     ) -> Vec<usize> {
         let node = &mut self.nodes[n];
-        let migrating = node.migrate;
-        let touched = |batch: &Interval| batch.overlaps(range) && !(migrating && *batch == Node::CREATE);
+        // To make a table is done once it is there, to migrate it when a lease of its own says so.
+        let made = !node.migrate && tables.get(node.table).created;
+        let touched = |batch: &Interval| if *batch == Node::CREATE { made } else { batch.overlaps(range) };
         let waiting: Vec<Interval> = node.retry.keys().copied().filter(touched).collect();
         let failed: Vec<Interval> = node.failed.keys().copied().filter(touched).collect();
-        let filled: Vec<Interval> = failed.into_iter().filter(|batch| !node.todo.overlaps(*batch)).collect();
+        let filled: Vec<Interval> = failed
+            .into_iter()
+            .filter(|batch| *batch == Node::CREATE || !node.todo.overlaps(*batch))
+            .collect();
         for batch in &waiting {
             node.retry.remove(batch);
             node.due.remove(batch);
+            if *batch == Node::CREATE {
+                continue;
+            }
             for piece in node.todo.clip(*batch).ranges() {
                 node.pending.insert(*piece);
             }
@@ -354,6 +362,9 @@ impl Plan {
         {
             self.rescan(n, candidate.start, tables);
         }
+        if self.creates_ahead(n, table) {
+            return self.whole_offer(n, Mode::Create, table, tables);
+        }
         let node = &self.nodes[n];
         let retry = node.due.iter().copied().find(|batch| table.busy(*batch).is_none());
         let interval = retry.into_iter().chain(node.candidate).min()?;
@@ -368,6 +379,25 @@ impl Plan {
             (NodeMode::Write, true) => Mode::Write,
         };
         Some(self.offer(n, interval, mode))
+    }
+
+    /// Whether the table is made by a lease of its own before its batches: while they wait for what
+    /// they read, or so that several can begin at once. Otherwise the first batch makes it, which
+    /// saves a lease.
+    fn creates_ahead(&mut self, n: usize, table: &Table) -> bool {
+        let node = &self.nodes[n];
+        if table.created || node.sequential || node.mode == NodeMode::Audit || node.task.aside.is_some() {
+            return false;
+        }
+        if node.retry.contains_key(&Node::CREATE) || !node.failed.is_empty() {
+            // What can't be made can't be filled either.
+            return !node.failed.keys().any(|failed| *failed != Node::CREATE);
+        }
+        let waits = node.candidate.is_none() && node.due.is_empty();
+        let Some(todo) = node.todo.hull().filter(|_| waits || node.concurrency != Some(1)) else {
+            return false;
+        };
+        self.grids[n].cell_at(todo.start).is_some_and(|first| first.end < todo.end)
     }
 
     /// A batch that is about the table as a whole.

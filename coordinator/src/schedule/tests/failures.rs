@@ -96,11 +96,11 @@ fn apply(warehouse: &mut Warehouse, shapes: &[Shape], number: u128, fails: &BTre
         if queue.is_empty() {
             queue.extend(bench.leases("w", 2));
         }
-        let lease = queue.pop_front().expect("it goes on or ends");
+        let lease = queue.pop_front().unwrap_or_else(|| panic!("it goes on or ends: {:#?}", bench.scheduler));
         let work = evaluate(&lease);
         let table: usize = work.batch.table.model.table()[1..].parse().expect("tables are numbered");
         granted += 1;
-        let fill = matches!(work.mode, Mode::First | Mode::Write);
+        let fill = matches!(work.mode, Mode::First | Mode::Anew | Mode::Write);
         let report = if fill && fails.contains(&granted) {
             failure(FailureClass::Permanent)
         } else {

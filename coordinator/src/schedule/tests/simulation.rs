@@ -131,6 +131,9 @@ impl World {
                 if !open || table.running() >= node.limit(table) as usize {
                     continue;
                 }
+                if node.retry.contains_key(&Node::CREATE) || node.failed.contains_key(&Node::CREATE) {
+                    continue;
+                }
                 let first = node.todo.hull().map(|hull| hull.start);
                 let fits = |start| !node.sequential || Some(start) == first;
                 for range in node.pending.ranges() {
