@@ -381,22 +381,22 @@ impl Plan {
         Some(self.offer(n, interval, mode))
     }
 
-    /// Whether the table is made by a lease of its own before its batches: while they wait for what
-    /// they read, or so that several can begin at once. Otherwise the first batch makes it, which
-    /// saves a lease.
+    /// Whether the table is made by a lease of its own before its batches, so that several can begin
+    /// at once and those of what reads it find theirs made, too. A batch that is the only one, or
+    /// follows from those before it, makes it along the way.
     fn creates_ahead(&mut self, n: usize, table: &Table) -> bool {
         let node = &self.nodes[n];
         if table.created || node.sequential || node.mode == NodeMode::Audit || node.task.aside.is_some() {
             return false;
         }
-        if node.retry.contains_key(&Node::CREATE) || !node.failed.is_empty() {
+        if !node.failed.is_empty() {
             // What can't be made can't be filled either.
-            return !node.failed.keys().any(|failed| *failed != Node::CREATE);
+            return node.failed.contains_key(&Node::CREATE);
         }
-        let waits = node.candidate.is_none() && node.due.is_empty();
-        let Some(todo) = node.todo.hull().filter(|_| waits || node.concurrency != Some(1)) else {
-            return false;
-        };
+        if node.retry.contains_key(&Node::CREATE) {
+            return true;
+        }
+        let Some(todo) = node.todo.hull() else { return false };
         self.grids[n].cell_at(todo.start).is_some_and(|first| first.end < todo.end)
     }
 
