@@ -19,7 +19,7 @@ use crate::control::{ApplyError, Book, Command, Handle};
 use crate::planning::{self, PlanRequest, Refusal};
 
 /// Shortest pause between two messages of a watch.
-const WATCH_PAUSE: Duration = Duration::from_millis(10);
+const WATCH_PAUSE: Duration = Duration::from_millis(30);
 /// Longest pause: progress that changes nothing is still told, so that a watcher sees life.
 const WATCH_BEAT: Duration = Duration::from_millis(500);
 /// Largest project taken, in bytes of all its files.
