@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use coord_proto::tls::ClientTlsArgs;
 
 /// Plans and applies changes to SQL models, interval by interval, on one machine or a fleet.
 #[derive(Debug, Parser)]
@@ -28,6 +29,8 @@ pub(crate) struct Global {
     /// The coordinator to talk to; without one, all runs in this process.
     #[arg(long, global = true, env = "COORDCTL_SERVER", value_name = "URL")]
     pub(crate) server: Option<String>,
+    #[command(flatten)]
+    pub(crate) tls: ClientTlsArgs,
     /// The gateway to use instead of the project's default.
     #[arg(long, global = true, value_name = "NAME")]
     pub(crate) gateway: Option<String>,

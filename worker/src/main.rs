@@ -11,9 +11,10 @@ use clap::Parser;
 use coord_common::id::WorkerId;
 use coord_common::project::settings::CONFIG_FILES;
 use coord_common::project::{ProjectInput, Settings, SourceFile, load_settings};
+use coord_proto::net::{self, ConnectOptions};
+use coord_proto::tls::{ClientTls, ClientTlsArgs};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
-use tonic::transport::Endpoint;
 use tracing::info;
 use tracing_subscriber::EnvFilter;
 use worker::agent::{Agent, AgentConfig, SnapshotSource};
@@ -27,6 +28,8 @@ struct Args {
     /// The coordinator.
     #[arg(long, default_value = "http://127.0.0.1:7070", env = "COORDCTL_SERVER")]
     coordinator: String,
+    #[command(flatten)]
+    tls: ClientTlsArgs,
     /// A folder with the config.yaml whose gateways this worker reaches; nothing else of it is read.
     #[arg(long, short = 'p', default_value = ".")]
     project: PathBuf,
@@ -76,12 +79,8 @@ async fn run() -> anyhow::Result<()> {
     }
     let slots =
         args.slots.unwrap_or_else(|| engines.values().map(|engine| engine.concurrency() as u32).sum());
-    let endpoint = Endpoint::from_shared(args.coordinator.clone())
-        .context("--coordinator")?
-        .tcp_nodelay(true)
-        .http2_keep_alive_interval(Duration::from_secs(10))
-        .keep_alive_timeout(Duration::from_secs(5));
-    let channel = endpoint.connect_lazy();
+    let options = ConnectOptions { tls: ClientTls::new(&args.tls)?, ..ConnectOptions::default() };
+    let channel = net::channel(&args.coordinator, &options).context("--coordinator")?;
     let config = AgentConfig {
         worker: session(&args.name)?,
         gateways: engines.keys().cloned().collect(),
