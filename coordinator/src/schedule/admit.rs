@@ -63,6 +63,7 @@ impl Scheduler {
             migrate: work.migrate && self.tables.get(table).created,
             concurrency: work.concurrency,
             sequential: work.sequential,
+            made_first: work.made_first,
             anew: work.anew,
             parents: work.parents,
             children: Vec::new(),

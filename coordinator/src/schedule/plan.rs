@@ -53,6 +53,7 @@ pub(super) struct Node {
     pub(super) migrate: bool,
     pub(super) concurrency: Option<u32>,
     pub(super) sequential: bool,
+    pub(super) made_first: bool,
     pub(super) anew: bool,
     pub(super) parents: Vec<Edge>,
     /// Who reads it, and by which of their edges.
@@ -382,11 +383,10 @@ impl Plan {
     }
 
     /// Whether the table is made by a lease of its own before its batches, so that several can begin
-    /// at once and those of what reads it find theirs made, too. A batch that is the only one, or
-    /// follows from those before it, makes it along the way.
+    /// at once and those of what reads it find theirs made, too.
     fn creates_ahead(&mut self, n: usize, table: &Table) -> bool {
         let node = &self.nodes[n];
-        if table.created || node.sequential || node.mode == NodeMode::Audit || node.task.aside.is_some() {
+        if table.created || !node.made_first {
             return false;
         }
         if !node.failed.is_empty() {

@@ -60,15 +60,15 @@ fn a_plan_with_nothing_to_do_is_complete_at_once() {
 }
 
 #[test]
-fn the_first_batch_of_those_that_go_one_by_one_makes_the_table_alone() {
-    let first = crate::schedule::NodeWork { sequential: true, ..node(0, &[(0, 30)], &[]) };
+fn a_table_that_is_not_made_first_is_made_by_its_first_batch_alone() {
+    let first = crate::schedule::NodeWork { made_first: false, ..node(0, &[(0, 30)], &[]) };
     let mut bench = Bench::new(vec![plan(1, vec![first])]);
     let leases = bench.leases("a", 9);
     assert_eq!(leases.iter().map(shown).collect::<Vec<_>>(), ["m0 0-10"]);
     assert_eq!(evaluate(&leases[0]).mode, Mode::First);
     let out = bench.done("a", leases[0].token);
     let rest: Vec<_> = out.grants.iter().map(|(_, lease)| evaluate(lease).mode).collect();
-    assert_eq!(rest, [Mode::Write]);
+    assert_eq!(rest, [Mode::Write, Mode::Write]);
 }
 
 #[test]

@@ -46,6 +46,7 @@ fn nodes(shapes: &[Shape]) -> Vec<NodeWork> {
         NodeWork {
             cut: Arc::new(Every(shape.batch)),
             sequential: shape.sequential,
+            made_first: !shape.sequential,
             ..node(n, &[(0, 60)], &parents)
         }
     };
