@@ -56,6 +56,13 @@ impl Aftermath {
         assert!(differences.is_empty(), "the disturbed run has left something else:\n{differences}");
     }
 
+    /// Leaves out other plans, of which each stays on record with its document for a while. A document's
+    /// blob doesn't say whose it is.
+    pub fn forget_plans_but(&mut self, plan: &str) {
+        let own = format!("r1/plan/{plan}");
+        self.keys.retain(|key| !key.starts_with("r1/blob/") && (!key.starts_with("r1/plan/") || *key == own));
+    }
+
     /// How many batches committed.
     pub fn batches(&self) -> i64 {
         self.commits.values().sum()
