@@ -22,7 +22,7 @@ use crate::store::record::{encode_intervals, encode_json};
 use crate::store::{Compare, Revision, StoreError, Txn, blob, keys};
 
 /// Documents of one transaction; each is one operation and at most one compare.
-const CHUNK: usize = 60;
+pub(super) const CHUNK: usize = 60;
 /// Records up to this size stay under their key.
 const INLINE_BYTES: usize = 64 * 1024;
 
@@ -43,8 +43,8 @@ impl Control {
                 };
                 drop(reply.send(body));
             }
-            Command::Apply { plan, by, reply } => {
-                let answer = self.apply(plan, by).await?;
+            Command::Apply { plan, by, request, reply } => {
+                let answer = self.apply(plan, by, request).await?;
                 drop(reply.send(answer));
             }
             Command::Cancel { plan, reply } => {
@@ -61,7 +61,7 @@ impl Control {
                 self.ask_only(plan, reply, &mut out);
                 Box::pin(self.settle(out, Vec::new())).await?;
             }
-            Command::Progress { plan, since, reply } => drop(reply.send(self.view(plan, since))),
+            Command::Progress { plan, log, since, reply } => drop(reply.send(self.view(plan, log, since))),
             Command::Why { plan, table, at, reply } => {
                 let mut reasons = self.scheduler.why_waiting(plan, &table, at.start);
                 if reasons.is_empty() {
@@ -103,6 +103,8 @@ impl Control {
             history: Vec::new(),
             failures: Vec::new(),
             restatement,
+            void: Vec::new(),
+            asked: None,
         };
         self.put_plan(id, record, Txn::new()).await?;
         Ok(PlanState::Planned)
@@ -134,6 +136,8 @@ impl Control {
             materialised: false,
             failures: Vec::new(),
             restatement,
+            void: Vec::new(),
+            asked: None,
             ..record
         };
         record.history.push(HistoryEntry { at: (self.clock)(), what: "planned again".to_owned(), by: None });
@@ -164,10 +168,15 @@ impl Control {
         &mut self,
         id: PlanId,
         by: String,
+        request: Option<String>,
     ) -> Result<Result<&'static str, ApplyError>, ControlError> {
-        let Some((record, _)) = self.book.plans.get(&id).cloned() else {
+        let Some((mut record, _)) = self.book.plans.get(&id).cloned() else {
             return Ok(Err(ApplyError::Unknown(id)));
         };
+        if request.is_some() && record.asked == request {
+            // It may have failed or been cancelled since: that isn't to be undone.
+            return Ok(Ok("again"));
+        }
         match record.state {
             PlanState::Finished => return Ok(Ok("finished")),
             PlanState::Applying | PlanState::Promoting | PlanState::Publishing | PlanState::Cancelling => {
@@ -203,10 +212,10 @@ impl Control {
                 kind: model.kind.clone(),
             }));
         }
+        record.asked = request;
         if self.is_flipped(id, &record.environment) {
             return self.promote_again(id, record, by).await.map(Ok);
         }
-        let mut record = record;
         match self.still_fits(&body.plan, &record) {
             Ok(restatement) => record.restatement = restatement,
             Err(stale) => {
@@ -278,29 +287,6 @@ impl Control {
             Some((_, revision)) => Compare::ModRevision(key, *revision),
             None => Compare::Absent(key),
         }
-    }
-
-    /// Strikes off a plan's todo what others have done since it was put on record.
-    async fn shrink(
-        &mut self,
-        plan: &Plan,
-        recorded: &BTreeMap<TableId, Todo>,
-    ) -> Result<BTreeMap<TableId, Todo>, ControlError> {
-        let left = apply::still_left(plan, &self.book, recorded);
-        let changed: Vec<_> =
-            recorded.iter().filter(|(table, todo)| left.get(*table) != Some(*todo)).collect();
-        for chunk in changed.chunks(CHUNK) {
-            let mut txn = Txn::new();
-            for (table, _) in chunk {
-                let key = keys::todo(plan.id, table);
-                txn = match left.get(*table) {
-                    Some(todo) => txn.put(key, encode_json(todo)?),
-                    None => txn.delete(key),
-                };
-            }
-            self.commit(txn).await?;
-        }
-        Ok(left)
     }
 
     /// What is on record of a plan's todo.
@@ -410,6 +396,7 @@ impl Control {
         match record.state {
             PlanState::Applying => {}
             PlanState::Cancelling => return Ok(Ok("cancelling")),
+            PlanState::Cancelled => return Ok(Ok("cancelled")),
             PlanState::Failed if record.restatement.is_some() => {
                 return self.abandon(id, record).await.map(Ok);
             }
@@ -418,7 +405,6 @@ impl Control {
             | PlanState::Publishing
             | PlanState::Finished
             | PlanState::Failed
-            | PlanState::Cancelled
             | PlanState::Abandoned) => {
                 return Ok(Err(ApplyError::NotRunning { plan: id, state: state.name() }));
             }

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use coord_common::id::{PlanId, Token};
-use coord_common::interval::{Interval, Timestamp};
+use coord_common::interval::{Interval, IntervalSet, Timestamp};
 use coord_common::task::Batch;
 
 use super::event::{NodeMode, NodeWork, PlanWork, Recovered, TableState};
@@ -58,11 +58,13 @@ impl Scheduler {
             table,
             mode: work.mode,
             assumed: work.assumed,
+            void: work.void,
             create: work.create,
             // A table that isn't made yet is made with the right columns.
             migrate: work.migrate && self.tables.get(table).created,
             concurrency: work.concurrency,
             sequential: work.sequential,
+            made_first: work.made_first,
             anew: work.anew,
             parents: work.parents,
             children: Vec::new(),
@@ -91,8 +93,15 @@ impl Scheduler {
         for (index, node) in plan.nodes.iter().enumerate() {
             let table = self.tables.get(node.table);
             let at = NodeRef { plan: number, node: index };
-            let shared = table.in_flight.iter().filter(|(interval, _)| self.shares(at, node, **interval));
-            joined.extend(shared.map(|(_, token)| (*token, at)));
+            for (interval, token) in &table.in_flight {
+                let void = self.leases.get(token).and_then(|held| match &held.target {
+                    Target::Batch(lease) => Some(&lease.void),
+                    _ => None,
+                });
+                if void.is_some_and(|void| self.shares(at, node, *interval, void)) {
+                    joined.push((*token, at));
+                }
+            }
         }
         for (token, at) in joined {
             if let Some(Held { target: Target::Batch(lease), .. }) = self.leases.get_mut(&token)
@@ -105,15 +114,16 @@ impl Scheduler {
     }
 
     /// Whether another plan's lease over a range does what a node misses.
-    fn shares(&self, at: NodeRef, node: &Node, interval: Interval) -> bool {
+    fn shares(&self, at: NodeRef, node: &Node, interval: Interval, void: &IntervalSet) -> bool {
         let done = &self.tables.get(node.table).done;
         node.mode == NodeMode::Write
+            && node.is_void(interval, void)
             && node.todo.overlaps(interval)
             && !done.overlaps(interval)
             && self.plans[&at.plan].reads_are_done(at.node, interval, &self.tables)
     }
 
-    pub(super) fn recover(&mut self, recovered: Recovered) {
+    pub(super) fn recover(&mut self, recovered: Recovered, out: &mut Output) {
         match recovered {
             Recovered::Leased {
                 token,
@@ -140,10 +150,10 @@ impl Scheduler {
                     self.tables.get(table).users.iter().filter(|user| mode.fills() && !serves.contains(user));
                 let joins = |user: &&NodeRef| {
                     let node = self.plans.get(&user.plan).map(|plan| &plan.nodes[user.node]);
-                    node.is_some_and(|node| self.shares(**user, node, interval))
+                    node.is_some_and(|node| self.shares(**user, node, interval, &void))
                 };
                 let joined: Vec<NodeRef> = users.filter(joins).copied().collect();
-                serves.extend(joined);
+                serves.extend(joined.iter().copied());
                 let lease = BatchLease {
                     token,
                     at,
@@ -166,6 +176,9 @@ impl Scheduler {
                     standing: Standing::new(None),
                 });
                 self.next_token = self.next_token.max(token.0 + 1);
+                if !joined.is_empty() {
+                    self.record_grant(token, out);
+                }
             }
             Recovered::Promoting { token, worker, promote } => {
                 self.recover_promotion(token, worker, &promote);
@@ -200,7 +213,7 @@ impl Scheduler {
     pub(super) fn take_range(&mut self, at: NodeRef, interval: Interval) {
         let Some(plan) = self.plans.get_mut(&at.plan) else { return };
         let node = &mut plan.nodes[at.node];
-        if interval == Node::CREATE && (node.migrate || node.todo.is_empty()) {
+        if interval == Node::CREATE {
             return;
         }
         node.pending.remove(interval);
