@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use coord_common::id::{EnvironmentName, PlanId};
 use coord_common::plan::{Plan, PlanOptions};
 use coord_common::project::SourceFile;
+use coord_proto::net::{Transport, control_client};
 use coord_proto::wire;
 use coord_proto::wire::control_client::ControlClient;
 use coordinator::control::PlanView;
@@ -13,18 +14,15 @@ use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use tokio_stream::StreamExt;
 use tonic::Streaming;
-use tonic::transport::Channel;
 
 use crate::error::{CliError, CliResult};
 
 /// Size of a file's pieces, in bytes.
 const PIECE: usize = 1024 * 1024;
-/// Largest message, in bytes.
-const MAX_MESSAGE: usize = 64 * 1024 * 1024;
 
 /// A connection to a coordinator.
 #[derive(Clone)]
-pub(crate) struct Client(ControlClient<Channel>);
+pub(crate) struct Client(ControlClient<Transport>);
 
 /// A plan as the coordinator answers it.
 #[derive(Debug, Deserialize)]
@@ -76,13 +74,9 @@ impl PlanUpload {
 }
 
 impl Client {
-    /// A client over a channel.
-    pub(crate) fn new(channel: Channel) -> Self {
-        Self(
-            ControlClient::new(channel)
-                .max_decoding_message_size(MAX_MESSAGE)
-                .max_encoding_message_size(MAX_MESSAGE),
-        )
+    /// A client over a transport.
+    pub(crate) fn new(transport: impl Into<Transport>) -> Self {
+        Self(control_client(transport.into()))
     }
 
     /// Plans.

@@ -2,12 +2,11 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
 
 use coord_common::interval::{Timestamp, parse_time};
 use coord_common::project::Settings;
+use coord_proto::net::{self, ConnectOptions};
 use coordinator::Clock;
-use tonic::transport::Endpoint;
 
 use crate::args::{Format, Global};
 use crate::client::Client;
@@ -55,8 +54,9 @@ impl Session {
     /// A coordinator: the one of `--server`, or one in this process.
     pub(crate) async fn client(&mut self) -> CliResult<Client> {
         if let Some(server) = &self.global.server {
-            let endpoint = endpoint(server)?;
-            let endpoint = endpoint.connect_timeout(Duration::from_secs(5)).tcp_nodelay(true);
+            let endpoint = net::endpoint(server, &ConnectOptions::default()).map_err(|error| {
+                CliError::user("bad-server", format!("--server: {error}"), "write http://host:port")
+            })?;
             let channel = endpoint.connect().await.map_err(|error| {
                 let message = format!("there is no coordinator at {server}: {}", chain(&error));
                 CliError {
@@ -126,17 +126,4 @@ pub(crate) fn chain(error: &dyn std::error::Error) -> String {
         cause = next.source();
     }
     text
-}
-
-/// Where a coordinator is said to be.
-fn endpoint(server: &str) -> CliResult<Endpoint> {
-    let bad = |why: String| {
-        CliError::user("bad-server", format!("--server {server}: {why}"), "write http://host:port")
-    };
-    let endpoint = Endpoint::from_shared(server.to_owned()).map_err(|error| bad(error.to_string()))?;
-    match endpoint.uri().scheme_str() {
-        Some("http") => Ok(endpoint),
-        Some(other) => Err(bad(format!("the scheme `{other}` is not known"))),
-        None => Err(bad("it is no URL".to_owned())),
-    }
 }

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use coord_proto::net::MAX_MESSAGE;
 use coord_proto::wire::control_server::ControlServer;
 use coord_proto::wire::work_server::WorkServer;
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -13,7 +14,7 @@ use tonic::transport::server::Connected;
 use tracing::{error, warn};
 
 use crate::control::{self, Clock, Command, ControlConfig, ControlError, Handle};
-use crate::rpc::{ControlService, MAX_MESSAGE, WorkService};
+use crate::rpc::{ControlService, WorkService};
 use crate::store::schema::check_schema;
 use crate::store::{Store, StoreError};
 

@@ -2,6 +2,7 @@
 //! crate that sees both.
 
 pub mod convert;
+pub mod net;
 
 /// Generated from the `.proto` files.
 #[allow(missing_docs, unreachable_pub, clippy::all, reason = "generated")]

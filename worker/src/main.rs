@@ -11,9 +11,9 @@ use clap::Parser;
 use coord_common::id::WorkerId;
 use coord_common::project::settings::CONFIG_FILES;
 use coord_common::project::{ProjectInput, Settings, SourceFile, load_settings};
+use coord_proto::net::{self, ConnectOptions};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
-use tonic::transport::Endpoint;
 use tracing::info;
 use tracing_subscriber::EnvFilter;
 use worker::agent::{Agent, AgentConfig, SnapshotSource};
@@ -76,12 +76,7 @@ async fn run() -> anyhow::Result<()> {
     }
     let slots =
         args.slots.unwrap_or_else(|| engines.values().map(|engine| engine.concurrency() as u32).sum());
-    let endpoint = Endpoint::from_shared(args.coordinator.clone())
-        .context("--coordinator")?
-        .tcp_nodelay(true)
-        .http2_keep_alive_interval(Duration::from_secs(10))
-        .keep_alive_timeout(Duration::from_secs(5));
-    let channel = endpoint.connect_lazy();
+    let channel = net::channel(&args.coordinator, &ConnectOptions::default()).context("--coordinator")?;
     let config = AgentConfig {
         worker: session(&args.name)?,
         gateways: engines.keys().cloned().collect(),

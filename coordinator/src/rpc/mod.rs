@@ -13,9 +13,6 @@ pub(crate) use work::WorkService;
 
 use crate::control::{NotReady, Refused};
 
-/// Largest message taken or sent, in bytes. Documents travel in pieces far below it; leases that
-/// switch thousands of views come near it.
-pub(crate) const MAX_MESSAGE: usize = 64 * 1024 * 1024;
 /// Size of a document's pieces, in bytes.
 const PIECE: usize = 1024 * 1024;
 

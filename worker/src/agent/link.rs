@@ -7,18 +7,16 @@ use std::time::Duration;
 
 use coord_common::id::{SnapshotId, Token};
 use coord_common::task::{Lease, LeaseState, Report, Verdict};
+use coord_proto::net::{Transport, work_client};
 use coord_proto::wire;
 use coord_proto::wire::work_client::WorkClient;
 use tokio::time::{sleep, timeout};
-use tonic::transport::Channel;
 use tonic::{Code, Status};
 use tracing::{debug, info, warn};
 
 use super::AgentConfig;
 use super::held::Held;
 
-/// Largest message taken or sent, in bytes: leases of environments with thousands of views.
-const MAX_MESSAGE: usize = 64 * 1024 * 1024;
 /// How long a poll may stay open: longer than the coordinator holds it.
 const POLL_PATIENCE: Duration = Duration::from_secs(40);
 /// First and longest pause before a call is made again.
@@ -30,15 +28,15 @@ const SHORTEST_PATIENCE: Duration = Duration::from_millis(500);
 /// A connection that re-registers by itself.
 #[derive(Clone)]
 pub(super) struct Link {
-    client: WorkClient<Channel>,
+    client: WorkClient<Transport>,
     config: AgentConfig,
     held: Arc<Held>,
     nonce: Arc<AtomicU64>,
 }
 
 impl Link {
-    pub(super) fn new(channel: Channel, config: AgentConfig, held: Arc<Held>) -> Self {
-        let client = client(channel);
+    pub(super) fn new(transport: Transport, config: AgentConfig, held: Arc<Held>) -> Self {
+        let client = work_client(transport);
         Self { client, config, held, nonce: Arc::new(AtomicU64::new(1)) }
     }
 
@@ -171,11 +169,6 @@ impl Link {
     }
 }
 
-/// A client with this worker's message limits.
-fn client(channel: Channel) -> WorkClient<Channel> {
-    WorkClient::new(channel).max_decoding_message_size(MAX_MESSAGE).max_encoding_message_size(MAX_MESSAGE)
-}
-
 fn understood(lease: wire::Lease) -> Option<Lease> {
     let token = lease.token;
     match lease.try_into() {
@@ -189,12 +182,12 @@ fn understood(lease: wire::Lease) -> Option<Lease> {
 
 /// Fetches the bodies of snapshots.
 #[derive(Clone)]
-pub struct SnapshotSource(WorkClient<Channel>);
+pub struct SnapshotSource(WorkClient<Transport>);
 
 impl SnapshotSource {
-    /// Fetches over `channel`.
-    pub fn new(channel: Channel) -> Self {
-        Self(client(channel))
+    /// Fetches over `transport`.
+    pub fn new(transport: impl Into<Transport>) -> Self {
+        Self(work_client(transport.into()))
     }
 
     /// The snapshot's body: its JSON text.
