@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use coordinator::access::Role;
 
 /// Plans and applies changes to SQL models, interval by interval, on one machine or a fleet.
 #[derive(Debug, Parser)]
@@ -28,6 +29,9 @@ pub(crate) struct Global {
     /// The coordinator to talk to; without one, all runs in this process.
     #[arg(long, global = true, env = "COORDCTL_SERVER", value_name = "URL")]
     pub(crate) server: Option<String>,
+    /// A file with the token that the coordinator asks for; without it, COORDCTL_TOKEN is.
+    #[arg(long, global = true, env = "COORDCTL_TOKEN_FILE", value_name = "FILE")]
+    pub(crate) token_file: Option<PathBuf>,
     /// The gateway to use instead of the project's default.
     #[arg(long, global = true, value_name = "NAME")]
     pub(crate) gateway: Option<String>,
@@ -62,6 +66,8 @@ pub(crate) enum Command {
     Plan(PlanArgs),
     /// Carry a plan out, or resume it.
     Apply(ApplyArgs),
+    /// Approve somebody else's plan for a protected environment.
+    Approve(PlanId),
     /// Compute what an environment misses by now.
     Run(RunArgs),
     /// Print a model's query with its macros expanded.
@@ -84,6 +90,8 @@ pub(crate) enum Command {
     Abandon(AbandonArgs),
     /// List what environments showed: who moved each, when, from what to what.
     Promotions(PromotionsArgs),
+    /// List who had what done, and check that nothing of it was changed.
+    History(HistoryArgs),
     /// List plans and what happened to them.
     Plans,
     /// Show what is complete and what is missing.
@@ -115,6 +123,9 @@ pub(crate) enum Command {
     State(StateArgs),
     /// Run the unit tests of models.
     Test(TestArgs),
+    /// Make tokens for a coordinator that asks for them.
+    #[command(subcommand)]
+    Token(TokenCommand),
     /// Manage warehouse drivers.
     #[command(subcommand)]
     Driver(DriverCommand),
@@ -374,6 +385,25 @@ pub(crate) struct JanitorArgs {
 pub(crate) struct PromotionsArgs {
     /// The environment [default: all].
     pub(crate) environment: Option<String>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct HistoryArgs {
+    /// Only what was done to this environment [default: all].
+    pub(crate) environment: Option<String>,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum TokenCommand {
+    /// Print a new token, once, and the line for the coordinator's file.
+    New {
+        /// Whose it is; a worker's name is also its `--name`.
+        #[arg(long)]
+        name: String,
+        /// What its owner may do: viewer, planner, approver, applier, worker, admin.
+        #[arg(long, required = true, value_delimiter = ',', value_name = "ROLE")]
+        role: Vec<Role>,
+    },
 }
 
 #[derive(Debug, Args)]

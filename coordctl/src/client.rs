@@ -64,6 +64,7 @@ impl PlanUpload {
             gateway: self.gateway,
             run: self.run,
             no_signals,
+            by: crate::command::who(),
         };
         let mut messages = vec![wire::PlanRequest { part: Some(wire::plan_request::Part::Options(options)) }];
         for file in self.files {
@@ -127,9 +128,16 @@ impl Client {
         }
     }
 
+    /// Approves a plan: its environment, and whether that asks for it.
+    pub(crate) async fn approve(&mut self, plan: &str, by: String) -> CliResult<(String, bool)> {
+        let request = wire::ApproveRequest { plan_id: plan.to_owned(), by };
+        let reply = self.0.approve(request).await?.into_inner();
+        Ok((reply.environment, reply.needed))
+    }
+
     /// Stops a plan.
-    pub(crate) async fn cancel(&mut self, plan: &str) -> CliResult<String> {
-        Ok(self.0.cancel(wire::CancelRequest { plan_id: plan.to_owned() }).await?.into_inner().state)
+    pub(crate) async fn cancel(&mut self, plan: &str, by: String) -> CliResult<String> {
+        Ok(self.0.cancel(wire::CancelRequest { plan_id: plan.to_owned(), by }).await?.into_inner().state)
     }
 
     /// Tends environments, document by document; the last one is the answer.

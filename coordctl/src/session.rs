@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use coord_common::interval::{Timestamp, parse_time};
 use coord_common::project::Settings;
-use coord_proto::net::{self, ConnectOptions};
+use coord_proto::net::{self, ConnectOptions, Credential, CredentialError};
 use coordinator::Clock;
 
 use crate::args::{Format, Global};
@@ -64,7 +64,10 @@ impl Session {
                     ..CliError::ours("coordinator-unavailable", message)
                 }
             })?;
-            return Ok(Client::new(channel));
+            return Ok(match self.credential(server)? {
+                Some(credential) => Client::new(credential.over(channel.into())),
+                None => Client::new(channel),
+            });
         }
         if self.embedded.is_none() {
             let state = self.state()?;
@@ -74,6 +77,19 @@ impl Session {
             Some(embedded) => Ok(Client::new(embedded.channel())),
             None => Err(CliError::ours("embedded", "the embedded coordinator did not start")),
         }
+    }
+
+    /// What a coordinator is shown, if anything was given.
+    fn credential(&self, server: &str) -> CliResult<Option<Credential>> {
+        let bad = |error: CredentialError| {
+            let hint = "give --token-file FILE or COORDCTL_TOKEN; `coordctl token new` makes tokens";
+            CliError::user("bad-token", error.to_string(), hint)
+        };
+        let credential = Credential::given(self.global.token_file.as_deref()).map_err(bad)?;
+        if let Some(credential) = &credential {
+            credential.check(server).map_err(bad)?;
+        }
+        Ok(credential)
     }
 
     /// Where the embedded state is.

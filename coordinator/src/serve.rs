@@ -13,6 +13,7 @@ use tokio_util::sync::CancellationToken;
 use tonic::transport::server::Connected;
 use tracing::{error, warn};
 
+use crate::access::{Access, AccessLayer};
 use crate::control::{self, Clock, Command, ControlConfig, ControlError, Handle};
 use crate::rpc::{ControlService, WorkService};
 use crate::store::schema::check_schema;
@@ -40,6 +41,7 @@ pub struct Server {
     config: ControlConfig,
     clock: Clock,
     place: String,
+    access: Access,
 }
 
 impl Server {
@@ -54,7 +56,14 @@ impl Server {
         clock: Clock,
     ) -> Result<Self, ServeError> {
         check_schema(&*store).await?;
-        Ok(Self { store, config, clock, place })
+        Ok(Self { store, config, clock, place, access: Access::trusting() })
+    }
+
+    /// From now on only callers who may do so reach it. Without this, whoever reaches it may do
+    /// everything: right within one process.
+    #[must_use]
+    pub fn guarded_by(self, access: Access) -> Self {
+        Self { access, ..self }
     }
 
     /// Serves connections until `stop` fires: leads whenever nobody else does.
@@ -84,6 +93,7 @@ impl Server {
             .http2_keepalive_timeout(Some(Duration::from_secs(10)))
             .max_concurrent_streams(Some(1024))
             .tcp_nodelay(true)
+            .layer(AccessLayer(self.access.clone()))
             .add_service(work)
             .add_service(control)
             .serve_with_incoming_shutdown(incoming, stop.clone().cancelled_owned());

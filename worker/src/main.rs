@@ -11,9 +11,10 @@ use clap::Parser;
 use coord_common::id::WorkerId;
 use coord_common::project::settings::CONFIG_FILES;
 use coord_common::project::{ProjectInput, Settings, SourceFile, load_settings};
-use coord_proto::net::{self, ConnectOptions};
+use coord_proto::net::{self, ConnectOptions, Credential, TOKEN_VARIABLE, Transport};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
+use tonic::transport::Channel;
 use tracing::info;
 use tracing_subscriber::EnvFilter;
 use worker::agent::{Agent, AgentConfig, SnapshotSource};
@@ -33,13 +34,17 @@ struct Args {
     /// Gateways to serve, by name [default: the config's default gateway].
     #[arg(long)]
     gateway: Vec<String>,
+    /// A file with the token that the coordinator asks for; without it, COORDCTL_TOKEN is.
+    #[arg(long, env = "COORDCTL_TOKEN_FILE", value_name = "FILE")]
+    token_file: Option<PathBuf>,
     /// How many leases to hold at once [default: the gateways' concurrent_tasks].
     #[arg(long)]
     slots: Option<u32>,
     /// How long a drain may take, in seconds.
     #[arg(long, default_value_t = 25)]
     grace: u64,
-    /// The session's name; a process id and a time are added.
+    /// The session's name, to which a process id and a time are added; that of its token or certificate
+    /// where the coordinator asks for one.
     #[arg(long, default_value = "worker")]
     name: String,
 }
@@ -77,6 +82,7 @@ async fn run() -> anyhow::Result<()> {
     let slots =
         args.slots.unwrap_or_else(|| engines.values().map(|engine| engine.concurrency() as u32).sum());
     let channel = net::channel(&args.coordinator, &ConnectOptions::default()).context("--coordinator")?;
+    let transport = transport(&args, channel)?;
     let config = AgentConfig {
         worker: session(&args.name)?,
         gateways: engines.keys().cloned().collect(),
@@ -86,10 +92,17 @@ async fn run() -> anyhow::Result<()> {
     let stop = CancellationToken::new();
     stop_on_signals(stop.clone())?;
     info!(worker = %config.worker, slots, coordinator = args.coordinator, "starting");
-    let executor = Arc::new(Executor::new(engines, SnapshotSource::new(channel.clone())));
-    Agent::new(config, channel, executor).run(stop).await;
+    let executor = Arc::new(Executor::new(engines, SnapshotSource::new(transport.clone())));
+    Agent::new(config, transport, executor).run(stop).await;
     info!("stopped");
     Ok(())
+}
+
+/// A connection over which the worker shows who it is, where it was told.
+fn transport(args: &Args, channel: Channel) -> anyhow::Result<Transport> {
+    let Some(credential) = Credential::given(args.token_file.as_deref())? else { return Ok(channel.into()) };
+    credential.check(&args.coordinator)?;
+    Ok(credential.over(channel.into()))
 }
 
 /// The settings of a config, the only file that a worker reads.
@@ -104,6 +117,8 @@ fn settings(folder: &Path) -> anyhow::Result<Settings> {
     }
     let env: BTreeMap<String, String> = std::env::vars_os()
         .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
+        // No text of a project can name it.
+        .filter(|(name, _)| name != TOKEN_VARIABLE)
         .collect();
     let (settings, findings) = load_settings(&ProjectInput { files: &files, env: &env, gateway: None });
     let errors: Vec<String> =

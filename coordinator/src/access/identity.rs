@@ -162,7 +162,7 @@ impl fmt::Display for Identity {
 }
 
 /// The name in a session's id `<name>-<process>-<start>`; all of it where it has no such end.
-pub(super) fn owner(session: &str) -> &str {
+pub(crate) fn owner(session: &str) -> &str {
     let mut parts = session.rsplitn(3, '-');
     let start = parts.next().unwrap_or_default();
     let process = parts.next().unwrap_or_default();

@@ -2,10 +2,14 @@
 //! table, [`permission`]; what isn't in the table is refused.
 
 mod identity;
+mod jwks;
 mod layer;
+mod oidc;
 mod permission;
 mod refusal;
+mod ring_provider;
 mod tokens;
+mod watched;
 
 use std::path::Path;
 use std::sync::Arc;
@@ -13,9 +17,14 @@ use std::sync::Arc;
 pub use identity::{BadName, BadRole, Identity, Proof, Role};
 pub(crate) use layer::AccessLayer;
 pub(crate) use permission::Permission;
-pub(crate) use refusal::denied;
-pub use tokens::{NewToken, TokenFileError};
+pub(crate) use identity::owner;
+pub(crate) use refusal::{denied, not_yours};
+pub use jwks::JwksError;
+pub use oidc::OidcConfig;
+pub use tokens::NewToken;
+pub use watched::FileError;
 
+use oidc::Oidc;
 use tokens::TokenFile;
 
 /// How callers are authenticated.
@@ -26,6 +35,7 @@ pub struct Access(Option<Arc<Proofs>>);
 #[derive(Default)]
 struct Proofs {
     tokens: Option<TokenFile>,
+    oidc: Option<Oidc>,
 }
 
 impl std::fmt::Debug for Access {
@@ -42,9 +52,19 @@ impl AccessBuilder {
     /// Takes the bearer tokens whose hashes a file lists.
     ///
     /// # Errors
-    /// [`TokenFileError`] when it can't be read or has a mistake.
-    pub fn tokens(mut self, file: &Path) -> Result<Self, TokenFileError> {
+    /// [`FileError`] when it can't be read or has a mistake.
+    pub fn tokens(mut self, file: &Path) -> Result<Self, FileError> {
         self.0.tokens = Some(TokenFile::open(file)?);
+        Ok(self)
+    }
+
+    /// Takes the tokens of an identity provider. Keys that have an address are fetched in the
+    /// background, so this takes a runtime.
+    ///
+    /// # Errors
+    /// [`JwksError`] when there are no keys to be had where they are said to be.
+    pub fn oidc(mut self, config: OidcConfig) -> Result<Self, JwksError> {
+        self.0.oidc = Some(Oidc::open(config)?);
         Ok(self)
     }
 
@@ -88,7 +108,7 @@ impl Access {
             Shown::Malformed => {
                 Err(Unproven::Refused("the authorization isn't of the form `Bearer <token>`".to_owned()))
             }
-            Shown::Bearer(token) => proofs.bearer(token),
+            Shown::Bearer(token) => proofs.bearer(token).await,
         }
     }
 
@@ -99,14 +119,22 @@ impl Access {
         if proofs.tokens.is_some() {
             all.push("a bearer token (--token-file FILE or COORDCTL_TOKEN)");
         }
+        if proofs.oidc.is_some() {
+            all.push("a token of the identity provider (in the same place)");
+        }
         all.join(" or ")
     }
 }
 
 impl Proofs {
-    fn bearer(&self, token: &str) -> Result<Arc<Identity>, Unproven> {
-        let known = self.tokens.as_ref().and_then(|tokens| tokens.identify(token));
-        known.ok_or_else(|| Unproven::Refused("the token isn't known".to_owned()))
+    async fn bearer(&self, token: &str) -> Result<Arc<Identity>, Unproven> {
+        if let Some(known) = self.tokens.as_ref().and_then(|tokens| tokens.identify(token)) {
+            return Ok(known);
+        }
+        match &self.oidc {
+            Some(oidc) if oidc::is_signed(token) => oidc.identify(token).await.map(Arc::new),
+            _ => Err(Unproven::Refused("the token isn't known".to_owned())),
+        }
     }
 }
 

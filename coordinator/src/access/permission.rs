@@ -33,6 +33,7 @@ permissions! {
     CHECK_INTERVALS: "Control.CheckIntervals", &[Planner, Applier, Admin];
     SHOW_PLAN: "Control.ShowPlan", PEOPLE;
     APPLY: "Control.Apply", &[Applier, Admin];
+    APPROVE: "Control.Approve", &[Approver];
     WATCH: "Control.Watch", PEOPLE;
     CANCEL: "Control.Cancel", &[Applier, Admin];
     TEND: "Control.Tend", PEOPLE;

@@ -1,49 +1,20 @@
 //! Bearer tokens of the coordinator's own list: a file that holds their hashes, never them.
 
 use std::collections::BTreeSet;
-use std::io;
-use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant, SystemTime};
+use std::path::Path;
+use std::sync::Arc;
 
 use coord_common::project::settings::Secret;
 use ring::rand::{SecureRandom as _, SystemRandom};
-use tracing::{info, warn};
+use tracing::info;
 
-use super::{Identity, Proof, Role};
+use super::watched::Watched;
+use super::{FileError, Identity, Proof, Role};
 
-/// How old what is known of the file may be: a token that was taken out of it stops counting within
-/// this time.
-const FRESH: Duration = Duration::from_millis(500);
-/// Largest file taken, in bytes.
-const LARGEST: u64 = 4 * 1024 * 1024;
 /// What tokens begin with, so that scanners for secrets find them.
 const PREFIX: &str = "coordctl_";
 /// What hashes begin with.
 const HASH: &str = "blake3:";
-
-/// Why a token file can't be used. Texts quote names and roles, never hashes.
-#[derive(Debug, thiserror::Error)]
-pub enum TokenFileError {
-    /// It can't be read.
-    #[error("the token file {path} can't be read: {source}")]
-    Io {
-        /// Its path.
-        path: PathBuf,
-        /// Why.
-        source: io::Error,
-    },
-    /// A line is wrong.
-    #[error("the token file {path}, line {line}: {why}")]
-    Line {
-        /// Its path.
-        path: PathBuf,
-        /// The line's number, from 1.
-        line: usize,
-        /// What is wrong.
-        why: String,
-    },
-}
 
 /// A token that was just made.
 pub struct NewToken {
@@ -124,80 +95,22 @@ fn token(line: &str) -> Result<(blake3::Hash, Identity), String> {
     Ok((hash, identity))
 }
 
-/// What tells whether a file has changed.
-#[derive(Debug, Clone, PartialEq, Eq)]
-struct Stamp {
-    modified: Option<SystemTime>,
-    size: u64,
-    node: u64,
-}
-
 /// A file of tokens, read again when it changes.
-pub(super) struct TokenFile {
-    path: PathBuf,
-    known: Mutex<Known>,
-}
-
-struct Known {
-    stamp: Option<Stamp>,
-    looked: Instant,
-    tokens: Arc<Tokens>,
-}
+pub(super) struct TokenFile(Watched<Tokens>);
 
 impl TokenFile {
     /// Reads the file for the first time.
-    pub(super) fn open(path: &Path) -> Result<Self, TokenFileError> {
-        let stamp = stamp(path).ok();
-        let tokens = Arc::new(read(path)?);
-        info!(path = %path.display(), tokens = tokens.0.len(), "bearer tokens are taken");
-        let known = Known { stamp, looked: Instant::now(), tokens };
-        Ok(Self { path: path.to_owned(), known: Mutex::new(known) })
+    pub(super) fn open(path: &Path) -> Result<Self, FileError> {
+        let parse = |text: &str| Tokens::parse(text).map_err(|(line, why)| format!("line {line}: {why}"));
+        let file = Watched::open(path, parse)?;
+        info!(path = %path.display(), tokens = file.current().0.len(), "bearer tokens are taken");
+        Ok(Self(file))
     }
 
-    /// Whose a token is, by the file as it was at most half a second ago.
+    /// Whose a token is.
     pub(super) fn identify(&self, token: &str) -> Option<Arc<Identity>> {
-        self.current().identify(token)
+        self.0.current().identify(token)
     }
-
-    fn current(&self) -> Arc<Tokens> {
-        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
-        if known.looked.elapsed() >= FRESH {
-            known.looked = Instant::now();
-            self.refresh(&mut known);
-        }
-        known.tokens.clone()
-    }
-
-    /// Reads the file where it has changed. What can't be used changes nothing.
-    fn refresh(&self, known: &mut Known) {
-        let now = stamp(&self.path).ok();
-        if now == known.stamp {
-            return;
-        }
-        known.stamp = now;
-        match read(&self.path) {
-            Ok(tokens) => {
-                info!(path = %self.path.display(), tokens = tokens.0.len(), "the token file was read again");
-                known.tokens = Arc::new(tokens);
-            }
-            Err(error) => warn!(%error, "the token file has changed; the tokens of before stay"),
-        }
-    }
-}
-
-fn stamp(path: &Path) -> io::Result<Stamp> {
-    use std::os::unix::fs::MetadataExt as _;
-    let data = std::fs::metadata(path)?;
-    Ok(Stamp { modified: data.modified().ok(), size: data.len(), node: data.ino() })
-}
-
-fn read(path: &Path) -> Result<Tokens, TokenFileError> {
-    let io = |source| TokenFileError::Io { path: path.to_owned(), source };
-    if std::fs::metadata(path).map_err(io)?.len() > LARGEST {
-        return Err(io(io::Error::other("it is larger than 4 MiB")));
-    }
-    let text = std::fs::read_to_string(path).map_err(io)?;
-    Tokens::parse(&text).map_err(|(line, why)| TokenFileError::Line { path: path.to_owned(), line, why })
 }
 
 #[cfg(test)]
@@ -250,7 +163,7 @@ mod tests {
         let (new, new_line) = made("ann", &[Role::Viewer]);
         std::fs::write(&path, &old_line).unwrap();
         let file = TokenFile::open(&path).unwrap();
-        let look_again = || file.refresh(&mut file.known.lock().unwrap());
+        let look_again = || file.0.look();
         assert!(file.identify(&old).is_some() && file.identify(&new).is_none());
         std::fs::write(&path, format!("{old_line}\n{new_line}\n")).unwrap();
         look_again();
@@ -270,9 +183,9 @@ mod tests {
     fn a_missing_or_broken_file_is_an_error_at_the_start() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("tokens");
-        assert!(matches!(TokenFile::open(&path), Err(TokenFileError::Io { .. })));
+        assert!(matches!(TokenFile::open(&path), Err(FileError::Io { .. })));
         std::fs::write(&path, "nonsense").unwrap();
-        assert!(matches!(TokenFile::open(&path), Err(TokenFileError::Line { line: 1, .. })));
+        assert!(matches!(TokenFile::open(&path), Err(FileError::Content { .. })));
     }
 
     #[test]

@@ -13,6 +13,7 @@ use super::book::{
     read_blob,
 };
 use super::command::{ApplyError, Command};
+use super::evidence::Deed;
 use super::history::Kept;
 use super::tend::later;
 use super::{Control, ControlError};
@@ -32,8 +33,8 @@ impl Control {
         match command {
             Command::Snapshot { id, reply } => drop(reply.send(self.book.snapshots.get(&id).cloned())),
             Command::Book { reply } => drop(reply.send(self.book.clone())),
-            Command::StorePlan { planned, reply } => {
-                let state = self.store_plan(*planned).await?;
+            Command::StorePlan { planned, by, reply } => {
+                let state = self.store_plan(*planned, &by).await?;
                 let _ = reply.send(state);
             }
             Command::PlanBody { plan, reply } => {
@@ -47,8 +48,13 @@ impl Control {
                 let answer = self.apply(plan, by).await?;
                 drop(reply.send(answer));
             }
-            Command::Cancel { plan, reply } => {
-                let answer = self.cancel(plan).await?;
+            Command::Approve { plan, by, reply } => {
+                let answer = self.approve(plan, by).await?;
+                drop(reply.send(answer));
+            }
+            Command::Evidence { reply } => drop(reply.send(self.tell().await?)),
+            Command::Cancel { plan, by, reply } => {
+                let answer = self.cancel(plan, &by).await?;
                 drop(reply.send(answer));
             }
             Command::Tend { tend, by, reply } => {
@@ -82,10 +88,10 @@ impl Control {
     }
 
     /// Keeps a plan; one that is kept already stays as it is.
-    async fn store_plan(&mut self, planned: Planned) -> Result<PlanState, ControlError> {
+    async fn store_plan(&mut self, planned: Planned, by: &str) -> Result<PlanState, ControlError> {
         let id = planned.plan.id;
         if let Some((record, _)) = self.book.plans.get(&id).cloned() {
-            return self.plan_again(id, record, &planned.plan).await;
+            return self.plan_again(id, record, &planned.plan, by).await;
         }
         let environment = planned.plan.environment.clone();
         let plan = &planned.plan;
@@ -95,15 +101,18 @@ impl Control {
         let bytes = serde_json::to_vec(&body).map_err(|error| StoreError::Invalid(error.to_string()))?;
         let hash = blob::put_blob(&*self.store, &bytes).await?;
         let record = PlanRecord {
-            environment,
+            environment: environment.clone(),
             state: PlanState::Planned,
             body: hash,
+            author: Some(by.to_owned()),
+            approvals: Vec::new(),
             created: (self.clock)(),
             materialised: false,
             history: Vec::new(),
             failures: Vec::new(),
             restatement,
         };
+        self.witness(Deed { plan: Some(id), environment: Some(environment), ..self.deed(by, "planned") });
         self.put_plan(id, record, Txn::new()).await?;
         Ok(PlanState::Planned)
     }
@@ -115,6 +124,7 @@ impl Control {
         id: PlanId,
         record: PlanRecord,
         plan: &Plan,
+        by: &str,
     ) -> Result<PlanState, ControlError> {
         let again = match &record.restatement {
             _ if record.state == PlanState::Abandoned => true,
@@ -133,10 +143,14 @@ impl Control {
             state: PlanState::Planned,
             materialised: false,
             failures: Vec::new(),
+            author: Some(by.to_owned()),
+            approvals: Vec::new(),
             restatement,
             ..record
         };
-        record.history.push(HistoryEntry { at: (self.clock)(), what: "planned again".to_owned(), by: None });
+        record.history.push(HistoryEntry { at: (self.clock)(), what: "planned again".to_owned(), by: Some(by.to_owned()) });
+        let environment = Some(plan.environment.clone());
+        self.witness(Deed { plan: Some(id), environment, ..self.deed(by, "planned again") });
         self.put_plan(id, record, Txn::new()).await?;
         Ok(PlanState::Planned)
     }
@@ -206,6 +220,9 @@ impl Control {
         if self.is_flipped(id, &record.environment) {
             return self.promote_again(id, record, by).await.map(Ok);
         }
+        if let Some(refusal) = self.lacks_approval(&body.plan, &record) {
+            return Ok(Err(refusal));
+        }
         let mut record = record;
         match self.still_fits(&body.plan, &record) {
             Ok(restatement) => record.restatement = restatement,
@@ -220,7 +237,8 @@ impl Control {
         record.state = PlanState::Applying;
         record.failures.clear();
         let what = if resumed { "resumed" } else { "started" };
-        record.history.push(HistoryEntry { at: (self.clock)(), what: what.to_owned(), by: Some(by) });
+        record.history.push(HistoryEntry { at: (self.clock)(), what: what.to_owned(), by: Some(by.clone()) });
+        self.witness_start(id, &record, &by, what);
         let env_key = keys::applying(&record.environment);
         let claim = Txn::new()
             .require(Compare::Absent(env_key.clone()))
@@ -252,8 +270,9 @@ impl Control {
         record.history.push(HistoryEntry {
             at: (self.clock)(),
             what: "switching views again".to_owned(),
-            by: Some(by),
+            by: Some(by.clone()),
         });
+        self.witness_start(id, &record, &by, "switching views again");
         let claim = keys::applying(&environment);
         let txn = Txn::new()
             .require(Compare::Absent(claim.clone()))
@@ -265,6 +284,24 @@ impl Control {
         self.promote(id, &environment, &mut out).await?;
         Box::pin(self.settle(out, Vec::new())).await?;
         Ok("resumed")
+    }
+
+    /// The evidence of a plan's start.
+    fn witness_start(&mut self, id: PlanId, record: &PlanRecord, by: &str, what: &str) {
+        let mut checked = vec![
+            "the environment is as it was when the plan was read".to_owned(),
+            "no other plan is applied to it".to_owned(),
+        ];
+        if self.config.protected.contains(&record.environment) {
+            checked.push("it is protected, and the plan's approvals are those on record".to_owned());
+        }
+        self.witness(Deed {
+            plan: Some(id),
+            environment: Some(record.environment.clone()),
+            approved_by: record.approvers(),
+            checked,
+            ..self.deed(by, what)
+        });
     }
 
     /// What has to hold of an environment's pointer so that nobody else moved it.
@@ -376,7 +413,7 @@ impl Control {
         Ok(())
     }
 
-    async fn cancel(&mut self, id: PlanId) -> Result<Result<&'static str, ApplyError>, ControlError> {
+    async fn cancel(&mut self, id: PlanId, by: &str) -> Result<Result<&'static str, ApplyError>, ControlError> {
         let Some((record, _)) = self.book.plans.get(&id).cloned() else {
             return Ok(Err(ApplyError::Unknown(id)));
         };
@@ -384,7 +421,7 @@ impl Control {
             PlanState::Applying => {}
             PlanState::Cancelling => return Ok(Ok("cancelling")),
             PlanState::Failed if record.restatement.is_some() => {
-                return self.abandon(id, record).await.map(Ok);
+                return self.abandon(id, record, by).await.map(Ok);
             }
             state @ (PlanState::Planned
             | PlanState::Promoting
@@ -396,7 +433,11 @@ impl Control {
                 return Ok(Err(ApplyError::NotRunning { plan: id, state: state.name() }));
             }
         }
-        let record = PlanRecord { state: PlanState::Cancelling, ..record };
+        let mut record = PlanRecord { state: PlanState::Cancelling, ..record };
+        let at = (self.clock)();
+        record.history.push(HistoryEntry { at, what: "cancelling".to_owned(), by: Some(by.to_owned()) });
+        let environment = Some(record.environment.clone());
+        self.witness(Deed { plan: Some(id), environment, ..self.deed(by, "cancelling") });
         self.put_plan(id, record, Txn::new()).await?;
         let mut out = Output::default();
         self.scheduler.on(self.now(), Event::Cancel { plan: id }, &mut out);
@@ -548,6 +589,12 @@ impl Control {
         let mut record = record;
         record.state = state;
         record.history.push(HistoryEntry { at: (self.clock)(), what: what.to_owned(), by: None });
+        let by = record.history.iter().rev().find_map(|entry| entry.by.clone()).unwrap_or_default();
+        self.witness(Deed {
+            plan: Some(id),
+            environment: Some(record.environment.clone()),
+            ..self.deed(&by, what)
+        });
         let mut txn = txn.delete(keys::applying(&record.environment));
         if record.restatement.is_some() {
             self.ended.push(id);

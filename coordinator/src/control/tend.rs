@@ -9,6 +9,7 @@ use coord_common::task::TableId;
 use serde::Serialize;
 
 use super::book::Pointer;
+use super::evidence::Deed;
 use super::rollback::GoneBack;
 use super::{Control, ControlError};
 use crate::planning::Refusal;
@@ -115,7 +116,7 @@ impl Control {
     ) -> Result<Result<Tended, Refusal>, ControlError> {
         let mut out = Output::default();
         let answer = match tend {
-            Tend::Invalidate { environment } => self.invalidate(&environment).await?,
+            Tend::Invalidate { environment } => self.invalidate(&environment, by).await?,
             Tend::Rollback { environment, to, dry_run } => {
                 self.roll_back(&environment, to, dry_run, by, &mut out).await?
             }
@@ -123,7 +124,7 @@ impl Control {
             Tend::AbandonEnvironment { environment } => {
                 self.abandon_environment(&environment, by, &mut out).await?
             }
-            Tend::Collect { ignore_ttl } => Ok(self.collect(ignore_ttl, &mut out).await?),
+            Tend::Collect { ignore_ttl } => Ok(self.collect(ignore_ttl, by, &mut out).await?),
             Tend::RetireAll => self.retire_all(by, &mut out).await?,
             Tend::Retire { environment } => self.retire_expired(environment, by, &mut out).await?,
         };
@@ -132,7 +133,11 @@ impl Control {
     }
 
     /// An environment counts as gone from now on.
-    async fn invalidate(&mut self, name: &EnvironmentName) -> Result<Result<Tended, Refusal>, ControlError> {
+    async fn invalidate(
+        &mut self,
+        name: &EnvironmentName,
+        by: &str,
+    ) -> Result<Result<Tended, Refusal>, ControlError> {
         if name.is_prod() {
             return Ok(Err(Refusal::new(
                 "invalidate-prod",
@@ -149,6 +154,7 @@ impl Control {
             let txn = Txn::new()
                 .require(self.environment_unchanged(name))
                 .put(keys::environment(name), encode_json(&pointer)?);
+            self.witness(Deed { environment: Some(name.clone()), ..self.deed(by, "invalidated") });
             let revision = self.commit(txn).await?;
             if let Some(entry) = self.book.environments.get_mut(name) {
                 entry.1 = revision;

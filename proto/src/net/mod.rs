@@ -1,9 +1,11 @@
 //! How clients reach a coordinator: what carries a call there, and how connections are made.
 
 mod connect;
+mod credential;
 mod transport;
 
 pub use connect::{BadAddress, ConnectOptions, MAX_MESSAGE, channel, endpoint};
+pub use credential::{Credential, CredentialError, TOKEN_VARIABLE, keeps_secrets};
 pub use transport::Transport;
 
 use crate::wire::control_client::ControlClient;

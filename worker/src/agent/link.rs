@@ -149,6 +149,8 @@ impl Link {
                 Ok(()) => return,
                 Err(status) => warn!(%status, "registering failed"),
             }
+        } else if matches!(status.code(), Code::Unauthenticated | Code::PermissionDenied) {
+            warn!(code = ?status.code(), reason = status.message(), "the coordinator refuses this worker");
         } else {
             debug!(%status, "the coordinator is not to be had");
         }
