@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use coord_proto::tls::ClientTlsArgs;
 use coordinator::access::Role;
 
 /// Plans and applies changes to SQL models, interval by interval, on one machine or a fleet.
@@ -29,6 +30,8 @@ pub(crate) struct Global {
     /// The coordinator to talk to; without one, all runs in this process.
     #[arg(long, global = true, env = "COORDCTL_SERVER", value_name = "URL")]
     pub(crate) server: Option<String>,
+    #[command(flatten)]
+    pub(crate) tls: ClientTlsArgs,
     /// A file with the token that the coordinator asks for; without it, COORDCTL_TOKEN is.
     #[arg(long, global = true, env = "COORDCTL_TOKEN_FILE", value_name = "FILE")]
     pub(crate) token_file: Option<PathBuf>,

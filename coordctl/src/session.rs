@@ -5,7 +5,8 @@ use std::sync::Arc;
 
 use coord_common::interval::{Timestamp, parse_time};
 use coord_common::project::Settings;
-use coord_proto::net::{self, ConnectOptions, Credential, CredentialError};
+use coord_proto::net::{self, ConnectError, ConnectOptions, Credential, CredentialError};
+use coord_proto::tls::ClientTls;
 use coordinator::Clock;
 
 use crate::args::{Format, Global};
@@ -54,14 +55,19 @@ impl Session {
     /// A coordinator: the one of `--server`, or one in this process.
     pub(crate) async fn client(&mut self) -> CliResult<Client> {
         if let Some(server) = &self.global.server {
-            let endpoint = net::endpoint(server, &ConnectOptions::default()).map_err(|error| {
-                CliError::user("bad-server", format!("--server: {error}"), "write http://host:port")
-            })?;
-            let channel = endpoint.connect().await.map_err(|error| {
-                let message = format!("there is no coordinator at {server}: {}", chain(&error));
-                CliError {
-                    hint: Some("start one, or leave --server out to work embedded".to_owned()),
-                    ..CliError::ours("coordinator-unavailable", message)
+            let options = ConnectOptions { tls: self.certificates()?, ..ConnectOptions::default() };
+            let channel = net::connect(server, &options).await.map_err(|error| match error {
+                ConnectError::Address(error) => CliError::user(
+                    "bad-server",
+                    format!("--server: {error}"),
+                    "write http://host:port, or https://host:port with --tls-ca",
+                ),
+                ConnectError::Unavailable(error) => {
+                    let message = format!("there is no coordinator at {server}: {}", chain(&error));
+                    CliError {
+                        hint: Some("start one, or leave --server out to work embedded".to_owned()),
+                        ..CliError::ours("coordinator-unavailable", message)
+                    }
                 }
             })?;
             return Ok(match self.credential(server)? {
@@ -90,6 +96,13 @@ impl Session {
             credential.check(server).map_err(bad)?;
         }
         Ok(credential)
+    }
+
+    /// The certificates for `--server`.
+    fn certificates(&self) -> CliResult<Option<Arc<ClientTls>>> {
+        ClientTls::new(&self.global.tls).map_err(|error| {
+            CliError::user("bad-certificate", error.to_string(), "check --tls-ca, --tls-cert and --tls-key")
+        })
     }
 
     /// Where the embedded state is.

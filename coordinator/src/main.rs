@@ -12,7 +12,7 @@ use coord_common::interval::Timestamp;
 use coord_common::plan::Retention;
 use coordinator::access::{Access, OidcConfig};
 use coordinator::store::{self, StoreUrl};
-use coordinator::{Clock, ControlConfig, Server, telemetry};
+use coordinator::{Clock, ControlConfig, Planning, Server, telemetry};
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
@@ -100,6 +100,7 @@ async fn main() -> anyhow::Result<()> {
         election_ttl: Duration::from_millis(args.election_ttl_millis),
         retry_base: Duration::from_millis(args.retry_base_millis),
         lone: false,
+        planning: Planning::default(),
         retention: Retention {
             promotions: args.keep_promotions,
             promotion_age: i64::from(args.keep_promotions_days) * 86_400_000,

@@ -3,6 +3,7 @@
 
 pub mod convert;
 pub mod net;
+pub mod tls;
 
 /// Generated from the `.proto` files.
 #[allow(missing_docs, unreachable_pub, clippy::all, reason = "generated")]

@@ -12,6 +12,7 @@ use coord_common::id::WorkerId;
 use coord_common::project::settings::CONFIG_FILES;
 use coord_common::project::{ProjectInput, Settings, SourceFile, load_settings};
 use coord_proto::net::{self, ConnectOptions, Credential, TOKEN_VARIABLE, Transport};
+use coord_proto::tls::{ClientTls, ClientTlsArgs};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 use tonic::transport::Channel;
@@ -28,6 +29,8 @@ struct Args {
     /// The coordinator.
     #[arg(long, default_value = "http://127.0.0.1:7070", env = "COORDCTL_SERVER")]
     coordinator: String,
+    #[command(flatten)]
+    tls: ClientTlsArgs,
     /// A folder with the config.yaml whose gateways this worker reaches; nothing else of it is read.
     #[arg(long, short = 'p', default_value = ".")]
     project: PathBuf,
@@ -81,7 +84,8 @@ async fn run() -> anyhow::Result<()> {
     }
     let slots =
         args.slots.unwrap_or_else(|| engines.values().map(|engine| engine.concurrency() as u32).sum());
-    let channel = net::channel(&args.coordinator, &ConnectOptions::default()).context("--coordinator")?;
+    let options = ConnectOptions { tls: ClientTls::new(&args.tls)?, ..ConnectOptions::default() };
+    let channel = net::channel(&args.coordinator, &options).context("--coordinator")?;
     let transport = transport(&args, channel)?;
     let config = AgentConfig {
         worker: session(&args.name)?,

@@ -6,10 +6,12 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
+use coord_proto::tls::PeerCertificate;
 use tonic::Status;
 use tonic::body::Body;
 use tonic::codegen::http::header::AUTHORIZATION;
-use tonic::codegen::http::{HeaderMap, Request, Response};
+use tonic::server::NamedService;
+use tonic::codegen::http::{Request, Response};
 use tower::{Layer, Service};
 use tracing::debug;
 
@@ -33,6 +35,10 @@ impl<S> Layer<S> for AccessLayer {
 pub(crate) struct Guarded<S> {
     access: Access,
     service: S,
+}
+
+impl<S: NamedService> NamedService for Guarded<S> {
+    const NAME: &'static str = S::NAME;
 }
 
 type Answer = Pin<Box<dyn Future<Output = Result<Response<Body>, Infallible>> + Send>>;
@@ -72,7 +78,7 @@ where
 async fn admit(access: &Access, request: &Request<Body>) -> Result<Arc<Identity>, Status> {
     let path = request.uri().path();
     let identity = access
-        .identify(&shown(request.headers()))
+        .identify(&shown(request))
         .await
         .map_err(|why| refusal::unauthenticated(path, &why, &access.expected()))?;
     match Permission::of_path(path) {
@@ -84,12 +90,17 @@ async fn admit(access: &Access, request: &Request<Body>) -> Result<Arc<Identity>
     }
 }
 
-/// What a caller shows of itself. Several authorizations could be read in several ways.
-fn shown(headers: &HeaderMap) -> Shown {
-    let mut all = headers.get_all(AUTHORIZATION).iter();
+/// What a caller shows of itself. A token is shown for this call, a certificate for all of a
+/// connection: the token counts, so that a connection may carry the calls of several. Several
+/// authorizations could be read in several ways.
+fn shown(request: &Request<Body>) -> Shown {
+    let mut all = request.headers().get_all(AUTHORIZATION).iter();
     let (first, second) = (all.next(), all.next());
     match (first, second) {
-        (None, _) => Shown::Nothing,
+        (None, _) => match PeerCertificate::of(request.extensions()) {
+            Some(certificate) => Shown::Certificate(certificate.workload()),
+            None => Shown::Nothing,
+        },
         (Some(value), None) => bearer(value.as_bytes()).map_or(Shown::Malformed, Shown::Bearer),
         (Some(_), Some(_)) => Shown::Malformed,
     }

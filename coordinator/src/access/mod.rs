@@ -14,6 +14,8 @@ mod watched;
 use std::path::Path;
 use std::sync::Arc;
 
+use coord_proto::tls::WorkloadName;
+
 pub use identity::{BadName, BadRole, Identity, Proof, Role};
 pub(crate) use layer::AccessLayer;
 pub(crate) use permission::Permission;
@@ -36,6 +38,8 @@ pub struct Access(Option<Arc<Proofs>>);
 struct Proofs {
     tokens: Option<TokenFile>,
     oidc: Option<Oidc>,
+    /// The fleet whose certificates are taken.
+    cluster: Option<String>,
 }
 
 impl std::fmt::Debug for Access {
@@ -66,6 +70,13 @@ impl AccessBuilder {
     pub fn oidc(mut self, config: OidcConfig) -> Result<Self, JwksError> {
         self.0.oidc = Some(Oidc::open(config)?);
         Ok(self)
+    }
+
+    /// Takes client certificates of a fleet: those that are for `r://<cluster>/<role>/<name>`.
+    #[must_use]
+    pub fn certificates(mut self, cluster: &str) -> Self {
+        self.0.cluster = Some(cluster.to_owned());
+        self
     }
 
     /// From now on whoever proves nothing is refused.
@@ -109,6 +120,7 @@ impl Access {
                 Err(Unproven::Refused("the authorization isn't of the form `Bearer <token>`".to_owned()))
             }
             Shown::Bearer(token) => proofs.bearer(token).await,
+            Shown::Certificate(workload) => proofs.certificate(workload.as_ref()).map(Arc::new),
         }
     }
 
@@ -116,17 +128,36 @@ impl Access {
     pub(crate) fn expected(&self) -> String {
         let Some(proofs) = &self.0 else { return "nothing".to_owned() };
         let mut all = Vec::new();
+        if let Some(cluster) = &proofs.cluster {
+            all.push(format!("a client certificate for r://{cluster}/<role>/<name>"));
+        }
         if proofs.tokens.is_some() {
-            all.push("a bearer token (--token-file FILE or COORDCTL_TOKEN)");
+            all.push("a bearer token (--token-file FILE or COORDCTL_TOKEN)".to_owned());
         }
         if proofs.oidc.is_some() {
-            all.push("a token of the identity provider (in the same place)");
+            all.push("a token of the identity provider (in the same place)".to_owned());
         }
         all.join(" or ")
     }
 }
 
 impl Proofs {
+    fn certificate(&self, workload: Option<&WorkloadName>) -> Result<Identity, Unproven> {
+        let refused = |why: String| Err(Unproven::Refused(why));
+        let Some(cluster) = &self.cluster else { return Err(Unproven::Nothing) };
+        let Some(WorkloadName { cluster: of, role, name }) = workload else {
+            return refused(format!("the certificate has no name of the form r://{cluster}/<role>/<name>"));
+        };
+        if of != cluster {
+            return refused(format!("the certificate is for the fleet `{of}`, and this is `{cluster}`"));
+        }
+        let role: Role = match role.parse() {
+            Ok(role) => role,
+            Err(error) => return refused(format!("the certificate: {error}")),
+        };
+        Identity::new(name, [role], Proof::Certificate).or_else(|error| refused(format!("the certificate: {error}")))
+    }
+
     async fn bearer(&self, token: &str) -> Result<Arc<Identity>, Unproven> {
         if let Some(known) = self.tokens.as_ref().and_then(|tokens| tokens.identify(token)) {
             return Ok(known);
@@ -147,4 +178,39 @@ pub(crate) enum Shown {
     Malformed,
     /// A bearer token.
     Bearer(String),
+    /// A certificate that was verified; for whom, where it says so in our way.
+    Certificate(Option<WorkloadName>),
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    async fn shown(access: &Access, uri: Option<&str>) -> Result<Arc<Identity>, Unproven> {
+        access.identify(&Shown::Certificate(uri.and_then(WorkloadName::parse))).await
+    }
+
+    #[tokio::test]
+    async fn certificates_give_role_and_name_within_their_own_fleet() {
+        let access = Access::requiring().certificates("team").build();
+        let worker = shown(&access, Some("r://team/worker/w1")).await.unwrap();
+        assert_eq!((worker.to_string().as_str(), worker.proof()), ("`w1` (worker)", Proof::Certificate));
+        for (uri, why) in [
+            (None, "has no name of the form r://team/<role>/<name>"),
+            (Some("r://other/worker/w1"), "is for the fleet `other`"),
+            (Some("r://team/root/w1"), "there is no role `root`"),
+            (Some("r://team/Worker/w1"), "there is no role `Worker`"),
+        ] {
+            match shown(&access, uri).await {
+                Err(Unproven::Refused(said)) => assert!(said.contains(why), "{said}"),
+                other => panic!("{uri:?}: {other:?}"),
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn certificates_prove_nothing_where_they_are_not_asked_for() {
+        let access = Access::requiring().build();
+        assert_eq!(shown(&access, Some("r://team/admin/a")).await, Err(Unproven::Nothing));
+    }
 }

@@ -1,8 +1,12 @@
 //! The one place where connections to a coordinator are made.
 
+use std::sync::Arc;
 use std::time::Duration;
 
-use tonic::transport::{Channel, Endpoint};
+use tonic::codegen::http::uri::InvalidUri;
+use tonic::transport::{Channel, Endpoint, Uri};
+
+use crate::tls::{ClientTls, dialer};
 
 /// Largest message taken or sent, in bytes. Documents travel in pieces far below it; leases that
 /// switch thousands of views come near it.
@@ -18,6 +22,9 @@ pub struct ConnectOptions {
     pub keepalive: Duration,
     /// How long it may take to say so before the connection counts as broken.
     pub keepalive_timeout: Duration,
+    /// The certificates for addresses that begin with `https`; they are needed there, and refused for
+    /// others.
+    pub tls: Option<Arc<ClientTls>>,
 }
 
 impl Default for ConnectOptions {
@@ -26,6 +33,7 @@ impl Default for ConnectOptions {
             connect_timeout: Duration::from_secs(5),
             keepalive: Duration::from_secs(10),
             keepalive_timeout: Duration::from_secs(5),
+            tls: None,
         }
     }
 }
@@ -43,15 +51,24 @@ pub struct BadAddress {
 /// Where and how to connect.
 ///
 /// # Errors
-/// [`BadAddress`] when `address` is no URL, or of an unknown scheme.
-pub fn endpoint(address: &str, options: &ConnectOptions) -> Result<Endpoint, BadAddress> {
+/// [`BadAddress`] when `address` is no URL, of an unknown scheme, or one that doesn't go with the
+/// certificates.
+fn endpoint(address: &str, options: &ConnectOptions) -> Result<Endpoint, BadAddress> {
     let bad = |why: String| BadAddress { address: address.to_owned(), why };
-    let endpoint = Endpoint::from_shared(address.to_owned()).map_err(|error| bad(error.to_string()))?;
-    match endpoint.uri().scheme_str() {
-        Some("http") => {}
-        Some(other) => return Err(bad(format!("the scheme `{other}` is not known"))),
-        None => return Err(bad("it is no URL".to_owned())),
-    }
+    let uri: Uri = address.parse().map_err(|error: InvalidUri| bad(error.to_string()))?;
+    let endpoint = match (uri.scheme_str(), &options.tls) {
+        (Some("http"), None) => Endpoint::from(uri),
+        // The dialer encrypts, below the channel: that would want to do it, too.
+        (Some("https"), Some(_)) => Endpoint::from(unencrypted(&uri).map_err(bad)?).origin(uri),
+        (Some("http"), Some(_)) => {
+            return Err(bad("with --tls-ca it must begin with https://".to_owned()));
+        }
+        (Some("https"), None) => {
+            return Err(bad("https:// needs --tls-ca, the authority of its certificate".to_owned()));
+        }
+        (Some(other), _) => return Err(bad(format!("the scheme `{other}` is not known"))),
+        (None, _) => return Err(bad("it is no URL".to_owned())),
+    };
     Ok(endpoint
         .connect_timeout(options.connect_timeout)
         .tcp_nodelay(true)
@@ -59,12 +76,45 @@ pub fn endpoint(address: &str, options: &ConnectOptions) -> Result<Endpoint, Bad
         .keep_alive_timeout(options.keepalive_timeout))
 }
 
+/// The same address without encryption, with the port that it has encrypted.
+fn unencrypted(uri: &Uri) -> Result<Uri, String> {
+    let host = uri.host().ok_or("it has no host")?;
+    let authority = format!("{host}:{}", uri.port_u16().unwrap_or(443));
+    Uri::builder()
+        .scheme("http")
+        .authority(authority)
+        .path_and_query("/")
+        .build()
+        .map_err(|error| error.to_string())
+}
+
 /// A connection that is made with its first call, and made anew when it breaks.
 ///
 /// # Errors
 /// [`BadAddress`] when `address` is no URL, or of an unknown scheme.
 pub fn channel(address: &str, options: &ConnectOptions) -> Result<Channel, BadAddress> {
-    Ok(endpoint(address, options)?.connect_lazy())
+    let endpoint = endpoint(address, options)?;
+    Ok(endpoint.connect_with_connector_lazy(dialer(options.tls.clone())))
+}
+
+/// A connection that is made now, and made anew when it breaks.
+///
+/// # Errors
+/// [`ConnectError`] when `address` can't be a coordinator's, or nobody is there.
+pub async fn connect(address: &str, options: &ConnectOptions) -> Result<Channel, ConnectError> {
+    let endpoint = endpoint(address, options)?;
+    Ok(endpoint.connect_with_connector(dialer(options.tls.clone())).await?)
+}
+
+/// Why there is no connection.
+#[derive(Debug, thiserror::Error)]
+pub enum ConnectError {
+    /// The address can't be a coordinator's.
+    #[error(transparent)]
+    Address(#[from] BadAddress),
+    /// Nobody is there, or is not who they should be.
+    #[error(transparent)]
+    Unavailable(#[from] tonic::transport::Error),
 }
 
 #[cfg(test)]
@@ -79,6 +129,7 @@ mod tests {
             ("127.0.0.1:7070", "it is no URL"),
             ("ftp://here", "the scheme `ftp` is not known"),
             ("http://a b", "invalid uri character"),
+            ("https://here", "https:// needs --tls-ca"),
         ] {
             let error = endpoint(address, &options).expect_err(address);
             assert!(error.why.contains(why), "{address}: {}", error.why);

@@ -4,7 +4,7 @@ mod connect;
 mod credential;
 mod transport;
 
-pub use connect::{BadAddress, ConnectOptions, MAX_MESSAGE, channel, endpoint};
+pub use connect::{BadAddress, ConnectError, ConnectOptions, MAX_MESSAGE, channel, connect};
 pub use credential::{Credential, CredentialError, TOKEN_VARIABLE, keeps_secrets};
 pub use transport::Transport;
 
