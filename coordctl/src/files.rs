@@ -6,8 +6,8 @@ use std::path::{Path, PathBuf};
 use coord_common::diagnostic::Diagnostic;
 use coord_common::project::settings::{self, CONFIG_FILES, redact_config};
 use coord_common::project::{ProjectInput, Settings, SourceFile, load_settings, seed_path};
-use coord_proto::net::TOKEN_VARIABLE;
 use coord_common::unit_test::{files_named, is_test_file};
+use coord_proto::net::TOKEN_VARIABLE;
 
 use crate::args::Global;
 use crate::encoding::Encoding;

@@ -7,6 +7,7 @@ pub mod binaries;
 pub mod cli;
 pub mod etcd;
 pub mod fleet;
+pub mod guarded;
 pub mod oracle;
 pub mod postgres;
 mod process;

@@ -83,7 +83,13 @@ pub(crate) async fn promotions(session: &mut Session, given: Option<&str>) -> Cl
 pub(crate) async fn history(session: &mut Session, given: Option<&str>) -> CliResult<ExitCode> {
     let name = given.map(|given| environment(Some(given), &coord_common::project::Settings::default()));
     let name = name.transpose()?.map(|name| name.to_string()).unwrap_or_default();
-    let document = session.client().await?.list("history", &name).await?;
+    let mut document = session.client().await?.list("history", &name).await?;
+    if session.format() != Format::Json {
+        for row in document["history"].as_array_mut().into_iter().flatten() {
+            let approvers = row["approved_by"].as_array().into_iter().flatten();
+            row["approved_by"] = approvers.filter_map(Value::as_str).collect::<Vec<_>>().join(" ").into();
+        }
+    }
     let columns = [
         ("seq", "seq"),
         ("at", "at"),
@@ -97,7 +103,10 @@ pub(crate) async fn history(session: &mut Session, given: Option<&str>) -> CliRe
     if document["whole"] == true {
         return Ok(ExitCode::SUCCESS);
     }
-    output::error_line(&format!("the evidence was changed, or a part of it is missing, at {}", document["broken_at"]));
+    output::error_line(&format!(
+        "the evidence was changed, or a part of it is missing, at {}",
+        document["broken_at"]
+    ));
     Ok(ExitCode::FAILURE)
 }
 

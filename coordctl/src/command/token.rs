@@ -16,7 +16,9 @@ pub(crate) fn token(session: &Session, command: TokenCommand) -> CliResult {
     if session.format() == Format::Json {
         return output::json(&json!({ "token": new.token.expose(), "line": new.line }));
     }
-    output::line(&format!("The token of {name}, shown only now; it goes into COORDCTL_TOKEN or a --token-file:"));
+    output::line(&format!(
+        "The token of {name}, shown only now; it goes into COORDCTL_TOKEN or a --token-file:"
+    ));
     output::line(new.token.expose());
     output::line("");
     output::line("The line for the coordinator's --tokens file, which is no secret:");

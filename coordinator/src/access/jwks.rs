@@ -46,7 +46,8 @@ pub(super) type Keys = BTreeMap<String, Key>;
 
 /// Reads a key set. Keys of other kinds or for other uses are left out.
 pub(super) fn parse(text: &str) -> Result<Keys, String> {
-    let set: JwkSet = serde_json::from_str(text).map_err(|error| format!("it is no JSON web key set: {error}"))?;
+    let set: JwkSet =
+        serde_json::from_str(text).map_err(|error| format!("it is no JSON web key set: {error}"))?;
     let mut keys = Keys::new();
     for (number, jwk) in set.keys.iter().enumerate() {
         let Some(key) = usable(jwk) else { continue };
@@ -180,7 +181,10 @@ impl Fetched {
                 *self.keys.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(keys);
             }
             Err(why) => {
-                warn!(address = self.address, why, "the identity provider's keys can't be fetched; those of before stay");
+                warn!(
+                    address = self.address,
+                    why, "the identity provider's keys can't be fetched; those of before stay"
+                );
             }
         }
     }
@@ -193,7 +197,9 @@ fn agent(authority: Option<&Path>) -> Result<ureq::Agent, JwksError> {
         let text = std::fs::read(path).map_err(|error| bad(error.to_string()))?;
         let mut certificates = Vec::new();
         for item in ureq::tls::parse_pem(&text) {
-            if let ureq::tls::PemItem::Certificate(certificate) = item.map_err(|error| bad(error.to_string()))? {
+            if let ureq::tls::PemItem::Certificate(certificate) =
+                item.map_err(|error| bad(error.to_string()))?
+            {
                 certificates.push(certificate);
             }
         }

@@ -10,8 +10,8 @@ use coord_proto::tls::PeerCertificate;
 use tonic::Status;
 use tonic::body::Body;
 use tonic::codegen::http::header::AUTHORIZATION;
-use tonic::server::NamedService;
 use tonic::codegen::http::{Request, Response};
+use tonic::server::NamedService;
 use tower::{Layer, Service};
 use tracing::debug;
 

@@ -16,13 +16,13 @@ use std::sync::Arc;
 
 use coord_proto::tls::WorkloadName;
 
-pub use identity::{BadName, BadRole, Identity, Proof, Role};
-pub(crate) use layer::AccessLayer;
-pub(crate) use permission::Permission;
 pub(crate) use identity::owner;
-pub(crate) use refusal::{denied, not_yours};
+pub use identity::{BadName, BadRole, Identity, Proof, Role};
 pub use jwks::JwksError;
+pub(crate) use layer::AccessLayer;
 pub use oidc::OidcConfig;
+pub(crate) use permission::Permission;
+pub(crate) use refusal::{denied, not_yours};
 pub use tokens::NewToken;
 pub use watched::FileError;
 
@@ -155,7 +155,8 @@ impl Proofs {
             Ok(role) => role,
             Err(error) => return refused(format!("the certificate: {error}")),
         };
-        Identity::new(name, [role], Proof::Certificate).or_else(|error| refused(format!("the certificate: {error}")))
+        Identity::new(name, [role], Proof::Certificate)
+            .or_else(|error| refused(format!("the certificate: {error}")))
     }
 
     async fn bearer(&self, token: &str) -> Result<Arc<Identity>, Unproven> {

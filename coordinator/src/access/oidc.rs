@@ -150,7 +150,6 @@ pub(super) fn is_signed(token: &str) -> bool {
     token.split('.').count() == 3
 }
 
-
 #[cfg(test)]
 #[path = "oidc_tests.rs"]
 mod tests;

@@ -6,7 +6,9 @@ use std::sync::{Arc, Mutex};
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use ring::rand::SystemRandom;
-use ring::signature::{ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, KeyPair as _, RSA_PKCS1_SHA256, RsaKeyPair};
+use ring::signature::{
+    ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, KeyPair as _, RSA_PKCS1_SHA256, RsaKeyPair,
+};
 use serde_json::json;
 
 use super::*;
@@ -195,9 +197,11 @@ async fn roles_are_found_in_claims_within_claims() {
     let mut nested = changed("realm_access", json!({ "roles": ["admin"] }));
     nested["https://x.example/roles"] = json!(["worker"]);
     let token = with_rsa(&rsa, "r", &nested);
-    for (path, expected) in
-        [("realm_access.roles", vec![Role::Admin]), ("https://x.example/roles", vec![Role::Worker]), ("a.b", vec![])]
-    {
+    for (path, expected) in [
+        ("realm_access.roles", vec![Role::Admin]),
+        ("https://x.example/roles", vec![Role::Worker]),
+        ("a.b", vec![]),
+    ] {
         path.clone_into(&mut oidc.config.roles_claim);
         let known = oidc.identify(&token).await.unwrap();
         assert_eq!(known.roles().iter().copied().collect::<Vec<_>>(), expected, "{path}");

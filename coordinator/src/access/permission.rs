@@ -135,6 +135,20 @@ mod tests {
     }
 
     #[test]
+    fn the_documented_table_is_this_one() {
+        let text = include_str!("../../../docs/security.md");
+        let listed: Vec<&str> = text
+            .lines()
+            .filter(|line| line.starts_with("| `Control.") || line.starts_with("| `Work."))
+            .collect();
+        let expected: Vec<String> = Permission::ALL
+            .iter()
+            .map(|permission| format!("| `{}` | {} |", permission.call, permission.needs()))
+            .collect();
+        assert_eq!(listed, expected);
+    }
+
+    #[test]
     fn a_method_with_actions_lets_in_whoever_may_take_one_of_them() {
         for method in Permission::ALL {
             let prefix = format!("{} ", method.call);

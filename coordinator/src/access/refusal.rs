@@ -49,6 +49,12 @@ pub(crate) fn not_yours(identity: &Identity, permission: Permission, whose: &str
 }
 
 fn refused(identity: &Identity, call: &str, message: &str, hint: &str) -> Status {
-    warn!(who = identity.name(), proof = identity.proof().name(), call, reason = message, "a call was refused");
+    warn!(
+        who = identity.name(),
+        proof = identity.proof().name(),
+        call,
+        reason = message,
+        "a call was refused"
+    );
     status(Code::PermissionDenied, &Refusal::new("permission-denied", message, hint))
 }

@@ -37,8 +37,8 @@ use tracing::{info, warn};
 
 pub use book::PlanState;
 pub(crate) use book::{Book, PlanBody, Todo};
-pub(crate) use evidence::{Deed, Told};
 pub(crate) use command::{ApplyError, Command, Handle, NotReady, Refused};
+pub(crate) use evidence::{Deed, Told};
 pub use report::{ExecutedBatch, FailureView, ModelView, PlanView, WorkerView};
 pub(crate) use tend::{Tend, Tended};
 

@@ -148,7 +148,11 @@ impl Control {
             restatement,
             ..record
         };
-        record.history.push(HistoryEntry { at: (self.clock)(), what: "planned again".to_owned(), by: Some(by.to_owned()) });
+        record.history.push(HistoryEntry {
+            at: (self.clock)(),
+            what: "planned again".to_owned(),
+            by: Some(by.to_owned()),
+        });
         let environment = Some(plan.environment.clone());
         self.witness(Deed { plan: Some(id), environment, ..self.deed(by, "planned again") });
         self.put_plan(id, record, Txn::new()).await?;
@@ -413,7 +417,11 @@ impl Control {
         Ok(())
     }
 
-    async fn cancel(&mut self, id: PlanId, by: &str) -> Result<Result<&'static str, ApplyError>, ControlError> {
+    async fn cancel(
+        &mut self,
+        id: PlanId,
+        by: &str,
+    ) -> Result<Result<&'static str, ApplyError>, ControlError> {
         let Some((record, _)) = self.book.plans.get(&id).cloned() else {
             return Ok(Err(ApplyError::Unknown(id)));
         };

@@ -241,7 +241,11 @@ impl Control {
         by: &str,
     ) -> Result<&'static str, ControlError> {
         record.state = PlanState::Cancelled;
-        record.history.push(HistoryEntry { at: (self.clock)(), what: "cancelled".to_owned(), by: Some(by.to_owned()) });
+        record.history.push(HistoryEntry {
+            at: (self.clock)(),
+            what: "cancelled".to_owned(),
+            by: Some(by.to_owned()),
+        });
         let environment = Some(record.environment.clone());
         self.witness(Deed { plan: Some(id), environment, ..self.deed(by, "cancelled") });
         self.put_plan(id, record, Txn::new()).await?;
