@@ -93,4 +93,22 @@ impl Control {
         };
         Some(ApplyError::Unapproved { environment: plan.environment.clone(), author })
     }
+
+    /// The evidence of a plan's start.
+    pub(super) fn witness_start(&mut self, id: PlanId, record: &PlanRecord, by: &str, what: &str) {
+        let mut checked = vec![
+            "the environment is as it was when the plan was read".to_owned(),
+            "no other plan is applied to it".to_owned(),
+        ];
+        if self.config.protected.contains(&record.environment) {
+            checked.push("it is protected, and the plan's approvals are those on record".to_owned());
+        }
+        self.witness(Deed {
+            plan: Some(id),
+            environment: Some(record.environment.clone()),
+            approved_by: record.approvers(),
+            checked,
+            ..self.deed(by, what)
+        });
+    }
 }

@@ -19,6 +19,7 @@ mod recover;
 mod report;
 mod restate;
 mod rollback;
+mod stored;
 mod switch;
 mod tend;
 mod turn;
