@@ -61,8 +61,10 @@ where
         let fresh = self.service.clone();
         let mut service = std::mem::replace(&mut self.service, fresh);
         let access = self.access.clone();
+        // What the check needs; a request isn't to be shared with other threads.
+        let (path, shown) = (request.uri().path().to_owned(), shown(&request));
         Box::pin(async move {
-            match admit(&access, &request).await {
+            match admit(&access, &path, &shown).await {
                 Ok(identity) => {
                     request.headers_mut().remove(AUTHORIZATION);
                     request.extensions_mut().insert(identity);
@@ -75,10 +77,9 @@ where
 }
 
 /// Who makes a call, if they may.
-async fn admit(access: &Access, request: &Request<Body>) -> Result<Arc<Identity>, Status> {
-    let path = request.uri().path();
+async fn admit(access: &Access, path: &str, shown: &Shown) -> Result<Arc<Identity>, Status> {
     let identity = access
-        .identify(&shown(request))
+        .identify(shown)
         .await
         .map_err(|why| refusal::unauthenticated(path, &why, &access.expected()))?;
     match Permission::of_path(path) {

@@ -50,7 +50,10 @@ impl Oidc {
     /// Whose a token is.
     pub(super) async fn identify(&self, token: &str) -> Result<Identity, Unproven> {
         match self.check(token, &self.keys.current()) {
-            Err(Fault::UnknownKey) => self.check(token, &self.keys.refreshed().await),
+            Err(Fault::UnknownKey) => {
+                let keys = self.keys.refreshed().await;
+                self.check(token, &keys)
+            }
             checked => checked,
         }
         .map_err(|fault| Unproven::Refused(fault.to_string()))

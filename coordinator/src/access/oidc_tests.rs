@@ -32,9 +32,9 @@ fn ec() -> EcdsaKeyPair {
 }
 
 fn rsa_jwk(key: &RsaKeyPair, id: &str) -> Value {
-    let (n, e) = (key.public().modulus(), key.public().exponent());
+    let public = ring::rsa::PublicKeyComponents::<Vec<u8>>::from(key.public());
     json!({ "kty": "RSA", "kid": id, "use": "sig", "alg": "RS256",
-        "n": text(n.big_endian_without_leading_zero()), "e": text(e.big_endian_without_leading_zero()) })
+        "n": text(&public.n), "e": text(&public.e) })
 }
 
 fn ec_jwk(key: &EcdsaKeyPair, id: &str) -> Value {

@@ -25,7 +25,9 @@ pub(super) const ALLOWED: [Algorithm; 8] = [
 pub(super) fn install() {
     static ONCE: Once = Once::new();
     // Nothing else in this process installs one; the first one would stay.
-    ONCE.call_once(|| drop(PROVIDER.install_default()));
+    ONCE.call_once(|| {
+        let _ = PROVIDER.install_default();
+    });
 }
 
 static PROVIDER: CryptoProvider = CryptoProvider {
