@@ -10,7 +10,7 @@ use anyhow::Context;
 use clap::Parser;
 use coord_common::id::WorkerId;
 use coord_common::project::settings::CONFIG_FILES;
-use coord_common::project::{ProjectInput, Settings, SourceFile, load_settings};
+use coord_common::project::{ProjectInput, Settings, SourceFile, load_settings, read_timeout};
 use coord_proto::net::{self, ConnectOptions, Credential, TOKEN_VARIABLE, Transport};
 use coord_proto::tls::{ClientTls, ClientTlsArgs};
 use tokio::signal::unix::{SignalKind, signal};
@@ -46,6 +46,10 @@ struct Args {
     /// How long a drain may take, in seconds.
     #[arg(long, default_value_t = 25)]
     grace: u64,
+    /// How long a batch may take, such as `90` (seconds) or `10 minutes`: then its statement is stopped in
+    /// the warehouse. A model's session property `batch_timeout` counts more [default: no limit].
+    #[arg(long, value_parser = time_span)]
+    batch_timeout: Option<Duration>,
     /// The session's name, to which a process id and a time are added; that of its token or certificate
     /// where the coordinator asks for one.
     #[arg(long, default_value = "worker")]
@@ -96,7 +100,8 @@ async fn run() -> anyhow::Result<()> {
     let stop = CancellationToken::new();
     stop_on_signals(stop.clone())?;
     info!(worker = %config.worker, slots, coordinator = args.coordinator, "starting");
-    let executor = Arc::new(Executor::new(engines, SnapshotSource::new(transport.clone())));
+    let executor = Executor::new(engines, SnapshotSource::new(transport.clone()));
+    let executor = Arc::new(executor.with_batch_timeout(args.batch_timeout));
     Agent::new(config, transport, executor).run(stop).await;
     info!("stopped");
     Ok(())
@@ -107,6 +112,10 @@ fn transport(args: &Args, channel: Channel) -> anyhow::Result<Transport> {
     let Some(credential) = Credential::given(args.token_file.as_deref())? else { return Ok(channel.into()) };
     credential.check(&args.coordinator)?;
     Ok(credential.over(channel.into()))
+}
+
+fn time_span(text: &str) -> Result<Duration, String> {
+    read_timeout(text).ok_or_else(|| "not a positive number of seconds, nor like `10 minutes`".to_owned())
 }
 
 /// The settings of a config, the only file that a worker reads.

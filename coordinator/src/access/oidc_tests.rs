@@ -21,8 +21,8 @@ fn text(bytes: &[u8]) -> String {
 }
 
 fn rsa(number: usize) -> RsaKeyPair {
-    let keys = [&include_bytes!("testdata/rsa-1.pk8")[..], &include_bytes!("testdata/rsa-2.pk8")[..]];
-    RsaKeyPair::from_pkcs8(keys[number]).unwrap()
+    let keys = [&include_bytes!("testdata/rsa-1.der")[..], &include_bytes!("testdata/rsa-2.der")[..]];
+    RsaKeyPair::from_der(keys[number]).unwrap()
 }
 
 fn ec() -> EcdsaKeyPair {

@@ -16,6 +16,7 @@ pub mod conformance;
 mod error;
 mod etcd;
 pub mod keys;
+mod members;
 pub mod record;
 pub mod schema;
 mod sqlite;
