@@ -11,11 +11,10 @@ use clap::Parser;
 use coord_common::id::WorkerId;
 use coord_common::project::settings::CONFIG_FILES;
 use coord_common::project::{ProjectInput, Settings, SourceFile, load_settings, read_timeout};
-use coord_proto::net::{self, ConnectOptions, Credential, TOKEN_VARIABLE, Transport};
+use coord_proto::net::{self, ConnectOptions, Credential, TOKEN_VARIABLE};
 use coord_proto::tls::{ClientTls, ClientTlsArgs};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
-use tonic::transport::Channel;
 use tracing::info;
 use tracing_subscriber::EnvFilter;
 use worker::agent::{Agent, AgentConfig, SnapshotSource};
@@ -26,9 +25,15 @@ use worker::execute::Executor;
 #[derive(Debug, Parser)]
 #[command(name = "worker", version)]
 struct Args {
-    /// The coordinator.
-    #[arg(long, default_value = "http://127.0.0.1:7070", env = "COORDCTL_SERVER")]
-    coordinator: String,
+    /// The coordinators, of which one leads: repeated, or separated by commas.
+    #[arg(
+        long,
+        default_value = "http://127.0.0.1:7070",
+        env = "COORDCTL_SERVER",
+        value_name = "URL",
+        value_delimiter = ','
+    )]
+    coordinator: Vec<String>,
     #[command(flatten)]
     tls: ClientTlsArgs,
     /// A folder with the config.yaml whose gateways this worker reaches; nothing else of it is read.
@@ -88,9 +93,12 @@ async fn run() -> anyhow::Result<()> {
     }
     let slots =
         args.slots.unwrap_or_else(|| engines.values().map(|engine| engine.concurrency() as u32).sum());
-    let options = ConnectOptions { tls: ClientTls::new(&args.tls)?, ..ConnectOptions::default() };
-    let channel = net::channel(&args.coordinator, &options).context("--coordinator")?;
-    let transport = transport(&args, channel)?;
+    let options = ConnectOptions {
+        tls: ClientTls::new(&args.tls)?,
+        credential: Credential::given(args.token_file.as_deref())?,
+        ..ConnectOptions::default()
+    };
+    let transport = net::connect(&args.coordinator, &options).context("--coordinator")?;
     let config = AgentConfig {
         worker: session(&args.name)?,
         gateways: engines.keys().cloned().collect(),
@@ -99,19 +107,12 @@ async fn run() -> anyhow::Result<()> {
     };
     let stop = CancellationToken::new();
     stop_on_signals(stop.clone())?;
-    info!(worker = %config.worker, slots, coordinator = args.coordinator, "starting");
+    info!(worker = %config.worker, slots, coordinator = args.coordinator.join(","), "starting");
     let executor = Executor::new(engines, SnapshotSource::new(transport.clone()));
     let executor = Arc::new(executor.with_batch_timeout(args.batch_timeout));
     Agent::new(config, transport, executor).run(stop).await;
     info!("stopped");
     Ok(())
-}
-
-/// A connection over which the worker shows who it is, where it was told.
-fn transport(args: &Args, channel: Channel) -> anyhow::Result<Transport> {
-    let Some(credential) = Credential::given(args.token_file.as_deref())? else { return Ok(channel.into()) };
-    credential.check(&args.coordinator)?;
-    Ok(credential.over(channel.into()))
 }
 
 fn time_span(text: &str) -> Result<Duration, String> {

@@ -43,8 +43,8 @@ impl Control {
                 };
                 drop(reply.send(body));
             }
-            Command::Apply { plan, by, reply } => {
-                let answer = self.apply(plan, by).await?;
+            Command::Apply { plan, by, request, reply } => {
+                let answer = self.apply(plan, by, request).await?;
                 drop(reply.send(answer));
             }
             Command::Approve { plan, by, reply } => {
@@ -66,7 +66,7 @@ impl Control {
                 self.ask_only(plan, reply, &mut out);
                 Box::pin(self.settle(out, Vec::new())).await?;
             }
-            Command::Progress { plan, since, reply } => drop(reply.send(self.view(plan, since))),
+            Command::Progress { plan, log, since, reply } => drop(reply.send(self.view(plan, log, since))),
             Command::Why { plan, table, at, reply } => {
                 let mut reasons = self.scheduler.why_waiting(plan, &table, at.start);
                 if reasons.is_empty() {
@@ -109,10 +109,15 @@ impl Control {
         &mut self,
         id: PlanId,
         by: String,
+        request: Option<String>,
     ) -> Result<Result<&'static str, ApplyError>, ControlError> {
-        let Some((record, _)) = self.book.plans.get(&id).cloned() else {
+        let Some((mut record, _)) = self.book.plans.get(&id).cloned() else {
             return Ok(Err(ApplyError::Unknown(id)));
         };
+        if request.is_some() && record.asked == request {
+            // It may have failed or been cancelled since: that isn't to be undone.
+            return Ok(Ok("again"));
+        }
         match record.state {
             PlanState::Finished => return Ok(Ok("finished")),
             PlanState::Applying | PlanState::Promoting | PlanState::Publishing | PlanState::Cancelling => {
@@ -148,13 +153,13 @@ impl Control {
                 kind: model.kind.clone(),
             }));
         }
+        record.asked = request;
         if self.is_flipped(id, &record.environment) {
             return self.promote_again(id, record, by).await.map(Ok);
         }
         if let Some(refusal) = self.lacks_approval(&body.plan, &record) {
             return Ok(Err(refusal));
         }
-        let mut record = record;
         match self.still_fits(&body.plan, &record) {
             Ok(restatement) => record.restatement = restatement,
             Err(stale) => {
@@ -337,6 +342,7 @@ impl Control {
         match record.state {
             PlanState::Applying => {}
             PlanState::Cancelling => return Ok(Ok("cancelling")),
+            PlanState::Cancelled => return Ok(Ok("cancelled")),
             PlanState::Failed if record.restatement.is_some() => {
                 return self.abandon(id, record, by).await.map(Ok);
             }
@@ -345,7 +351,6 @@ impl Control {
             | PlanState::Publishing
             | PlanState::Finished
             | PlanState::Failed
-            | PlanState::Cancelled
             | PlanState::Abandoned) => {
                 return Ok(Err(ApplyError::NotRunning { plan: id, state: state.name() }));
             }

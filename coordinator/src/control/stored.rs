@@ -34,6 +34,7 @@ impl Control {
             history: Vec::new(),
             failures: Vec::new(),
             restatement,
+            asked: None,
         };
         self.witness(Deed { plan: Some(id), environment: Some(environment), ..self.deed(by, "planned") });
         self.put_plan(id, record, Txn::new()).await?;
@@ -69,6 +70,7 @@ impl Control {
             author: Some(by.to_owned()),
             approvals: Vec::new(),
             restatement,
+            asked: None,
             ..record
         };
         record.history.push(HistoryEntry {
