@@ -206,7 +206,11 @@ impl Client {
     /// Approves a plan: its environment, and whether that asks for it.
     pub(crate) async fn approve(&mut self, plan: &str, by: String) -> CliResult<(String, bool)> {
         let request = wire::ApproveRequest { plan_id: plan.to_owned(), by };
-        let reply = self.0.approve(request).await?.into_inner();
+        let answer = self.ask(|mut client| {
+            let request = request.clone();
+            async move { client.approve(request).await }
+        });
+        let reply = answer.await?.into_inner();
         Ok((reply.environment, reply.needed))
     }
 

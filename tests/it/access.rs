@@ -15,8 +15,8 @@ const ROLES: [&str; 6] = ["viewer", "planner", "approver", "applier", "worker", 
 const MODEL: &str = "MODEL (name m.a, kind FULL, cron '@daily');\nSELECT 1 AS one";
 
 async fn over(guarded: &Guarded, token: Option<&str>) -> Transport {
-    let channel = Endpoint::from_shared(guarded.address().to_owned()).expect("an address").connect();
-    let transport = Transport::from(channel.await.expect("it listens"));
+    let endpoint = Endpoint::from_shared(guarded.address().to_owned()).expect("an address");
+    let transport = Transport::from(endpoint.connect().await.expect("it listens"));
     match token {
         Some(token) => {
             let token = coord_common::project::settings::Secret::new(token);

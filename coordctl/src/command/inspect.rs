@@ -270,7 +270,7 @@ pub(crate) async fn info(session: &mut Session, args: &InfoArgs) -> CliResult {
     let reply = session.client().await?.info().await?;
     document["state"] = json!(reply.state);
     document["workers"] = json!(reply.workers);
-    if session.global.server.is_some() {
+    if !session.is_embedded() {
         document["you_are"] = json!(reply.identity);
         document["roles"] = json!(reply.roles);
     }
