@@ -34,6 +34,7 @@ impl Control {
             history: Vec::new(),
             failures: Vec::new(),
             restatement,
+            void: Vec::new(),
             asked: None,
         };
         self.witness(Deed { plan: Some(id), environment: Some(environment), ..self.deed(by, "planned") });
@@ -70,6 +71,7 @@ impl Control {
             author: Some(by.to_owned()),
             approvals: Vec::new(),
             restatement,
+            void: Vec::new(),
             asked: None,
             ..record
         };
