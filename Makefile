@@ -6,7 +6,7 @@ debug := $(target)/debug
 binaries := -p coordctl -p coordinator -p worker --bins
 
 .DEFAULT_GOAL := help
-.PHONY: oracle oraclepg help deps build driver demo test faults lint fleet bench clean
+.PHONY: oracle oraclepg help deps build driver demo test faults soak lint fleet bench clean
 
 help: ## List the targets
 	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /|/' | \
@@ -42,6 +42,9 @@ faults: deps ## Break everything while plans run, and add up what was survived
 	cargo build --locked --workspace --bins --tests
 	$(debug)/coordctl driver add duckdb
 	@scripts/faults.sh
+
+soak: deps ## Simulate fleets for as long as told: make soak SECONDS=600
+	SIM_SECONDS=$(or $(SECONDS),600) cargo test --locked -p coord-tests --test sim soak -- --nocapture
 
 oracle: deps ## Compare with recordings of SQLMesh (ORACLE=<folder>)
 	@test -f "$(ORACLE)/compare.py" || { echo "ORACLE=<folder> must name a folder with compare.py and cases"; exit 1; }
