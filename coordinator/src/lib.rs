@@ -3,6 +3,7 @@
 
 mod apply;
 pub mod control;
+pub mod listen;
 mod planning;
 mod rpc;
 pub mod schedule;

@@ -1,6 +1,5 @@
 //! The coordinator's process: configure, start, signal, drain.
 
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -8,12 +7,12 @@ use anyhow::Context;
 use clap::Parser;
 use coord_common::interval::Timestamp;
 use coord_common::plan::Retention;
+use coord_proto::tls::{ClientCertificates, ServerTls, ServerTlsArgs, incoming};
+use coordinator::listen::{Authentication, listen};
 use coordinator::store::{self, StoreUrl};
 use coordinator::{Clock, ControlConfig, Server, telemetry};
-use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
-use tonic::transport::server::TcpIncoming;
 use tracing::info;
 
 /// Plans, leases interval batches to workers, records completions, moves environments' pointers.
@@ -22,8 +21,10 @@ use tracing::info;
 struct Args {
     /// Where to listen.
     #[arg(long, default_value = "127.0.0.1:7070", env = "COORDINATOR_LISTEN")]
-    listen: SocketAddr,
-    /// Listen beyond loopback although nothing is authenticated.
+    listen: String,
+    #[command(flatten)]
+    tls: ServerTlsArgs,
+    /// Listen beyond loopback although callers don't have to say who they are.
     #[arg(long)]
     insecure: bool,
     /// Where the state is: etcd://host:port,…/prefix, sqlite:FILE or a folder.
@@ -55,16 +56,15 @@ struct Args {
 async fn main() -> anyhow::Result<()> {
     let args = Args::parse();
     let telemetry = telemetry::start("coordinator")?;
-    anyhow::ensure!(
-        args.insecure || args.listen.ip().is_loopback(),
-        "{} is not a loopback address and nothing is authenticated yet: give --insecure to listen there all the same",
-        args.listen
-    );
+    let tls = ServerTls::new(&args.tls, ClientCertificates::Required)?;
+    let authentication = Authentication {
+        encrypted: tls.is_some(),
+        certificates: args.tls.tls_client_ca.is_some(),
+        tokens: false,
+    };
     let url = StoreUrl::parse(&args.state).context("--state")?;
     let store = store::open(&url).await?;
-    let listener = TcpListener::bind(args.listen)
-        .await
-        .with_context(|| format!("failed to listen on {}", args.listen))?;
+    let listener = listen(&args.listen, authentication, args.insecure).await?;
     let config = ControlConfig {
         identity: format!("{}/{}", args.listen, std::process::id()),
         lease_ttl: Duration::from_millis(args.lease_ttl_millis),
@@ -84,9 +84,8 @@ async fn main() -> anyhow::Result<()> {
     let server = Server::new(store, place, config, clock()?).await?;
     let stop = CancellationToken::new();
     stop_on_signals(stop.clone())?;
-    info!(listen = %listener.local_addr()?, "serving");
-    // Answers are small: each must go at once, not wait for the acknowledgement of the one before.
-    server.serve(TcpIncoming::from(listener).with_nodelay(Some(true)), stop).await?;
+    info!(listen = %listener.local_addr()?, encrypted = tls.is_some(), "serving");
+    server.serve(incoming(listener, tls), stop).await?;
     telemetry.end();
     Ok(())
 }
