@@ -11,6 +11,6 @@ mod serve;
 pub mod store;
 pub mod telemetry;
 
-pub use control::{Clock, ControlConfig, PlanState};
+pub use control::{Clock, ControlConfig, PlanState, Planning};
 pub use planning::Refusal;
 pub use serve::{ServeError, Server};

@@ -10,7 +10,7 @@ use coord_common::plan::Retention;
 use coord_proto::tls::{ClientCertificates, ServerTls, ServerTlsArgs, incoming};
 use coordinator::listen::{Authentication, listen};
 use coordinator::store::{self, StoreUrl};
-use coordinator::{Clock, ControlConfig, Server, telemetry};
+use coordinator::{Clock, ControlConfig, Planning, Server, telemetry};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 use tracing::info;
@@ -71,6 +71,7 @@ async fn main() -> anyhow::Result<()> {
         election_ttl: Duration::from_millis(args.election_ttl_millis),
         retry_base: Duration::from_millis(args.retry_base_millis),
         lone: false,
+        planning: Planning::default(),
         retention: Retention {
             promotions: args.keep_promotions,
             promotion_age: i64::from(args.keep_promotions_days) * 86_400_000,

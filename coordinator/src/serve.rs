@@ -10,6 +10,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::{mpsc, watch};
 use tokio_stream::Stream;
 use tokio_util::sync::CancellationToken;
+use tonic::service::Routes;
 use tonic::transport::server::Connected;
 use tracing::{error, warn};
 
@@ -70,24 +71,14 @@ impl Server {
         C: AsyncRead + AsyncWrite + Connected + Unpin + Send + 'static,
         E: Into<Box<dyn std::error::Error + Send + Sync>> + Send + 'static,
     {
-        let (sender, inbox) = mpsc::channel(INBOX);
-        let (changed, changes) = watch::channel(0);
-        let handle = Handle { sender, changed: changes, clock: self.clock.clone() };
-        let work = WorkServer::new(WorkService::new(handle.clone(), self.config.lease_ttl))
-            .max_decoding_message_size(MAX_MESSAGE)
-            .max_encoding_message_size(MAX_MESSAGE);
-        let control = ControlServer::new(ControlService::new(handle, self.place.clone()))
-            .max_decoding_message_size(MAX_MESSAGE)
-            .max_encoding_message_size(MAX_MESSAGE);
+        let (services, terms) = self.in_process(stop.clone());
         let services = tonic::transport::Server::builder()
             .http2_keepalive_interval(Some(Duration::from_secs(20)))
             .http2_keepalive_timeout(Some(Duration::from_secs(10)))
             .max_concurrent_streams(Some(1024))
             .tcp_nodelay(true)
-            .add_service(work)
-            .add_service(control)
+            .add_routes(services)
             .serve_with_incoming_shutdown(incoming, stop.clone().cancelled_owned());
-        let terms = lead_on(self, inbox, changed, stop.clone());
         let (served, led) = tokio::join!(
             async {
                 let served = services.await;
@@ -102,6 +93,25 @@ impl Server {
         );
         led?;
         Ok(served?)
+    }
+
+    /// The services without a transport, for callers in the same process, and what must run for them
+    /// to answer: it leads whenever nobody else does, until `stop` fires.
+    pub fn in_process(
+        self,
+        stop: CancellationToken,
+    ) -> (Routes, impl Future<Output = Result<(), ServeError>> + Send) {
+        let (sender, inbox) = mpsc::channel(INBOX);
+        let (changed, changes) = watch::channel(0);
+        let handle = Handle { sender, changed: changes, clock: self.clock.clone() };
+        let work = WorkServer::new(WorkService::new(handle.clone(), self.config.lease_ttl))
+            .max_decoding_message_size(MAX_MESSAGE)
+            .max_encoding_message_size(MAX_MESSAGE);
+        let control = ControlService::new(handle, self.place.clone(), self.config.planning);
+        let control = ControlServer::new(control)
+            .max_decoding_message_size(MAX_MESSAGE)
+            .max_encoding_message_size(MAX_MESSAGE);
+        (Routes::new(work).add_service(control), lead_on(self, inbox, changed, stop))
     }
 }
 
@@ -128,6 +138,7 @@ async fn lead_on(
             drop(command);
         }
         tokio::select! {
+            biased;
             () = stop.cancelled() => {}
             () = tokio::time::sleep(BETWEEN_TERMS) => {}
         }

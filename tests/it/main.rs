@@ -5,6 +5,7 @@ mod appends;
 mod asked;
 mod coordinators;
 mod embedded;
+mod encrypted;
 mod failures;
 mod fleet;
 mod forward_only;

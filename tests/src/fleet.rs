@@ -10,7 +10,7 @@ use serde_json::Value;
 use crate::binaries::binary;
 use crate::cli::Cli;
 use crate::etcd::{Etcd, EtcdOptions};
-use crate::postgres::Postgres;
+use crate::postgres::{Postgres, PostgresOptions};
 use crate::process::{Process, free_ports, temp_folder};
 use crate::project::Project;
 
@@ -61,6 +61,13 @@ pub struct FleetOptions {
     /// The longest pause before a first repetition, in milliseconds; it doubles with each. All
     /// repetitions of a batch must outlast what a test breaks.
     pub retry_base: u64,
+    /// A folder with certificates, where connections are encrypted: `ca.pem`, and for `coordinator`,
+    /// `worker` and `coordctl` each a `.pem` and a `.key`.
+    pub certificates: Option<PathBuf>,
+    /// Environment variables of all processes.
+    pub env: Vec<(String, String)>,
+    /// The password of the warehouse; without one, everybody on loopback is trusted.
+    pub password: Option<String>,
 }
 
 impl Default for FleetOptions {
@@ -73,7 +80,30 @@ impl Default for FleetOptions {
             connection: "concurrent_tasks: 16".to_owned(),
             fsync: false,
             retry_base: 300,
+            certificates: None,
+            env: Vec::new(),
+            password: None,
         }
+    }
+}
+
+impl FleetOptions {
+    fn server_certificates(&self) -> Vec<String> {
+        let flag =
+            |flag: &str, folder: &Path, file: &str| format!("--{flag}={}", folder.join(file).display());
+        let flags = |folder: &PathBuf| {
+            [("tls-cert", "coordinator.pem"), ("tls-key", "coordinator.key"), ("tls-client-ca", "ca.pem")]
+                .map(|(name, file)| flag(name, folder, file))
+        };
+        self.certificates.iter().flat_map(flags).collect()
+    }
+
+    fn client_certificates(&self, who: &str) -> Vec<String> {
+        let flags = |folder: &PathBuf| {
+            [("ca", "ca.pem".to_owned()), ("cert", format!("{who}.pem")), ("key", format!("{who}.key"))]
+                .map(|(name, file)| format!("--tls-{name}={}", folder.join(file).display()))
+        };
+        self.certificates.iter().flat_map(flags).collect()
     }
 }
 
@@ -175,7 +205,8 @@ impl Fleet {
     /// Starts a fleet on a project whose gateway `pg` is the fleet's PostgreSQL.
     pub fn start(options: FleetOptions, project: Project) -> Self {
         let permit = Permit::wait();
-        let postgres = Postgres::start();
+        let password = options.password.clone();
+        let postgres = Postgres::start_with(PostgresOptions { password, ..PostgresOptions::default() });
         let etcd =
             Etcd::start_with(EtcdOptions { unsafe_no_fsync: !options.fsync, ..EtcdOptions::default() });
         project.config_of_postgres(&postgres, &options.connection);
@@ -210,8 +241,9 @@ impl Fleet {
             "--gateway=pg".to_owned(),
             format!("--name={name}"),
         ];
+        arguments.extend(self.options.client_certificates("worker"));
         arguments.extend(more.iter().map(|argument| (*argument).to_owned()));
-        let worker = Service::start(name, "worker", arguments, Vec::new(), self.logs.path());
+        let worker = Service::start(name, "worker", arguments, self.options.env.clone(), self.logs.path());
         self.workers.push(worker);
         self.workers.len() - 1
     }
@@ -234,7 +266,9 @@ impl Fleet {
 
     /// `coordctl` against this fleet.
     pub fn cli(&self) -> Cli {
-        Cli::at(self.project.path(), &self.address)
+        let cli = Cli::at(self.project.path(), &self.address)
+            .arguments(self.options.client_certificates("coordctl"));
+        self.options.env.iter().fold(cli, |cli, (name, value)| cli.env(name, value))
     }
 
     /// Waits until the coordinator answers.
@@ -344,16 +378,19 @@ impl Fleet {
 
 fn start_coordinator(name: &str, etcd: &Etcd, options: &FleetOptions, logs: &Path) -> (Service, String) {
     let [port] = free_ports();
-    let arguments = vec![
+    let mut arguments = vec![
         format!("--listen=127.0.0.1:{port}"),
         format!("--state={}", etcd.url("test")),
         format!("--lease-ttl-millis={}", options.lease_ttl),
         "--election-ttl-millis=1000".to_owned(),
         format!("--retry-base-millis={}", options.retry_base),
     ];
-    let clock = vec![("COORDCTL_NOW".to_owned(), options.now.clone())];
-    let service = Service::start(name.to_owned(), "coordinator", arguments, clock, logs);
-    (service, format!("http://127.0.0.1:{port}"))
+    arguments.extend(options.server_certificates());
+    let mut env = vec![("COORDCTL_NOW".to_owned(), options.now.clone())];
+    env.extend(options.env.iter().cloned());
+    let service = Service::start(name.to_owned(), "coordinator", arguments, env, logs);
+    let scheme = if options.certificates.is_some() { "https" } else { "http" };
+    (service, format!("{scheme}://127.0.0.1:{port}"))
 }
 
 impl Drop for Fleet {

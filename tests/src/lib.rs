@@ -4,6 +4,7 @@
 //! It is for tests alone: whatever it can't do, it panics with what to install or to look at.
 
 pub mod binaries;
+pub mod certificates;
 pub mod cli;
 pub mod etcd;
 pub mod fleet;

@@ -62,6 +62,11 @@ impl Postgres {
         self.port
     }
 
+    /// The password of `postgres`, where it has one.
+    pub fn password(&self) -> Option<&str> {
+        self.options.password.as_deref()
+    }
+
     /// Makes an empty database.
     pub fn create_database(&self, name: &str) {
         let mut create = Command::new(binary("createdb"));

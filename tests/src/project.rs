@@ -40,11 +40,11 @@ impl Project {
 
     /// Writes a config whose one gateway `pg` is a PostgreSQL server.
     pub fn config_of_postgres(&self, postgres: &Postgres, connection: &str) {
-        let port = postgres.port();
+        let (port, password) = (postgres.port(), postgres.password().unwrap_or("secret"));
         self.write(
             "config.yaml",
             &format!(
-                "gateways:\n  pg:\n    connection:\n      type: postgres\n      host: 127.0.0.1\n      port: {port}\n      user: postgres\n      password: secret\n      database: postgres\n      {connection}\ndefault_gateway: pg\nmodel_defaults:\n  dialect: postgres\n  start: 2024-01-01\n"
+                "gateways:\n  pg:\n    connection:\n      type: postgres\n      host: 127.0.0.1\n      port: {port}\n      user: postgres\n      password: {password}\n      database: postgres\n      {connection}\ndefault_gateway: pg\nmodel_defaults:\n  dialect: postgres\n  start: 2024-01-01\n"
             ),
         );
     }

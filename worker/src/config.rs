@@ -11,7 +11,7 @@ use coord_common::project::settings as source;
 use coord_common::project::settings::{Connection, Gateway};
 
 use crate::engine::{
-    self, DuckDbCatalog, DuckDbConfig, Engine, EngineConfig, EngineError, PostgresConfig, Secret, SslMode,
+    self, DuckDbCatalog, DuckDbConfig, Engine, EngineConfig, EngineError, PostgresConfig, SslMode,
 };
 
 /// Why a gateway can't be used.
@@ -180,7 +180,7 @@ fn plain(value: &Value) -> String {
 
 fn postgres_config(gateway: &Gateway, postgres: &source::Postgres) -> Result<EngineConfig, GatewayError> {
     let mut config = PostgresConfig::new(&postgres.host, postgres.port, &postgres.user, &postgres.database);
-    config.password = Some(Secret::new(postgres.password.expose()));
+    config.password = Some(postgres.password.clone());
     config.role.clone_from(&postgres.role);
     config.ssl_mode = match postgres.sslmode.as_deref() {
         None | Some("prefer" | "allow") => SslMode::Prefer,

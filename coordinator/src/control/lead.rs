@@ -45,6 +45,7 @@ impl Lead {
             }
             let mut watch = store.watch(keys::LEAD).await?;
             tokio::select! {
+                biased;
                 () = stop.cancelled() => return Ok(None),
                 _ = watch.changed() => {}
                 // Watches are hints; look by ourselves, too.

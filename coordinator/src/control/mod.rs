@@ -67,6 +67,19 @@ pub struct ControlConfig {
     pub lone: bool,
     /// For how long what was is kept.
     pub retention: Retention,
+    /// Where plans are made.
+    pub planning: Planning,
+}
+
+/// Where plans are made.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Planning {
+    /// In a thread apart, so that nobody waits who asks for something else.
+    #[default]
+    Apart,
+    /// In the thread of the one who asks: where all happens in one thread, in an order that can be
+    /// repeated.
+    InPlace,
 }
 
 impl Default for ControlConfig {
@@ -78,6 +91,7 @@ impl Default for ControlConfig {
             retry_base: Duration::from_secs(2),
             lone: false,
             retention: Retention::default(),
+            planning: Planning::default(),
         }
     }
 }
@@ -147,11 +161,13 @@ async fn standing_by<T>(campaign: impl Future<Output = T>, inbox: &mut mpsc::Rec
     let patience = sleep_until(Moment::now() + STANDBY_PATIENCE);
     tokio::pin!(campaign, patience);
     tokio::select! {
+        biased;
         outcome = &mut campaign => return outcome,
         () = &mut patience => {}
     }
     loop {
         tokio::select! {
+            biased;
             outcome = &mut campaign => return outcome,
             // Dropping a command drops the way back, which its caller sees as "not ready".
             Some(turned_away) = inbox.recv() => drop(turned_away),
@@ -213,6 +229,7 @@ impl Control {
         loop {
             let wakeup = self.wakeup();
             tokio::select! {
+                biased;
                 () = stop.cancelled() => return Ok(()),
                 () = self.lead.lost() => return Err(ControlError::Deposed),
                 taken = inbox.recv_many(&mut arrived, TURN) => {
@@ -220,7 +237,11 @@ impl Control {
                         return Ok(());
                     }
                 }
-                () = sleep_until(wakeup) => arrived.push(Command::Tick),
+                () = sleep_until(wakeup) => {}
+            }
+            // However much arrives, what is due isn't put off.
+            if wakeup <= Moment::now() {
+                arrived.push(Command::Tick);
             }
             self.turn(std::mem::take(&mut arrived)).await?;
         }

@@ -4,16 +4,16 @@
 //! lost was applied: such errors become [`StoreError::Unknown`] unless the server, or the network
 //! before it, has certainly refused.
 
-use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
 use etcd_client::{
-    Certificate, Client, Compare as EtcdCompare, CompareOp, ConnectOptions, DeleteOptions, Error, GetOptions,
-    Identity, KeyValue, KvClient, PutOptions, ResponseHeader, TlsOptions, Txn as EtcdTxn, TxnOp,
-    WatchOptions, WatchStream,
+    Client, Compare as EtcdCompare, CompareOp, DeleteOptions, Error, GetOptions, KeyValue, PutOptions,
+    ResponseHeader, Txn as EtcdTxn, TxnOp, WatchOptions, WatchStream,
 };
 
+use super::connection::Connection;
 use super::txn::{Compare, Op, check_key};
 use super::watch::Hinter;
 use super::{
@@ -21,12 +21,11 @@ use super::{
 };
 
 /// How long a request may take before its answer counts as lost.
-const REQUEST_TIMEOUT: Duration = Duration::from_secs(5);
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
+pub(super) const REQUEST_TIMEOUT: Duration = Duration::from_secs(5);
 /// Entries in one page of a range read; halved where pages get too large to decode.
 const PAGE: i64 = 1000;
 /// The largest answer that is decoded: sixty values at their limit.
-const MAX_ANSWER_BYTES: usize = 64 << 20;
+pub(super) const MAX_ANSWER_BYTES: usize = 64 << 20;
 /// How often a range read starts again when compaction overtakes it.
 const RANGE_ATTEMPTS: usize = 5;
 /// Waits before a request that certainly had no effect is sent again, to another member maybe.
@@ -37,8 +36,7 @@ const REWATCH: Duration = Duration::from_millis(200);
 
 /// State in an etcd cluster, under one namespace.
 pub struct EtcdStore {
-    client: Client,
-    kv: KvClient,
+    connection: Arc<Connection>,
     namespace: String,
     place: String,
 }
@@ -50,26 +48,9 @@ impl EtcdStore {
     /// [`StoreError::Storage`] where a certificate can't be read, [`StoreError::Denied`] where the
     /// user or password is wrong.
     pub async fn connect(url: &EtcdUrl) -> Result<Self, StoreError> {
-        let mut options = ConnectOptions::new()
-            .with_connect_timeout(CONNECT_TIMEOUT)
-            .with_keep_alive(Duration::from_secs(10), Duration::from_secs(5))
-            .with_keep_alive_while_idle(true)
-            .with_auto_token_refresh(true);
-        if let Some((user, password)) = &url.user {
-            options = options.with_user(user, password.reveal());
-        }
-        if let Some(tls) = tls(url).await? {
-            options = options.with_tls(tls);
-        }
-        let place = url.endpoints.join(",");
-        let connecting = Client::connect(&url.endpoints, Some(options));
-        let client = match tokio::time::timeout(REQUEST_TIMEOUT, connecting).await {
-            Ok(Ok(client)) => client,
-            Ok(Err(error)) => return Err(translate(&place, &error)),
-            Err(_) => return Err(StoreError::Unavailable(format!("no answer from {place}"))),
-        };
-        let kv = client.kv_client().max_decoding_message_size(MAX_ANSWER_BYTES);
-        Ok(Self { client, kv, namespace: url.namespace.clone(), place })
+        let connection = Connection::open(url).await?;
+        let place = connection.place();
+        Ok(Self { connection: Arc::new(connection), namespace: url.namespace.clone(), place })
     }
 
     fn key(&self, key: &str) -> String {
@@ -82,6 +63,7 @@ impl EtcdStore {
     where
         F: Future<Output = Result<T, Error>> + Send,
     {
+        self.connection.refresh().await;
         let mut waits = BACKOFF.into_iter();
         loop {
             let error = match tokio::time::timeout(REQUEST_TIMEOUT, send()).await {
@@ -105,7 +87,7 @@ impl EtcdStore {
         loop {
             let options = GetOptions::new().with_range(end.clone()).with_limit(page).with_revision(revision);
             let answer = self.ask(|| {
-                let (mut kv, from, options) = (self.kv.clone(), from.clone(), options.clone());
+                let (mut kv, from, options) = (self.connection.kv(), from.clone(), options.clone());
                 async move { kv.get(from, Some(options)).await }
             });
             let mut answer = match answer.await {
@@ -183,7 +165,7 @@ impl Store for EtcdStore {
         let key = self.key(key);
         let mut answer = self
             .ask(|| {
-                let (mut kv, key) = (self.kv.clone(), key.clone());
+                let (mut kv, key) = (self.connection.kv(), key.clone());
                 async move { kv.get(key, None).await }
             })
             .await?;
@@ -208,9 +190,10 @@ impl Store for EtcdStore {
         let compares: Vec<EtcdCompare> = txn.compares.into_iter().map(|it| self.compare(it)).collect();
         let ops: Vec<TxnOp> = txn.ops.into_iter().map(|it| self.op(it)).collect();
         let request = EtcdTxn::new().when(compares).and_then(ops);
+        self.connection.refresh().await;
         let mut waits = BACKOFF.into_iter();
         loop {
-            let mut kv = self.kv.clone();
+            let mut kv = self.connection.kv();
             let sent = kv.txn(request.clone());
             let error = match tokio::time::timeout(REQUEST_TIMEOUT, sent).await {
                 Ok(Ok(answer)) if answer.succeeded() => {
@@ -231,9 +214,10 @@ impl Store for EtcdStore {
 
     async fn watch(&self, prefix: &str) -> Result<Watch, StoreError> {
         let prefix = self.key(prefix);
-        let mut stream = start_watch(&self.client, &self.place, &prefix).await?;
+        self.connection.refresh().await;
+        let mut stream = start_watch(&self.connection.client(), &self.place, &prefix).await?;
         let (hinter, watch) = Watch::new();
-        let (client, place) = (self.client.clone(), self.place.clone());
+        let (connection, place) = (self.connection.clone(), self.place.clone());
         tokio::spawn(async move {
             loop {
                 tokio::select! {
@@ -241,7 +225,8 @@ impl Store for EtcdStore {
                     () = forward(&mut stream, &hinter) => {}
                 }
                 stream = loop {
-                    if let Ok(stream) = start_watch(&client, &place, &prefix).await {
+                    connection.refresh().await;
+                    if let Ok(stream) = start_watch(&connection.client(), &place, &prefix).await {
                         break stream;
                     }
                     tokio::select! {
@@ -259,7 +244,7 @@ impl Store for EtcdStore {
     async fn grant_lease(&self, ttl: Duration) -> Result<LeaseId, StoreError> {
         let seconds = i64::try_from(ttl.as_millis().div_ceil(1000)).unwrap_or(i64::MAX);
         let grant = || {
-            let mut leases = self.client.lease_client();
+            let mut leases = self.connection.client().lease_client();
             async move { leases.grant(seconds, None).await }
         };
         // A lease that is granted twice, as an answer was lost, expires by itself.
@@ -268,7 +253,7 @@ impl Store for EtcdStore {
 
     async fn keep_alive(&self, lease: LeaseId) -> Result<(), StoreError> {
         let keep = || {
-            let mut leases = self.client.lease_client();
+            let mut leases = self.connection.client().lease_client();
             async move {
                 match leases.keep_alive(lease.0).await {
                     Ok(_) => Ok(true),
@@ -282,7 +267,7 @@ impl Store for EtcdStore {
 
     async fn revoke(&self, lease: LeaseId) -> Result<(), StoreError> {
         let revoke = || {
-            let mut leases = self.client.lease_client();
+            let mut leases = self.connection.client().lease_client();
             async move {
                 match leases.revoke(lease.0).await {
                     Ok(_) => Ok(()),
@@ -321,29 +306,12 @@ async fn forward(stream: &mut WatchStream, hinter: &Hinter) {
     }
 }
 
-async fn tls(url: &EtcdUrl) -> Result<Option<TlsOptions>, StoreError> {
-    let Some(ca) = &url.ca else { return Ok(None) };
-    let mut tls = TlsOptions::new().ca_certificate(Certificate::from_pem(read_pem(ca).await?));
-    if let Some((cert, key)) = &url.identity {
-        tls = tls.identity(Identity::from_pem(read_pem(cert).await?, read_pem(key).await?));
-    }
-    Ok(Some(tls))
-}
-
-async fn read_pem(path: &Path) -> Result<Vec<u8>, StoreError> {
-    tokio::fs::read(path).await.map_err(|error| StoreError::Storage {
-        place: path.display().to_string(),
-        problem: error.to_string(),
-        remedy: "check the file named in the state URL",
-    })
-}
-
 const ANSWER: &str = "an answer in bytes";
 const COMPACTED: &str = "the revision has been compacted";
 const LEASE_GONE: &str = "requested lease not found";
 
 /// What an error means for a request that may be sent twice.
-fn translate(place: &str, error: &Error) -> StoreError {
+pub(super) fn translate(place: &str, error: &Error) -> StoreError {
     use tonic::Code;
     let Error::GRpcStatus(status) = error else {
         return match error {

@@ -91,6 +91,14 @@ impl ClientTls {
     }
 }
 
+/// Whether files can serve a client: an authority, and a certificate with its key.
+///
+/// # Errors
+/// [`TlsError`] naming the file that can't.
+pub fn check_client_files(authority: &Path, identity: Option<&(PathBuf, PathBuf)>) -> Result<(), TlsError> {
+    client_config(authority, identity).map(drop)
+}
+
 fn client_config(authority: &Path, identity: Option<&(PathBuf, PathBuf)>) -> Result<ClientConfig, TlsError> {
     let builder = ClientConfig::builder_with_provider(provider())
         .with_protocol_versions(&[&rustls::version::TLS13])

@@ -59,7 +59,7 @@ pub struct Agent {
 impl Agent {
     /// An agent that talks over `transport`.
     pub fn new(config: AgentConfig, transport: impl Into<Transport>, executor: Arc<dyn Execute>) -> Self {
-        let held = Arc::new(Held::default());
+        let held = Arc::new(Held::of(&config.worker));
         let link = Link::new(transport.into(), config.clone(), held.clone());
         Self { config, link, held, executor }
     }
@@ -104,6 +104,7 @@ impl Agent {
             // A poll stays open even while all slots are taken: the coordinator learns of slots that
             // came free by the reports, and what takes their place is in the same transaction.
             let leases = tokio::select! {
+                biased;
                 () = stop.cancelled() => return,
                 leases = self.link.poll(free as u32) => leases,
             };
@@ -166,6 +167,7 @@ async fn heartbeats(link: Link, held: Arc<Held>, quit: CancellationToken) {
     let mut last = Instant::now();
     loop {
         let pause = tokio::select! {
+            biased;
             () = quit.cancelled() => return,
             pause = held.next_beat(last) => pause,
         };

@@ -1,10 +1,11 @@
 //! What is needed to open a warehouse.
 
 use std::collections::BTreeMap;
-use std::fmt;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
+
+use coord_common::secret::Secret;
 
 use super::adbc::AdbcConnector;
 use super::batch::TransactionalEngine;
@@ -12,27 +13,6 @@ use super::error::EngineError;
 use super::postgres::PostgresConnector;
 use super::profile::Profile;
 use super::{Engine, NoopEngine, duckdb};
-
-/// A text that is never printed.
-#[derive(Clone, PartialEq, Eq)]
-pub struct Secret(String);
-
-impl Secret {
-    /// Hides a text.
-    pub fn new(text: impl Into<String>) -> Self {
-        Self(text.into())
-    }
-
-    pub(crate) fn reveal(&self) -> &str {
-        &self.0
-    }
-}
-
-impl fmt::Debug for Secret {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("***")
-    }
-}
 
 /// A warehouse to open.
 #[derive(Debug, Clone)]

@@ -33,9 +33,7 @@ mod views;
 mod conformance;
 
 pub use adbc::wait_until_closed;
-pub use config::{
-    AdbcConfig, DuckDbCatalog, DuckDbConfig, EngineConfig, PostgresConfig, Secret, SslMode, open,
-};
+pub use config::{AdbcConfig, DuckDbCatalog, DuckDbConfig, EngineConfig, PostgresConfig, SslMode, open};
 pub use duckdb::DRIVER_MISSING;
 pub use error::{Class, EngineError};
 pub use noop::NoopEngine;

@@ -34,7 +34,7 @@ impl PostgresConnector {
             .connect_timeout(config.connect_timeout)
             .ssl_mode(tokio_postgres::config::SslMode::Disable);
         if let Some(password) = &config.password {
-            client.password(password.reveal());
+            client.password(password.expose());
         }
         let mut on_connect = format!(
             "SET standard_conforming_strings = on; SET client_min_messages = warning; SET lock_timeout = {}",

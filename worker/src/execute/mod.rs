@@ -10,7 +10,6 @@ mod publication;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::Instant;
 
 use coord_common::id::ModelName;
 use coord_common::snapshot::Snapshot;
@@ -19,6 +18,7 @@ use coord_common::task::{
     self, Check, Done, DropTable, Evaluate, Failure, FailureClass, Lease, Outcome, Promote, Publish,
     Statements, TableKind, Work,
 };
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::{Instrument, info_span, warn};
 

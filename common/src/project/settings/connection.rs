@@ -6,8 +6,8 @@ use std::fmt;
 use crate::project::render::Value;
 use crate::sql::Dialect;
 
-use super::secret::Secret;
 use super::yaml::to_sql;
+use crate::secret::Secret;
 
 /// How to reach a warehouse. Its settings are kept raw and never print.
 #[derive(Clone, PartialEq, Default)]

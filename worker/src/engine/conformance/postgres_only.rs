@@ -4,11 +4,12 @@ use std::io;
 use std::time::{Duration, Instant};
 
 use coord_common::id::Token;
+use coord_common::secret::Secret;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 
 use super::lab::{LOCKED_USER, Lab, batch, connect, day};
-use crate::engine::config::{EngineConfig, PostgresConfig, Secret, SslMode, open};
+use crate::engine::config::{EngineConfig, PostgresConfig, SslMode, open};
 use crate::engine::{
     CancellationToken, Class, Engine, Migration, Outcome, Policies, Relation, ViewChange, ViewSwitch, Write,
 };
