@@ -104,7 +104,7 @@ pub(crate) fn engine_config(gateway: &Gateway, folder: &Path) -> Result<EngineCo
         return Ok(EngineConfig::DuckDb(duckdb_config(&duckdb, folder)));
     }
     if let Some(postgres) = connection.postgres() {
-        return postgres_config(gateway, &postgres);
+        return postgres_config(gateway, &postgres, folder);
     }
     if connection.kind == "noop" {
         return Ok(EngineConfig::Noop);
@@ -178,19 +178,47 @@ fn plain(value: &Value) -> String {
     }
 }
 
-fn postgres_config(gateway: &Gateway, postgres: &source::Postgres) -> Result<EngineConfig, GatewayError> {
+fn postgres_config(
+    gateway: &Gateway,
+    postgres: &source::Postgres,
+    folder: &Path,
+) -> Result<EngineConfig, GatewayError> {
     let mut config = PostgresConfig::new(&postgres.host, postgres.port, &postgres.user, &postgres.database);
     config.password = Some(postgres.password.clone());
     config.role.clone_from(&postgres.role);
     config.ssl_mode = match postgres.sslmode.as_deref() {
         None | Some("prefer" | "allow") => SslMode::Prefer,
         Some("disable") => SslMode::Disable,
-        Some("require" | "verify-ca" | "verify-full") => SslMode::Require,
+        Some("require") => SslMode::Require,
+        Some("verify-ca") => SslMode::VerifyCa,
+        Some("verify-full") => SslMode::VerifyFull,
         Some(other) => {
-            let why = format!("sslmode `{other}` is unknown; use disable or prefer");
+            let why = format!(
+                "sslmode `{other}` is unknown; use disable, prefer, require, verify-ca or verify-full"
+            );
+            return Err(GatewayError::Invalid { gateway: gateway.name.clone(), why });
+        }
+    };
+    config.ssl_root_cert = ssl_file(postgres.sslrootcert.as_deref(), "PGSSLROOTCERT", folder);
+    config.ssl_identity = match (
+        ssl_file(postgres.sslcert.as_deref(), "PGSSLCERT", folder),
+        ssl_file(postgres.sslkey.as_deref(), "PGSSLKEY", folder),
+    ) {
+        (Some(certificate), Some(key)) => Some((certificate, key)),
+        (None, None) => None,
+        _ => {
+            let why = "sslcert and sslkey belong together".to_owned();
             return Err(GatewayError::Invalid { gateway: gateway.name.clone(), why });
         }
     };
     config.connect_timeout = Duration::from_secs(u64::from(postgres.connect_timeout.max(1)));
     Ok(EngineConfig::Postgres(config))
+}
+
+/// A certificate's file: the connection's own, below the project, or libpq's environment variable's.
+fn ssl_file(given: Option<&str>, variable: &str, folder: &Path) -> Option<PathBuf> {
+    match given {
+        Some(path) => Some(folder.join(path)),
+        None => std::env::var_os(variable).filter(|path| !path.is_empty()).map(PathBuf::from),
+    }
 }

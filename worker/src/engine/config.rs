@@ -27,16 +27,21 @@ pub enum EngineConfig {
     Noop,
 }
 
-/// Whether a PostgreSQL connection is encrypted, as libpq names it.
+/// Whether a PostgreSQL connection is encrypted, and what of the server's certificate is verified;
+/// as libpq names it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum SslMode {
-    /// Never.
+    /// Never encrypted.
     Disable,
-    /// If the server insists; as TLS isn't built in, such a server is refused.
+    /// If the server can; nothing is verified.
     #[default]
     Prefer,
-    /// Always: refused, as TLS isn't built in.
+    /// Always; an authority that is known is asked.
     Require,
+    /// Always, with a certificate of a known authority.
+    VerifyCa,
+    /// Always, with a certificate of a known authority for this host.
+    VerifyFull,
 }
 
 /// How to reach a PostgreSQL database.
@@ -56,6 +61,10 @@ pub struct PostgresConfig {
     pub role: Option<String>,
     /// Whether connections are encrypted.
     pub ssl_mode: SslMode,
+    /// The file of the authorities (PEM) that the server's certificate may be of.
+    pub ssl_root_cert: Option<PathBuf>,
+    /// The files of the client's certificate and its key (PEM).
+    pub ssl_identity: Option<(PathBuf, PathBuf)>,
     /// How long connecting may take.
     pub connect_timeout: Duration,
     /// How long a statement waits for another's lock before it is tried again later.
@@ -75,6 +84,8 @@ impl PostgresConfig {
             database: database.to_owned(),
             role: None,
             ssl_mode: SslMode::default(),
+            ssl_root_cert: None,
+            ssl_identity: None,
             connect_timeout: Duration::from_secs(10),
             lock_timeout: Duration::from_secs(30),
             ledger_schema: DEFAULT_LEDGER.to_owned(),

@@ -19,6 +19,7 @@ mod fence;
 mod migrate;
 mod noop;
 mod postgres;
+mod postgres_tls;
 mod profile;
 mod publish;
 mod remake;

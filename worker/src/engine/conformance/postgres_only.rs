@@ -171,7 +171,7 @@ async fn what_cannot_work_is_refused_early() {
     let mut config = PostgresConfig::new("127.0.0.1", 1, "u", "d");
     let error = connect(&config, 1).ping().await.unwrap_err();
     assert_eq!(error.class, Class::Transient, "a server that is down may come back: {error:?}");
-    config.ssl_mode = SslMode::Require;
+    config.ssl_mode = SslMode::VerifyFull;
     let error = open(&EngineConfig::Postgres(config), 1).err().unwrap();
     assert_eq!(error.class, Class::Permanent);
     let lab = Lab::postgres().await;
