@@ -12,12 +12,12 @@ fn killing_the_coordinator_again_and_again_loses_no_lease_and_no_batch() {
     // Batches longer than a restart: workers are full, and must keep their leases all the same.
     fleet.pause(9.0);
     let id = start_plan(&fleet);
-    wait_until("leases", || leases(&fleet).len() == 4);
-    let before = leases(&fleet);
+    wait_until("leases", || fleet.leases().len() == 4);
+    let before = fleet.leases();
     fleet.coordinator.kill9();
     fleet.coordinator.restart();
     fleet.wait_until_serving();
-    assert_eq!(leases(&fleet), before, "leases outlive the coordinator");
+    assert_eq!(fleet.leases(), before, "leases outlive the coordinator");
     fleet.pause(0.1);
     for kill in [5, 20, 40] {
         fleet.wait_for_commits(kill);
@@ -51,12 +51,6 @@ fn a_coordinator_that_stays_away_longer_than_leases_hold_loses_no_batch() {
     fleet.pause(0.0);
     watch_the_pointer_until_the_end(&fleet, &id);
     assert_all_is_done_once(&fleet);
-}
-
-/// Tokens of the leases on record.
-pub(crate) fn leases(fleet: &Fleet) -> Vec<String> {
-    let keys = fleet.etcd.etcdctl(&["get", "--prefix", "--keys-only", ""]);
-    keys.lines().filter(|key| key.contains("/lease/")).map(str::to_owned).collect()
 }
 
 #[test]

@@ -10,7 +10,7 @@ use anyhow::Context;
 use clap::Parser;
 use coord_common::id::WorkerId;
 use coord_common::project::settings::CONFIG_FILES;
-use coord_common::project::{ProjectInput, Settings, SourceFile, load_settings};
+use coord_common::project::{ProjectInput, Settings, SourceFile, load_settings, read_timeout};
 use coord_proto::net::{self, ConnectOptions};
 use coord_proto::tls::{ClientTls, ClientTlsArgs};
 use tokio::signal::unix::{SignalKind, signal};
@@ -42,6 +42,10 @@ struct Args {
     /// How long a drain may take, in seconds.
     #[arg(long, default_value_t = 25)]
     grace: u64,
+    /// How long a batch may take, such as `90` (seconds) or `10 minutes`: then its statement is stopped in
+    /// the warehouse. A model's session property `batch_timeout` counts more [default: no limit].
+    #[arg(long, value_parser = time_span)]
+    batch_timeout: Option<Duration>,
     /// The session's name; a process id and a time are added.
     #[arg(long, default_value = "worker")]
     name: String,
@@ -90,10 +94,15 @@ async fn run() -> anyhow::Result<()> {
     let stop = CancellationToken::new();
     stop_on_signals(stop.clone())?;
     info!(worker = %config.worker, slots, coordinator = args.coordinator, "starting");
-    let executor = Arc::new(Executor::new(engines, SnapshotSource::new(channel.clone())));
+    let executor = Executor::new(engines, SnapshotSource::new(channel.clone()));
+    let executor = Arc::new(executor.with_batch_timeout(args.batch_timeout));
     Agent::new(config, channel, executor).run(stop).await;
     info!("stopped");
     Ok(())
+}
+
+fn time_span(text: &str) -> Result<Duration, String> {
+    read_timeout(text).ok_or_else(|| "not a positive number of seconds, nor like `10 minutes`".to_owned())
 }
 
 /// The settings of a config, the only file that a worker reads.

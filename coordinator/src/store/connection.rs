@@ -1,28 +1,29 @@
 //! The connection to etcd: made anew when the files of its certificates change.
 
 use std::path::Path;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use coord_proto::tls::{FileWatch, check_client_files};
-use etcd_client::{Certificate, Client, ConnectOptions, Identity, KvClient, TlsOptions};
+use etcd_client::{Certificate, Client, ConnectOptions, Error, Identity, TlsOptions};
 use tracing::{info, warn};
 
-use super::etcd::{MAX_ANSWER_BYTES, REQUEST_TIMEOUT, translate};
+use super::etcd::translate;
+use super::members::Members;
 use super::{EtcdUrl, StoreError};
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
 /// How often the files are looked at, at most: requests are many.
 const LOOK: Duration = Duration::from_secs(1);
 
-/// Clients of a cluster.
+/// A cluster's members, with the certificates to reach them.
 pub(super) struct Connection {
     url: EtcdUrl,
     state: Mutex<State>,
 }
 
 struct State {
-    client: Client,
+    members: Arc<Members>,
     files: FileWatch,
     looked: Instant,
 }
@@ -36,7 +37,7 @@ impl Connection {
     pub(super) async fn open(url: &EtcdUrl) -> Result<Self, StoreError> {
         let files = url.ca.iter().chain(url.identity.iter().flat_map(|(cert, key)| [cert, key])).cloned();
         let files = FileWatch::new(files.collect());
-        let state = State { client: connect(url).await?, files, looked: Instant::now() };
+        let state = State { members: connect(url).await?, files, looked: Instant::now() };
         Ok(Self { url: url.clone(), state: Mutex::new(state) })
     }
 
@@ -45,35 +46,43 @@ impl Connection {
         self.url.endpoints.join(",")
     }
 
-    /// The client by now.
-    pub(super) fn client(&self) -> Client {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner).client.clone()
-    }
-
-    /// Its part for keys and values.
-    pub(super) fn kv(&self) -> KvClient {
-        self.client().kv_client().max_decoding_message_size(MAX_ANSWER_BYTES)
-    }
-
-    /// Connects anew where certificates have changed. While the new ones are bad, or etcd refuses
-    /// them, the former connection stays.
-    pub(super) async fn refresh(&self) {
-        if !self.has_changed() {
-            return;
-        }
-        match connect(&self.url).await {
-            Ok(client) => {
-                info!("certificates for etcd were read anew");
-                self.state.lock().unwrap_or_else(PoisonError::into_inner).client = client;
-            }
-            Err(error) => {
-                warn!(%error, "new certificates for etcd can't be used: the former connection stays")
+    /// The member to ask now, and the way to it: with the certificates as they are now. While new ones
+    /// are bad, or etcd refuses them, the former connections stay.
+    ///
+    /// # Errors
+    /// Why none of them can be asked.
+    pub(super) async fn client(&self) -> Result<(usize, Client), Error> {
+        if self.has_changed() {
+            match connect(&self.url).await {
+                Ok(members) => {
+                    info!("certificates for etcd were read anew");
+                    self.state().members = members;
+                }
+                Err(error) => {
+                    warn!(%error, "new certificates for etcd can't be used: the former connections stay");
+                }
             }
         }
+        let members = self.state().members.clone();
+        members.client().await
+    }
+
+    /// Turns to another member, as this one didn't answer, unless that was done already.
+    pub(super) fn leave(&self, at: usize) {
+        self.state().members.leave(at);
+    }
+
+    /// How many members there are.
+    pub(super) fn count(&self) -> usize {
+        self.state().members.count()
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn has_changed(&self) -> bool {
-        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut state = self.state();
         if state.looked.elapsed() < LOOK {
             return false;
         }
@@ -82,7 +91,7 @@ impl Connection {
     }
 }
 
-async fn connect(url: &EtcdUrl) -> Result<Client, StoreError> {
+async fn connect(url: &EtcdUrl) -> Result<Arc<Members>, StoreError> {
     let mut options = ConnectOptions::new()
         .with_connect_timeout(CONNECT_TIMEOUT)
         .with_keep_alive(Duration::from_secs(10), Duration::from_secs(5))
@@ -94,12 +103,8 @@ async fn connect(url: &EtcdUrl) -> Result<Client, StoreError> {
     if let Some(tls) = tls(url).await? {
         options = options.with_tls(tls);
     }
-    let place = url.endpoints.join(",");
-    match tokio::time::timeout(REQUEST_TIMEOUT, Client::connect(&url.endpoints, Some(options))).await {
-        Ok(Ok(client)) => Ok(client),
-        Ok(Err(error)) => Err(translate(&place, &error)),
-        Err(_) => Err(StoreError::Unavailable(format!("no answer from {place}"))),
-    }
+    let members = Members::connect(&url.endpoints, options).await;
+    Ok(Arc::new(members.map_err(|error| translate(&url.endpoints.join(","), &error))?))
 }
 
 async fn tls(url: &EtcdUrl) -> Result<Option<TlsOptions>, StoreError> {

@@ -1,6 +1,6 @@
 //! The store of a fleet: an etcd cluster.
 //!
-//! The client reconnects by itself. What it can't know is whether a transaction whose answer was
+//! The client reconnects by itself, and turns to another member where one doesn't answer. What it can't know is whether a transaction whose answer was
 //! lost was applied: such errors become [`StoreError::Unknown`] unless the server, or the network
 //! before it, has certainly refused.
 
@@ -9,8 +9,8 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use etcd_client::{
-    Client, Compare as EtcdCompare, CompareOp, DeleteOptions, Error, GetOptions, KeyValue, PutOptions,
-    ResponseHeader, Txn as EtcdTxn, TxnOp, WatchOptions, WatchStream,
+    Client, Compare as EtcdCompare, CompareOp, DeleteOptions, Error, GetOptions, KeyValue, KvClient,
+    PutOptions, ResponseHeader, Txn as EtcdTxn, TxnOp, WatchOptions, WatchStream,
 };
 
 use super::connection::Connection;
@@ -21,11 +21,11 @@ use super::{
 };
 
 /// How long a request may take before its answer counts as lost.
-pub(super) const REQUEST_TIMEOUT: Duration = Duration::from_secs(5);
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(5);
 /// Entries in one page of a range read; halved where pages get too large to decode.
 const PAGE: i64 = 1000;
 /// The largest answer that is decoded: sixty values at their limit.
-pub(super) const MAX_ANSWER_BYTES: usize = 64 << 20;
+const MAX_ANSWER_BYTES: usize = 64 << 20;
 /// How often a range read starts again when compaction overtakes it.
 const RANGE_ATTEMPTS: usize = 5;
 /// Waits before a request that certainly had no effect is sent again, to another member maybe.
@@ -36,7 +36,7 @@ const REWATCH: Duration = Duration::from_millis(200);
 
 /// State in an etcd cluster, under one namespace.
 pub struct EtcdStore {
-    connection: Arc<Connection>,
+    members: Arc<Connection>,
     namespace: String,
     place: String,
 }
@@ -48,29 +48,41 @@ impl EtcdStore {
     /// [`StoreError::Storage`] where a certificate can't be read, [`StoreError::Denied`] where the
     /// user or password is wrong.
     pub async fn connect(url: &EtcdUrl) -> Result<Self, StoreError> {
-        let connection = Connection::open(url).await?;
-        let place = connection.place();
-        Ok(Self { connection: Arc::new(connection), namespace: url.namespace.clone(), place })
+        let members = Connection::open(url).await?;
+        let place = members.place();
+        Ok(Self { members: Arc::new(members), namespace: url.namespace.clone(), place })
     }
 
     fn key(&self, key: &str) -> String {
         format!("{}{key}", self.namespace)
     }
 
-    /// Sends a request that may be sent twice, waits for its answer, and sends it again where the
-    /// store was unavailable.
-    async fn ask<T, F>(&self, send: impl Fn() -> F + Send) -> Result<T, StoreError>
+    /// Sends a request that may be sent twice, waits for its answer, and sends it again, to another
+    /// member, where one didn't answer.
+    async fn ask<T, F>(&self, send: impl Fn(Client) -> F + Send) -> Result<T, StoreError>
     where
         F: Future<Output = Result<T, Error>> + Send,
     {
-        self.connection.refresh().await;
         let mut waits = BACKOFF.into_iter();
+        let mut silent = 0;
         loop {
-            let error = match tokio::time::timeout(REQUEST_TIMEOUT, send()).await {
+            let (member, client) =
+                self.members.client().await.map_err(|error| translate(&self.place, &error))?;
+            let error = match tokio::time::timeout(REQUEST_TIMEOUT, send(client)).await {
                 Ok(Ok(answer)) => return Ok(answer),
                 Ok(Err(error)) => translate(&self.place, &error),
-                Err(_) => return Err(StoreError::Unavailable(format!("no answer from {}", self.place))),
+                Err(_) => {
+                    self.members.leave(member);
+                    silent += 1;
+                    if silent < self.members.count() {
+                        continue;
+                    }
+                    return Err(StoreError::Unavailable(format!("no answer from {}", self.place)));
+                }
             };
+            if error.retryable() {
+                self.members.leave(member);
+            }
             match waits.next() {
                 Some(wait) if error.retryable() => tokio::time::sleep(wait).await,
                 _ => return Err(error),
@@ -86,8 +98,8 @@ impl EtcdStore {
         let (mut entries, mut revision, mut page) = (Vec::new(), 0, PAGE);
         loop {
             let options = GetOptions::new().with_range(end.clone()).with_limit(page).with_revision(revision);
-            let answer = self.ask(|| {
-                let (mut kv, from, options) = (self.connection.kv(), from.clone(), options.clone());
+            let answer = self.ask(|client| {
+                let (mut kv, from, options) = (kv(&client), from.clone(), options.clone());
                 async move { kv.get(from, Some(options)).await }
             });
             let mut answer = match answer.await {
@@ -164,8 +176,8 @@ impl Store for EtcdStore {
         check_key(key)?;
         let key = self.key(key);
         let mut answer = self
-            .ask(|| {
-                let (mut kv, key) = (self.connection.kv(), key.clone());
+            .ask(|client| {
+                let (mut kv, key) = (kv(&client), key.clone());
                 async move { kv.get(key, None).await }
             })
             .await?;
@@ -190,10 +202,11 @@ impl Store for EtcdStore {
         let compares: Vec<EtcdCompare> = txn.compares.into_iter().map(|it| self.compare(it)).collect();
         let ops: Vec<TxnOp> = txn.ops.into_iter().map(|it| self.op(it)).collect();
         let request = EtcdTxn::new().when(compares).and_then(ops);
-        self.connection.refresh().await;
         let mut waits = BACKOFF.into_iter();
         loop {
-            let mut kv = self.connection.kv();
+            let (member, client) =
+                self.members.client().await.map_err(|error| translate(&self.place, &error))?;
+            let mut kv = kv(&client);
             let sent = kv.txn(request.clone());
             let error = match tokio::time::timeout(REQUEST_TIMEOUT, sent).await {
                 Ok(Ok(answer)) if answer.succeeded() => {
@@ -203,8 +216,14 @@ impl Store for EtcdStore {
                 }
                 Ok(Ok(_)) => return Ok(Outcome::Conflict),
                 Ok(Err(error)) => translate_commit(&self.place, &error, lease),
-                Err(_) => return Err(StoreError::Unknown(format!("no answer from {}", self.place))),
+                Err(_) => {
+                    self.members.leave(member);
+                    return Err(StoreError::Unknown(format!("no answer from {}", self.place)));
+                }
             };
+            if matches!(error, StoreError::Unavailable(_) | StoreError::Unknown(_)) {
+                self.members.leave(member);
+            }
             match waits.next() {
                 Some(wait) if error.retryable() => tokio::time::sleep(wait).await,
                 _ => return Err(error),
@@ -214,10 +233,9 @@ impl Store for EtcdStore {
 
     async fn watch(&self, prefix: &str) -> Result<Watch, StoreError> {
         let prefix = self.key(prefix);
-        self.connection.refresh().await;
-        let mut stream = start_watch(&self.connection.client(), &self.place, &prefix).await?;
+        let mut stream = start_watch(&self.members, &self.place, &prefix).await?;
         let (hinter, watch) = Watch::new();
-        let (connection, place) = (self.connection.clone(), self.place.clone());
+        let (members, place) = (self.members.clone(), self.place.clone());
         tokio::spawn(async move {
             loop {
                 tokio::select! {
@@ -225,8 +243,7 @@ impl Store for EtcdStore {
                     () = forward(&mut stream, &hinter) => {}
                 }
                 stream = loop {
-                    connection.refresh().await;
-                    if let Ok(stream) = start_watch(&connection.client(), &place, &prefix).await {
+                    if let Ok(stream) = start_watch(&members, &place, &prefix).await {
                         break stream;
                     }
                     tokio::select! {
@@ -243,8 +260,8 @@ impl Store for EtcdStore {
 
     async fn grant_lease(&self, ttl: Duration) -> Result<LeaseId, StoreError> {
         let seconds = i64::try_from(ttl.as_millis().div_ceil(1000)).unwrap_or(i64::MAX);
-        let grant = || {
-            let mut leases = self.connection.client().lease_client();
+        let grant = |client: Client| {
+            let mut leases = client.lease_client();
             async move { leases.grant(seconds, None).await }
         };
         // A lease that is granted twice, as an answer was lost, expires by itself.
@@ -252,8 +269,8 @@ impl Store for EtcdStore {
     }
 
     async fn keep_alive(&self, lease: LeaseId) -> Result<(), StoreError> {
-        let keep = || {
-            let mut leases = self.connection.client().lease_client();
+        let keep = |client: Client| {
+            let mut leases = client.lease_client();
             async move {
                 match leases.keep_alive(lease.0).await {
                     Ok(_) => Ok(true),
@@ -266,8 +283,8 @@ impl Store for EtcdStore {
     }
 
     async fn revoke(&self, lease: LeaseId) -> Result<(), StoreError> {
-        let revoke = || {
-            let mut leases = self.connection.client().lease_client();
+        let revoke = |client: Client| {
+            let mut leases = client.lease_client();
             async move {
                 match leases.revoke(lease.0).await {
                     Ok(_) => Ok(()),
@@ -280,9 +297,14 @@ impl Store for EtcdStore {
     }
 }
 
+fn kv(client: &Client) -> KvClient {
+    client.kv_client().max_decoding_message_size(MAX_ANSWER_BYTES)
+}
+
 /// Sets up a watch and waits until the server has it.
-async fn start_watch(client: &Client, place: &str, prefix: &str) -> Result<WatchStream, StoreError> {
+async fn start_watch(members: &Connection, place: &str, prefix: &str) -> Result<WatchStream, StoreError> {
     let options = WatchOptions::new().with_prefix();
+    let (member, client) = members.client().await.map_err(|error| translate(place, &error))?;
     let start = async {
         let mut stream = client.watch_client().watch(prefix, Some(options)).await?;
         match stream.message().await? {
@@ -290,10 +312,13 @@ async fn start_watch(client: &Client, place: &str, prefix: &str) -> Result<Watch
             _ => Err(Error::WatchError("the server refused the watch".to_owned())),
         }
     };
-    match tokio::time::timeout(REQUEST_TIMEOUT, start).await {
-        Ok(started) => started.map_err(|error| translate(place, &error)),
-        Err(_) => Err(StoreError::Unavailable(format!("no answer from {place}"))),
-    }
+    let error = match tokio::time::timeout(REQUEST_TIMEOUT, start).await {
+        Ok(Ok(stream)) => return Ok(stream),
+        Ok(Err(error)) => translate(place, &error),
+        Err(_) => StoreError::Unavailable(format!("no answer from {place}")),
+    };
+    members.leave(member);
+    Err(error)
 }
 
 /// Gives a hint for every message, until the stream ends or is cancelled.

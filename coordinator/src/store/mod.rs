@@ -17,6 +17,7 @@ mod connection;
 mod error;
 mod etcd;
 pub mod keys;
+mod members;
 pub mod record;
 pub mod schema;
 mod sqlite;
