@@ -8,12 +8,14 @@ use coord_proto::tls::{
 };
 use coord_tests::certificates::{Authority, Subject};
 use coord_tests::fleet::{Fleet, FleetOptions, wait_until};
+use coord_tests::postgres::{Postgres, PostgresOptions};
 use coord_tests::project::sales;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpListener;
 use tokio_stream::StreamExt as _;
 use tonic::transport::server::Connected as _;
 use tower::Service as _;
+use worker::engine::{EngineConfig, EngineError, PostgresConfig, SslMode, open};
 
 use crate::workers::{assert_all_is_done_once, start_plan, watch_the_pointer_until_the_end};
 
@@ -222,4 +224,78 @@ fn a_fleet_goes_on_while_its_certificates_are_exchanged() {
     assert_eq!(plain.run(&["status"]).code, Some(2), "who speaks plain text is not understood");
     let without = coord_tests::cli::Cli::at(fleet.project.path(), fleet.address()).run(&["status"]);
     assert!(without.stderr.contains("--tls-ca"), "{without:?}");
+}
+
+async fn ping(config: PostgresConfig) -> Result<String, EngineError> {
+    let engine = open(&EngineConfig::Postgres(config), 1)?;
+    let answer = engine.query("SELECT ssl FROM pg_stat_ssl WHERE pid = pg_backend_pid()").await?;
+    Ok(answer.rows[0][0].clone().unwrap_or_default())
+}
+
+#[tokio::test]
+async fn postgresql_is_reached_as_sslmode_says() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = |name: &str| folder.path().join(name);
+    let (ours, foreign) = (Authority::new("ours"), Authority::new("foreign"));
+    std::fs::write(file("ours.pem"), ours.pem()).unwrap();
+    std::fs::write(file("foreign.pem"), foreign.pem()).unwrap();
+    let certificate = Some(ours.issue(Subject::new("postgres")));
+    let encrypting = Postgres::start_with(PostgresOptions { certificate, ..PostgresOptions::default() });
+    let plain = Postgres::start();
+    let config = |server: &Postgres, ssl_mode, root: Option<&str>| PostgresConfig {
+        ssl_mode,
+        ssl_root_cert: root.map(file),
+        ..PostgresConfig::new("127.0.0.1", server.port(), "postgres", "postgres")
+    };
+    for (mode, root, encrypted) in [
+        (SslMode::Disable, None, "f"),
+        (SslMode::Prefer, None, "t"),
+        (SslMode::Prefer, Some("foreign.pem"), "t"),
+        (SslMode::Require, None, "t"),
+        (SslMode::Require, Some("ours.pem"), "t"),
+        (SslMode::VerifyCa, Some("ours.pem"), "t"),
+        (SslMode::VerifyFull, Some("ours.pem"), "t"),
+    ] {
+        let found = ping(config(&encrypting, mode, root)).await;
+        assert_eq!(found.as_deref(), Ok(encrypted), "{mode:?} {root:?}");
+    }
+    for (mode, root, why) in [
+        (SslMode::Require, Some("foreign.pem"), "UnknownIssuer"),
+        (SslMode::VerifyCa, Some("foreign.pem"), "UnknownIssuer"),
+        (SslMode::VerifyCa, None, "authority"),
+        (SslMode::VerifyFull, Some("missing.pem"), "missing.pem"),
+    ] {
+        let error = ping(config(&encrypting, mode, root)).await.unwrap_err();
+        assert!(error.message.contains(why), "{mode:?} {root:?}: {error:?}");
+    }
+    assert_eq!(ping(config(&plain, SslMode::Prefer, None)).await.as_deref(), Ok("f"));
+    let error = ping(config(&plain, SslMode::Require, None)).await.unwrap_err();
+    assert!(error.message.contains("does not support TLS"), "{error:?}");
+}
+
+#[tokio::test]
+async fn postgresql_may_have_another_name_unless_all_is_verified_and_may_ask_for_a_certificate() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = |name: &str| folder.path().join(name);
+    let authority = Authority::new("ours");
+    std::fs::write(file("ours.pem"), authority.pem()).unwrap();
+    authority.write(folder.path(), "worker", Subject::new("postgres"));
+    let named = Subject { elsewhere: true, ..Subject::new("postgres") };
+    let server = Postgres::start_with(PostgresOptions {
+        certificate: Some(authority.issue(named)),
+        client_authority: Some(authority.pem()),
+        ..PostgresOptions::default()
+    });
+    let config = |ssl_mode| PostgresConfig {
+        ssl_mode,
+        ssl_root_cert: Some(file("ours.pem")),
+        ssl_identity: Some((file("worker.pem"), file("worker.key"))),
+        ..PostgresConfig::new("127.0.0.1", server.port(), "postgres", "postgres")
+    };
+    assert_eq!(ping(config(SslMode::VerifyCa)).await.as_deref(), Ok("t"));
+    let error = ping(config(SslMode::VerifyFull)).await.unwrap_err();
+    assert!(error.message.contains("not valid for name"), "{error:?}");
+    let nobody = PostgresConfig { ssl_identity: None, ..config(SslMode::VerifyCa) };
+    let error = ping(nobody).await.unwrap_err();
+    assert!(error.message.contains("certificate"), "{error:?}");
 }

@@ -15,6 +15,7 @@ mod mistakes;
 mod projects;
 mod races;
 mod restate;
+mod secrets;
 mod signals;
 mod unit_tests;
 mod workers;

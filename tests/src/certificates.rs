@@ -17,6 +17,8 @@ pub struct Subject<'a> {
     pub name: &'a str,
     /// The URI that says who it is.
     pub uri: Option<&'a str>,
+    /// Whether it is for another host.
+    pub elsewhere: bool,
     /// Whether its time is over.
     pub expired: bool,
 }
@@ -24,7 +26,7 @@ pub struct Subject<'a> {
 impl<'a> Subject<'a> {
     /// Somebody on 127.0.0.1 and localhost, for years to come.
     pub fn new(name: &'a str) -> Self {
-        Self { name, uri: None, expired: false }
+        Self { name, uri: None, elsewhere: false, expired: false }
     }
 }
 
@@ -51,12 +53,15 @@ impl Authority {
     }
 
     /// A certificate for servers and clients, and its key, both PEM.
-    fn issue(&self, subject: Subject<'_>) -> (String, String) {
+    pub fn issue(&self, subject: Subject<'_>) -> (String, String) {
         let mut params = params(subject.name);
         params.subject_alt_names = vec![
             SanType::IpAddress([127, 0, 0, 1].into()),
             SanType::DnsName("localhost".try_into().expect("a name")),
         ];
+        if subject.elsewhere {
+            params.subject_alt_names = vec![SanType::DnsName("elsewhere".try_into().expect("a name"))];
+        }
         if let Some(uri) = subject.uri {
             params.subject_alt_names.push(SanType::URI(uri.try_into().expect("a URI of ASCII letters")));
         }

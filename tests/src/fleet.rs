@@ -68,6 +68,8 @@ pub struct FleetOptions {
     pub env: Vec<(String, String)>,
     /// The password of the warehouse; without one, everybody on loopback is trusted.
     pub password: Option<String>,
+    /// The password of the state; without one, everybody on loopback is trusted.
+    pub etcd_password: Option<String>,
     /// Members of etcd.
     pub etcd_members: usize,
     /// More arguments of etcd.
@@ -93,6 +95,7 @@ impl Default for FleetOptions {
             certificates: None,
             env: Vec::new(),
             password: None,
+            etcd_password: None,
             etcd_members: 1,
             etcd_arguments: Vec::new(),
             etcd_folder: None,
@@ -237,13 +240,16 @@ impl Fleet {
         let permit = Permit::wait();
         let password = options.password.clone();
         let postgres = Postgres::start_with(PostgresOptions { password, ..PostgresOptions::default() });
-        let etcd = Etcd::start_with(EtcdOptions {
+        let mut etcd = Etcd::start_with(EtcdOptions {
             unsafe_no_fsync: !options.fsync,
             members: options.etcd_members,
             arguments: options.etcd_arguments.clone(),
             folder: options.etcd_folder.clone(),
             ..EtcdOptions::default()
         });
+        if let Some(password) = &options.etcd_password {
+            etcd.demand_password(password);
+        }
         project.config_of_postgres(&postgres, &options.connection);
         let logs = temp_folder("coord-fleet");
         let (coordinator, address) = start_coordinator("coordinator", &etcd, &options, logs.path());

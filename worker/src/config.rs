@@ -9,6 +9,7 @@ use coord_common::project::Settings;
 use coord_common::project::render::Value;
 use coord_common::project::settings as source;
 use coord_common::project::settings::{Connection, Gateway};
+use coord_common::secret::Secret;
 
 use crate::engine::{
     self, DuckDbCatalog, DuckDbConfig, Engine, EngineConfig, EngineError, PostgresConfig, SslMode,
@@ -131,7 +132,7 @@ fn duckdb_config(duckdb: &source::DuckDb, folder: &Path) -> DuckDbConfig {
     config.catalogs = duckdb.catalogs.iter().map(|attach| catalog(attach, folder)).collect();
     config.extensions = duckdb.extensions.iter().filter_map(extension).collect();
     config.settings =
-        duckdb.connector_config.iter().map(|(name, value)| (name.clone(), plain(value))).collect();
+        duckdb.connector_config.iter().map(|(name, value)| (name.clone(), Secret::new(plain(value)))).collect();
     config
 }
 

@@ -46,8 +46,8 @@ impl Connection {
         self.url.endpoints.join(",")
     }
 
-    /// The member to ask now, and the way to it: with the certificates as they are now. While new ones
-    /// are bad, or etcd refuses them, the former connections stay.
+    /// The member to ask now, and the way to it: with the certificates as they are now. While their
+    /// files are bad, the former connections stay.
     ///
     /// # Errors
     /// Why none of them can be asked.

@@ -1,6 +1,7 @@
 //! What is needed to open a warehouse.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,6 +13,7 @@ use super::batch::TransactionalEngine;
 use super::error::EngineError;
 use super::postgres::PostgresConnector;
 use super::profile::Profile;
+use super::scrub::{Scrubbed, Scrubber};
 use super::{Engine, NoopEngine, duckdb};
 
 /// A warehouse to open.
@@ -110,16 +112,16 @@ pub struct DuckDbConfig {
     pub catalogs: Vec<DuckDbCatalog>,
     /// Extensions to load, in this order.
     pub extensions: Vec<String>,
-    /// Settings by name.
-    pub settings: BTreeMap<String, String>,
+    /// Settings by name. They may be secret.
+    pub settings: BTreeMap<String, Secret>,
     /// The library, instead of a search for one.
     pub library: Option<PathBuf>,
     /// The schema for what guards against doubled work; made on demand.
     pub ledger_schema: String,
 }
 
-/// A database to attach.
-#[derive(Debug, Clone)]
+/// A database to attach. Its address and options may hold passwords.
+#[derive(Clone)]
 pub struct DuckDbCatalog {
     /// The name that it gets.
     pub name: String,
@@ -127,6 +129,12 @@ pub struct DuckDbCatalog {
     pub path: String,
     /// Options of `ATTACH`, by name (`TYPE`, `READ_ONLY`); an empty value is a flag.
     pub options: BTreeMap<String, String>,
+}
+
+impl fmt::Debug for DuckDbCatalog {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("DuckDbCatalog").field("name", &self.name).finish_non_exhaustive()
+    }
 }
 
 impl DuckDbConfig {
@@ -166,6 +174,12 @@ pub struct AdbcConfig {
 /// # Errors
 /// Where the configuration can't work, a driver is missing, or a DuckDB file can't be opened.
 pub fn open(config: &EngineConfig, concurrency: usize) -> Result<Arc<dyn Engine>, EngineError> {
+    let scrubber = Scrubber::of(config);
+    let engine = open_unscrubbed(config, concurrency).map_err(|error| scrubber.error(error))?;
+    Ok(Arc::new(Scrubbed { engine, scrubber }))
+}
+
+fn open_unscrubbed(config: &EngineConfig, concurrency: usize) -> Result<Arc<dyn Engine>, EngineError> {
     Ok(match config {
         EngineConfig::Postgres(config) => {
             let connector = Box::new(PostgresConnector::new(config)?);

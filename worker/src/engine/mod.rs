@@ -24,6 +24,7 @@ mod profile;
 mod publish;
 mod remake;
 mod scd;
+mod scrub;
 mod session;
 pub(crate) mod statements;
 mod transaction;
