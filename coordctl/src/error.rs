@@ -115,7 +115,10 @@ impl From<tonic::Status> for CliError {
             }
             // A status with a cause is no answer of a coordinator: the connection failed.
             code if code == tonic::Code::Unavailable || status.source().is_some() => Self {
-                hint: Some("check that the coordinator runs and that --server is right".to_owned()),
+                hint: Some(
+                    "check that a coordinator runs and that --server names it, or leave --server out to work embedded"
+                        .to_owned(),
+                ),
                 ..Self::ours(
                     "coordinator-unavailable",
                     format!("the coordinator is not to be had: {}", causes(&status)),

@@ -7,6 +7,7 @@ use anyhow::Context;
 use clap::Parser;
 use coord_common::interval::Timestamp;
 use coord_common::plan::Retention;
+use coord_proto::net;
 use coord_proto::tls::{ClientCertificates, ServerTls, ServerTlsArgs, incoming};
 use coordinator::listen::{Authentication, listen};
 use coordinator::store::{self, StoreUrl};
@@ -24,6 +25,10 @@ struct Args {
     listen: String,
     #[command(flatten)]
     tls: ServerTlsArgs,
+    /// Where clients reach this coordinator while it leads, such as https://coordinator-1:7070;
+    /// standbys send them there [default: the address it listens on, if that is one].
+    #[arg(long, value_name = "URL", env = "COORDINATOR_ADVERTISE")]
+    advertise: Option<String>,
     /// Listen beyond loopback although callers don't have to say who they are.
     #[arg(long)]
     insecure: bool,
@@ -66,6 +71,7 @@ async fn main() -> anyhow::Result<()> {
     let store = store::open(&url).await?;
     let listener = listen(&args.listen, authentication, args.insecure).await?;
     let config = ControlConfig {
+        address: advertised(args.advertise, listener.local_addr()?, tls.is_some())?,
         identity: format!("{}/{}", args.listen, std::process::id()),
         lease_ttl: Duration::from_millis(args.lease_ttl_millis),
         election_ttl: Duration::from_millis(args.election_ttl_millis),
@@ -89,6 +95,17 @@ async fn main() -> anyhow::Result<()> {
     server.serve(incoming(listener, tls), stop).await?;
     telemetry.end();
     Ok(())
+}
+
+/// The address that standbys name: as it is given, or where this process listens, unless that is
+/// every address of the machine.
+fn advertised(given: Option<String>, listens: SocketAddr, encrypted: bool) -> anyhow::Result<Option<String>> {
+    if let Some(address) = given {
+        net::check_address(&address).context("--advertise")?;
+        return Ok(Some(address));
+    }
+    let scheme = if encrypted { "https" } else { "http" };
+    Ok((!listens.ip().is_unspecified()).then(|| format!("{scheme}://{listens}")))
 }
 
 /// The system's clock, unless COORDCTL_NOW sets one for tests.

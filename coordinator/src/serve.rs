@@ -14,7 +14,7 @@ use tonic::service::Routes;
 use tonic::transport::server::Connected;
 use tracing::{error, warn};
 
-use crate::control::{self, Clock, Command, ControlConfig, ControlError, Handle};
+use crate::control::{self, Clock, Command, ControlConfig, ControlError, Handle, Standing};
 use crate::rpc::{ControlService, WorkService};
 use crate::store::schema::check_schema;
 use crate::store::{Store, StoreError};
@@ -103,7 +103,8 @@ impl Server {
     ) -> (Routes, impl Future<Output = Result<(), ServeError>> + Send) {
         let (sender, inbox) = mpsc::channel(INBOX);
         let (changed, changes) = watch::channel(0);
-        let handle = Handle { sender, changed: changes, clock: self.clock.clone() };
+        let (tells, standing) = watch::channel(Standing::default());
+        let handle = Handle { sender, changed: changes, standing, clock: self.clock.clone() };
         let work = WorkServer::new(WorkService::new(handle.clone(), self.config.lease_ttl))
             .max_decoding_message_size(MAX_MESSAGE)
             .max_encoding_message_size(MAX_MESSAGE);
@@ -111,7 +112,7 @@ impl Server {
         let control = ControlServer::new(control)
             .max_decoding_message_size(MAX_MESSAGE)
             .max_encoding_message_size(MAX_MESSAGE);
-        (Routes::new(work).add_service(control), lead_on(self, inbox, changed, stop))
+        (Routes::new(work).add_service(control), lead_on(self, inbox, changed, tells, stop))
     }
 }
 
@@ -120,11 +121,14 @@ async fn lead_on(
     server: Server,
     mut inbox: mpsc::Receiver<Command>,
     changed: watch::Sender<u64>,
+    standing: watch::Sender<Standing>,
     stop: CancellationToken,
 ) -> Result<(), ServeError> {
     while !stop.is_cancelled() {
         let (store, config, clock) = (server.store.clone(), server.config.clone(), server.clock.clone());
-        match control::lead(store, config, clock, &mut inbox, changed.clone(), &stop).await {
+        let term = control::lead(store, config, clock, &mut inbox, changed.clone(), &standing, &stop).await;
+        standing.send_replace(Standing::Unknown);
+        match term {
             Ok(()) => {}
             Err(ControlError::Deposed) => warn!("leadership lost: standing by"),
             Err(ControlError::Store(error)) if error.is_final() => {

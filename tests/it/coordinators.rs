@@ -83,20 +83,25 @@ fn a_coordinator_that_is_asked_to_end_does_so_at_once_and_another_goes_on() {
     let mut fleet = Fleet::start(FleetOptions::default(), sales());
     fleet.pause(0.1);
     let id = start_plan(&fleet);
-    let mut follower = fleet.cli().spawn(&["watch", &id]);
+    let follower = fleet.cli().spawn(&["watch", &id]);
+    let mut impatient = fleet.cli().spawn(&["watch", &id, "--server-timeout", "2"]);
     fleet.wait_for_commits(10);
     let asked = std::time::Instant::now();
     fleet.coordinator.terminate();
     assert_eq!(fleet.coordinator.exit_code(), Some(0));
     assert!(asked.elapsed().as_secs() < 5, "it took {:?}", asked.elapsed());
-    wait_until("the follower's end", || !follower.is_running());
-    let said = follower.wait();
+    wait_until("the end of the impatient one", || !impatient.is_running());
+    let said = impatient.wait();
     assert_eq!(said.code, Some(2), "{said:#?}");
-    assert!(said.stderr.contains("coordctl watch"), "{said:#?}");
+    assert!(said.stderr.contains("waiting for a coordinator"), "{said:#?}");
+    assert!(said.stderr.contains("gave up after 2 s"), "{said:#?}");
     fleet.coordinator.restart();
     fleet.wait_until_serving();
     fleet.pause(0.0);
     watch_the_pointer_until_the_end(&fleet, &id);
+    let said = follower.wait();
+    assert_eq!(said.code, Some(0), "the other one has followed to the end: {said:#?}");
+    assert!(said.stderr.contains("a coordinator leads again"), "{said:#?}");
     assert_all_is_done_once(&fleet);
 }
 
@@ -138,9 +143,13 @@ fn a_standby_turns_callers_away_until_it_leads_and_then_goes_on() {
     let (standby, address) = fleet.start_standby();
     let listens = address.trim_start_matches("http://").to_owned();
     wait_until("the standby to listen", || std::net::TcpStream::connect(&listens).is_ok());
-    let turned_away = Cli::at(fleet.project.path(), &address).run(&["environments", "--format", "json"]);
+    let at_the_standby = Cli::at(fleet.project.path(), &address);
+    let turned_away = at_the_standby.run(&["environments", "--format", "json", "--server-timeout", "0"]);
     assert_eq!(turned_away.code, Some(2), "{turned_away:#?}");
-    assert!(turned_away.error()["message"].to_string().contains("another one leads"), "{turned_away:#?}");
+    let said = turned_away.error()["message"].to_string();
+    assert!(said.contains(&format!("another one leads, at {}", fleet.address())), "{said}");
+    // With a moment's patience it is followed to the one that leads.
+    assert_eq!(at_the_standby.json(&["environments"]), fleet.cli().json(&["environments"]));
     fleet.coordinator.kill9();
     fleet.turn_to(standby, address);
     for worker in &fleet.workers {

@@ -12,10 +12,7 @@ const CANARY: &str = "kanari-7f3a";
 
 fn project() -> Project {
     Project::new(&[
-        (
-            "models/good.sql",
-            "MODEL (name shop.good, kind FULL, audits (nobody));\n\nSELECT 1 AS i\n",
-        ),
+        ("models/good.sql", "MODEL (name shop.good, kind FULL, audits (nobody));\n\nSELECT 1 AS i\n"),
         ("models/bad.sql", "MODEL (name shop.bad, kind FULL);\n\nSELECT 1 / i AS i FROM shop.zero\n"),
         ("models/zero.sql", "MODEL (name shop.zero, kind FULL);\n\nSELECT 0 AS i\n"),
         ("audits/nobody.sql", "AUDIT (name nobody);\n\nSELECT * FROM @this_model WHERE i > 1\n"),
@@ -112,7 +109,10 @@ fn a_planted_secret_is_found_nowhere() {
     }
     said.0.push(("state".to_owned(), dump(&fleet)));
     let worker = fleet.workers.iter().map(coord_tests::fleet::Service::log).collect::<String>();
-    assert!(worker.contains("TRACE") && worker.contains("password authentication failed"), "something failed");
+    assert!(
+        worker.contains("TRACE") && worker.contains("password authentication failed"),
+        "something failed"
+    );
     for (what, text) in &said.0 {
         assert!(!text.is_empty(), "{what} says nothing");
         let lines: Vec<&str> = text.lines().filter(|line| shows(line)).collect();

@@ -131,8 +131,11 @@ fn duckdb_config(duckdb: &source::DuckDb, folder: &Path) -> DuckDbConfig {
     let mut config = DuckDbConfig::new(database);
     config.catalogs = duckdb.catalogs.iter().map(|attach| catalog(attach, folder)).collect();
     config.extensions = duckdb.extensions.iter().filter_map(extension).collect();
-    config.settings =
-        duckdb.connector_config.iter().map(|(name, value)| (name.clone(), Secret::new(plain(value)))).collect();
+    config.settings = duckdb
+        .connector_config
+        .iter()
+        .map(|(name, value)| (name.clone(), Secret::new(plain(value))))
+        .collect();
     config
 }
 

@@ -25,9 +25,15 @@ use worker::execute::Executor;
 #[derive(Debug, Parser)]
 #[command(name = "worker", version)]
 struct Args {
-    /// The coordinator.
-    #[arg(long, default_value = "http://127.0.0.1:7070", env = "COORDCTL_SERVER")]
-    coordinator: String,
+    /// The coordinators, of which one leads: repeated, or separated by commas.
+    #[arg(
+        long,
+        default_value = "http://127.0.0.1:7070",
+        env = "COORDCTL_SERVER",
+        value_name = "URL",
+        value_delimiter = ','
+    )]
+    coordinator: Vec<String>,
     #[command(flatten)]
     tls: ClientTlsArgs,
     /// A folder with the config.yaml whose gateways this worker reaches; nothing else of it is read.
@@ -84,7 +90,7 @@ async fn run() -> anyhow::Result<()> {
     let slots =
         args.slots.unwrap_or_else(|| engines.values().map(|engine| engine.concurrency() as u32).sum());
     let options = ConnectOptions { tls: ClientTls::new(&args.tls)?, ..ConnectOptions::default() };
-    let channel = net::channel(&args.coordinator, &options).context("--coordinator")?;
+    let transport = net::connect(&args.coordinator, &options).context("--coordinator")?;
     let config = AgentConfig {
         worker: session(&args.name)?,
         gateways: engines.keys().cloned().collect(),
@@ -93,10 +99,10 @@ async fn run() -> anyhow::Result<()> {
     };
     let stop = CancellationToken::new();
     stop_on_signals(stop.clone())?;
-    info!(worker = %config.worker, slots, coordinator = args.coordinator, "starting");
-    let executor = Executor::new(engines, SnapshotSource::new(channel.clone()));
+    info!(worker = %config.worker, slots, coordinator = args.coordinator.join(","), "starting");
+    let executor = Executor::new(engines, SnapshotSource::new(transport.clone()));
     let executor = Arc::new(executor.with_batch_timeout(args.batch_timeout));
-    Agent::new(config, channel, executor).run(stop).await;
+    Agent::new(config, transport, executor).run(stop).await;
     info!("stopped");
     Ok(())
 }

@@ -170,9 +170,10 @@ impl Control for ControlService {
         &self,
         request: Request<wire::ApplyRequest>,
     ) -> Result<Response<wire::ApplyReply>, Status> {
-        let wire::ApplyRequest { plan_id, by } = request.into_inner();
+        let wire::ApplyRequest { plan_id, by, request } = request.into_inner();
+        let request = Some(request).filter(|id| !id.is_empty());
         let plan = named::plan(&self.handle, &plan_id).await?;
-        let answer = self.handle.ask(|reply| Command::Apply { plan, by, reply }).await?;
+        let answer = self.handle.ask(|reply| Command::Apply { plan, by, request, reply }).await?;
         let state = answer.map_err(|error| apply_refusal(&error))?;
         Ok(Response::new(wire::ApplyReply { state: state.to_owned() }))
     }
@@ -180,19 +181,24 @@ impl Control for ControlService {
     type WatchStream = Pieces;
 
     async fn watch(&self, request: Request<wire::WatchRequest>) -> Result<Response<Pieces>, Status> {
-        let text = request.into_inner().plan_id;
-        let plan = named::plan(&self.handle, &text).await?;
+        let wire::WatchRequest { plan_id, mut log, since } = request.into_inner();
+        let plan = named::plan(&self.handle, &plan_id).await?;
         let (sender, receiver) = mpsc::channel(4);
         let mut handle = self.handle.clone();
         // The task ends with the plan, or when the watcher goes away.
         tokio::spawn(async move {
-            let mut since = 0;
+            let mut since = since as usize;
             loop {
-                let Ok(Some(view)) = handle.ask(|reply| Command::Progress { plan, since, reply }).await
-                else {
-                    return;
+                let view = match handle.ask(|reply| Command::Progress { plan, log, since, reply }).await {
+                    Ok(Some(view)) => view,
+                    Ok(None) => return,
+                    // Who leads now goes on telling.
+                    Err(error) => {
+                        let _ = sender.send(Err(error.into())).await;
+                        return;
+                    }
                 };
-                since = view.next;
+                (log, since) = (view.log, view.next);
                 let ended = view.ended;
                 let data = serde_json::to_vec(&view).unwrap_or_default();
                 if sender.send(Ok(wire::Chunk { data })).await.is_err() || ended {

@@ -18,7 +18,13 @@ const PIECE: usize = 1024 * 1024;
 
 impl From<NotReady> for Status {
     fn from(error: NotReady) -> Self {
-        Self::unavailable(error.to_string())
+        let mut status = Self::unavailable(error.to_string());
+        if let NotReady::Behind(Some(leader)) = &error
+            && let Ok(leader) = leader.parse()
+        {
+            status.metadata_mut().insert(coord_proto::net::LEADER, leader);
+        }
+        status
     }
 }
 

@@ -6,6 +6,8 @@ use std::time::Duration;
 use tonic::codegen::http::uri::InvalidUri;
 use tonic::transport::{Channel, Endpoint, Uri};
 
+use super::replicas::Replicas;
+use super::transport::Transport;
 use crate::tls::{ClientTls, dialer};
 
 /// Largest message taken or sent, in bytes. Documents travel in pieces far below it; leases that
@@ -76,6 +78,16 @@ fn endpoint(address: &str, options: &ConnectOptions) -> Result<Endpoint, BadAddr
         .keep_alive_timeout(options.keepalive_timeout))
 }
 
+/// The way to the one of several coordinators that leads; connections are made when they are needed.
+///
+/// # Errors
+/// [`BadAddress`] when there is no address, or one is no URL, or of an unknown scheme.
+pub fn connect(addresses: &[String], options: &ConnectOptions) -> Result<Transport, BadAddress> {
+    let options = options.clone();
+    let dial = move |address: &str| Ok(Transport::from(channel(address, &options)?));
+    Ok(Replicas::new(addresses.to_vec(), dial)?.into())
+}
+
 /// The same address without encryption, with the port that it has encrypted.
 fn unencrypted(uri: &Uri) -> Result<Uri, String> {
     let host = uri.host().ok_or("it has no host")?;
@@ -97,24 +109,18 @@ pub fn channel(address: &str, options: &ConnectOptions) -> Result<Channel, BadAd
     Ok(endpoint.connect_with_connector_lazy(dialer(options.tls.clone())))
 }
 
-/// A connection that is made now, and made anew when it breaks.
+/// Whether an address can be a coordinator's.
 ///
 /// # Errors
-/// [`ConnectError`] when `address` can't be a coordinator's, or nobody is there.
-pub async fn connect(address: &str, options: &ConnectOptions) -> Result<Channel, ConnectError> {
-    let endpoint = endpoint(address, options)?;
-    Ok(endpoint.connect_with_connector(dialer(options.tls.clone())).await?)
-}
-
-/// Why there is no connection.
-#[derive(Debug, thiserror::Error)]
-pub enum ConnectError {
-    /// The address can't be a coordinator's.
-    #[error(transparent)]
-    Address(#[from] BadAddress),
-    /// Nobody is there, or is not who they should be.
-    #[error(transparent)]
-    Unavailable(#[from] tonic::transport::Error),
+/// [`BadAddress`] when it is no URL, or of an unknown scheme.
+pub fn check_address(address: &str) -> Result<(), BadAddress> {
+    let bad = |why: String| BadAddress { address: address.to_owned(), why };
+    let uri: Uri = address.parse().map_err(|error: InvalidUri| bad(error.to_string()))?;
+    match uri.scheme_str() {
+        Some("http" | "https") => Ok(()),
+        Some(other) => Err(bad(format!("the scheme `{other}` is not known"))),
+        None => Err(bad("it is no URL".to_owned())),
+    }
 }
 
 #[cfg(test)]
@@ -128,7 +134,7 @@ mod tests {
         for (address, why) in [
             ("127.0.0.1:7070", "it is no URL"),
             ("ftp://here", "the scheme `ftp` is not known"),
-            ("http://a b", "invalid uri character"),
+            ("http://a b", "invalid"),
             ("https://here", "https:// needs --tls-ca"),
         ] {
             let error = endpoint(address, &options).expect_err(address);

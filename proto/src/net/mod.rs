@@ -1,9 +1,13 @@
 //! How clients reach a coordinator: what carries a call there, and how connections are made.
 
+mod backoff;
 mod connect;
+mod replicas;
 mod transport;
 
-pub use connect::{BadAddress, ConnectError, ConnectOptions, MAX_MESSAGE, channel, connect};
+pub use backoff::Backoff;
+pub use connect::{BadAddress, ConnectOptions, MAX_MESSAGE, channel, check_address, connect};
+pub use replicas::{Dial, LEADER, Mark, Replicas};
 pub use transport::Transport;
 
 use crate::wire::control_client::ControlClient;

@@ -11,6 +11,8 @@ use tonic::transport::channel::ResponseFuture;
 use tower::ServiceExt as _;
 use tower::util::BoxCloneSyncService;
 
+use super::replicas::{Mark, Replicas};
+
 type Request = http::Request<Body>;
 type Response = http::Response<Body>;
 type Boxed = BoxCloneSyncService<Request, Response, StdError>;
@@ -24,6 +26,7 @@ pub struct Transport(Kind);
 #[derive(Clone)]
 enum Kind {
     Channel(Channel),
+    Replicas(Replicas),
     Service(Boxed),
 }
 
@@ -40,6 +43,30 @@ impl Transport {
     }
 }
 
+impl Transport {
+    /// Where calls go now, for [`Transport::suspect`].
+    pub fn mark(&self) -> Mark {
+        match &self.0 {
+            Kind::Replicas(replicas) => replicas.mark(),
+            Kind::Channel(_) | Kind::Service(_) => Mark::default(),
+        }
+    }
+
+    /// Calls that went there go unanswered, though the connection seems whole: the next ones go to
+    /// another coordinator, where there is one.
+    pub fn suspect(&self, mark: Mark) {
+        if let Kind::Replicas(replicas) = &self.0 {
+            replicas.suspect(mark);
+        }
+    }
+}
+
+impl From<Replicas> for Transport {
+    fn from(replicas: Replicas) -> Self {
+        Self(Kind::Replicas(replicas))
+    }
+}
+
 impl From<Channel> for Transport {
     fn from(channel: Channel) -> Self {
         Self(Kind::Channel(channel))
@@ -50,6 +77,7 @@ impl fmt::Debug for Transport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.0 {
             Kind::Channel(_) => f.write_str("Transport(channel)"),
+            Kind::Replicas(replicas) => replicas.fmt(f),
             Kind::Service(_) => f.write_str("Transport(service)"),
         }
     }
@@ -63,6 +91,7 @@ impl Service<Request> for Transport {
     fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), StdError>> {
         match &mut self.0 {
             Kind::Channel(channel) => channel.poll_ready(context).map_err(Into::into),
+            Kind::Replicas(replicas) => replicas.poll_ready(context),
             Kind::Service(service) => service.poll_ready(context),
         }
     }
@@ -70,6 +99,7 @@ impl Service<Request> for Transport {
     fn call(&mut self, request: Request) -> Carried {
         Carried(match &mut self.0 {
             Kind::Channel(channel) => Way::Channel(channel.call(request)),
+            Kind::Replicas(replicas) => Way::Service(replicas.call(request)),
             Kind::Service(service) => Way::Service(service.call(request)),
         })
     }
