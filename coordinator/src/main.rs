@@ -1,5 +1,6 @@
 //! The coordinator's process: configure, start, signal, drain.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
