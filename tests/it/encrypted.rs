@@ -217,11 +217,15 @@ fn a_fleet_goes_on_while_its_certificates_are_exchanged() {
     watch_the_pointer_until_the_end(&fleet, &id);
     assert_all_is_done_once(&fleet);
     former.write(folder.path(), "coordctl", Subject::new("coordctl"));
-    let refused = fleet.cli().run(&["status"]);
+    let refused = fleet.cli().run(&["status", "--server-timeout", "1"]);
     assert_eq!(refused.code, Some(2), "{refused:?}");
     assert!(refused.stderr.contains("UnknownCA"), "{refused:?}");
     let plain = coord_tests::cli::Cli::at(fleet.project.path(), &fleet.address().replace("https", "http"));
-    assert_eq!(plain.run(&["status"]).code, Some(2), "who speaks plain text is not understood");
+    assert_eq!(
+        plain.run(&["status", "--server-timeout", "1"]).code,
+        Some(2),
+        "who speaks plain text is not understood"
+    );
     let without = coord_tests::cli::Cli::at(fleet.project.path(), fleet.address()).run(&["status"]);
     assert!(without.stderr.contains("--tls-ca"), "{without:?}");
 }

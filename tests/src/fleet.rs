@@ -70,6 +70,8 @@ pub struct FleetOptions {
     pub password: Option<String>,
     /// The password of the state; without one, everybody on loopback is trusted.
     pub etcd_password: Option<String>,
+    /// How long leadership outlives its coordinator, in milliseconds.
+    pub election_ttl: u64,
     /// Members of etcd.
     pub etcd_members: usize,
     /// More arguments of etcd.
@@ -96,6 +98,7 @@ impl Default for FleetOptions {
             env: Vec::new(),
             password: None,
             etcd_password: None,
+            election_ttl: 1000,
             etcd_members: 1,
             etcd_arguments: Vec::new(),
             etcd_folder: None,
@@ -460,7 +463,7 @@ fn start_coordinator(name: &str, etcd: &Etcd, options: &FleetOptions, logs: &Pat
         format!("--listen=127.0.0.1:{port}"),
         format!("--state={}", options.state.clone().unwrap_or_else(|| etcd.url("test"))),
         format!("--lease-ttl-millis={}", options.lease_ttl),
-        "--election-ttl-millis=1000".to_owned(),
+        format!("--election-ttl-millis={}", options.election_ttl),
         format!("--retry-base-millis={}", options.retry_base),
     ];
     arguments.extend(options.server_certificates());
