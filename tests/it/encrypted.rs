@@ -179,8 +179,14 @@ async fn new_connections_use_new_certificates_and_bad_ones_change_nothing() {
 }
 
 fn write_fleet(authority: &Authority, folder: &Path) {
-    for who in ["coordinator", "worker", "coordctl"] {
-        let uri = format!("r://main/{}/{who}-1", if who == "coordctl" { "admin" } else { who });
+    for (role, who) in [
+        ("coordinator", "coordinator"),
+        ("admin", "coordctl"),
+        ("worker", "worker-0"),
+        ("worker", "worker-1"),
+        ("worker", "worker-2"),
+    ] {
+        let uri = format!("r://main/{role}/{who}");
         authority.write(folder, who, Subject { uri: Some(&uri), ..Subject::new(who) });
     }
 }

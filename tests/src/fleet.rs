@@ -62,7 +62,7 @@ pub struct FleetOptions {
     /// repetitions of a batch must outlast what a test breaks.
     pub retry_base: u64,
     /// A folder with certificates, where connections are encrypted: `ca.pem`, and for `coordinator`,
-    /// `worker` and `coordctl` each a `.pem` and a `.key`.
+    /// `coordctl` and each worker (`worker-0`, …) a `.pem` and a `.key`.
     pub certificates: Option<PathBuf>,
     /// Environment variables of all processes.
     pub env: Vec<(String, String)>,
@@ -285,7 +285,7 @@ impl Fleet {
             "--gateway=pg".to_owned(),
             format!("--name={name}"),
         ];
-        arguments.extend(self.options.client_certificates("worker"));
+        arguments.extend(self.options.client_certificates(&name));
         arguments.extend(self.options.worker_arguments.iter().cloned());
         arguments.extend(more.iter().map(|argument| (*argument).to_owned()));
         let worker = Service::start(name, "worker", arguments, self.options.env.clone(), self.logs.path());
