@@ -4,6 +4,7 @@
 pub mod access;
 mod apply;
 pub mod control;
+pub mod listen;
 mod planning;
 mod rpc;
 pub mod schedule;
