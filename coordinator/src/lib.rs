@@ -1,8 +1,10 @@
 //! The coordinator: owns every decision and all durable state; runs no SQL and holds no warehouse
 //! credential.
 
+pub mod access;
 mod apply;
 pub mod control;
+pub mod listen;
 mod planning;
 mod rpc;
 pub mod schedule;

@@ -1,10 +1,12 @@
 //! The system end to end: real processes, real servers.
 
+mod access;
 mod again;
 mod appends;
 mod asked;
 mod coordinators;
 mod embedded;
+mod encrypted;
 mod failures;
 mod fleet;
 mod forward_only;
@@ -14,6 +16,7 @@ mod mistakes;
 mod projects;
 mod races;
 mod restate;
+mod secrets;
 mod signals;
 mod unit_tests;
 mod workers;

@@ -5,10 +5,12 @@
 
 pub mod aftermath;
 pub mod binaries;
+pub mod certificates;
 pub mod cli;
 pub mod etcd;
 pub mod faults;
 pub mod fleet;
+pub mod guarded;
 pub mod namespace;
 pub mod oracle;
 pub mod postgres;

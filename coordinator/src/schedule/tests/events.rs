@@ -574,24 +574,23 @@ fn what_was_cleared_under_a_lease_stays_cleared_under_the_next_leader() {
 }
 
 #[test]
-fn a_lost_batch_is_struck_off_when_its_next_lease_commits_under_another_leader() {
-    let lost = crate::schedule::TableState { lost: vec![range(0, 10)], ..existing(0, &[]) };
-    let work = || PlanWork { tables: vec![lost.clone()], ..plan(1, vec![node(0, &[(0, 10)], &[])]) };
-    let lease = Bench::new(vec![work()]).leases("a", 1).remove(0);
-    let mut next = Bench::new(vec![work()]);
-    next.on(Event::Recovered(Recovered::Leased {
-        token: lease.token,
-        worker: "a".parse().unwrap(),
-        plan: plan_id(1),
-        batch: evaluate(&lease).batch.clone(),
-        mode: Mode::Write,
-        attempts: 0,
-        losses: 1,
-        serves: vec![plan_id(1)],
-        supersedes: evaluate(&lease).supersedes.clone(),
-        void: set(&[]),
-    }));
-    let out = next.done("a", lease.token);
-    let Some(Record::Committed(committed)) = out.records.first() else { panic!("{out:?}") };
-    assert_eq!(committed.superseded, [range(0, 10)]);
+fn what_was_cleared_under_a_plan_doesnt_count_when_it_is_filled_from_stale_rows() {
+    let nodes = || vec![node(0, &[(10, 20)], &[]), node(1, &[(0, 20)], &[(0, window(0))])];
+    let tables = || vec![existing(0, &[(0, 10)]), existing(1, &[])];
+    let mut bench = Bench::new(vec![PlanWork { tables: tables(), ..plan(1, nodes()) }]);
+    bench.on(Event::Clear(vec![(table_id(0), range(5, 8)), (table_id(1), range(5, 8))]));
+    let mut committed = Vec::new();
+    for _ in 0..3 {
+        let lease = bench.leases("a", 1).remove(0);
+        let out = bench.done("a", lease.token);
+        committed.extend(out.records.iter().filter_map(|record| match record {
+            Record::Committed(committed) => Some((committed.table.clone(), committed.done.clone())),
+            _ => None,
+        }));
+    }
+    let of =
+        |number| committed.iter().rev().find(|(table, _)| *table == table_id(number)).map(|(_, done)| done);
+    // Its reader's batch of the same days was computed from them.
+    assert_eq!(of(1), Some(&set(&[(0, 5), (8, 20)])));
+    assert_eq!(of(0), Some(&set(&[(0, 5), (8, 20)])));
 }

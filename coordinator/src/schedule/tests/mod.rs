@@ -7,6 +7,7 @@ mod makespan;
 mod queue;
 mod simulation;
 mod store;
+mod takeover;
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -88,6 +89,7 @@ fn node(number: usize, todo: &[(i64, i64)], parents: &[(usize, ReadRange)]) -> N
         }),
         todo: set(todo),
         assumed: IntervalSet::new(),
+        void: IntervalSet::new(),
         create: true,
         migrate: false,
         mode: NodeMode::Write,
