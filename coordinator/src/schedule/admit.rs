@@ -143,8 +143,12 @@ impl Scheduler {
                 if !serves.contains(&at) {
                     serves.push(at);
                 }
-                let supersedes = supersedes.iter().map(|batch| batch.interval).collect();
                 let interval = batch.interval;
+                let mut supersedes: Vec<Interval> = supersedes.iter().map(|batch| batch.interval).collect();
+                // The record leaves it out, since the raise of the batch's own slot needs no word of it.
+                if self.tables.get(table).lost.contains(&interval) && !supersedes.contains(&interval) {
+                    supersedes.push(interval);
+                }
                 // A term may have ended just before a plan joined the lease.
                 let users =
                     self.tables.get(table).users.iter().filter(|user| mode.fills() && !serves.contains(user));
