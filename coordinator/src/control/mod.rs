@@ -20,6 +20,7 @@ mod rollback;
 mod switch;
 mod tend;
 mod turn;
+mod verify;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -38,6 +39,7 @@ pub(crate) use book::{Book, PlanBody, Todo};
 pub(crate) use command::{ApplyError, Command, Handle, NotReady, Refused};
 pub use report::{ExecutedBatch, FailureView, ModelView, PlanView, WorkerView};
 pub(crate) use tend::{Tend, Tended};
+pub use verify::verify_record;
 
 use crate::apply::{Group, groups};
 use crate::schedule::{Config, Instant, Output, Random, Record, Scheduler};

@@ -41,6 +41,11 @@ pub async fn check_schema(store: &dyn Store) -> Result<(), StoreError> {
     }
 }
 
+/// Whether a value at [`keys::SCHEMA`] says this build's format.
+pub(crate) fn verify(value: &[u8]) -> Result<(), StoreError> {
+    accept(decode_json::<Schema>(keys::SCHEMA, value)?.format)
+}
+
 async fn read(store: &dyn Store) -> Result<Option<u32>, StoreError> {
     let Some(entry) = store.get(keys::SCHEMA).await? else { return Ok(None) };
     decode_json::<Schema>(&entry.key, &entry.value).map(|schema| Some(schema.format))
