@@ -2,6 +2,7 @@
 //! credential.
 
 mod apply;
+pub mod backup;
 pub mod control;
 mod planning;
 mod rpc;

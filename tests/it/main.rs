@@ -3,6 +3,7 @@
 mod again;
 mod appends;
 mod asked;
+mod backup;
 mod coordinators;
 mod embedded;
 mod failures;

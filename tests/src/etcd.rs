@@ -82,6 +82,13 @@ impl Etcd {
         self.wait_until_healthy();
     }
 
+    /// Kills it, deletes its data, and starts it anew, empty, on the same ports.
+    pub fn lose_data(&mut self) {
+        self.process.kill();
+        std::fs::remove_dir_all(self.folder.path().join("data")).expect("the data can be deleted");
+        self.restart();
+    }
+
     /// Runs `etcdctl` against it and gives its output.
     pub fn etcdctl(&self, arguments: &[&str]) -> String {
         let output = Command::new("etcdctl")

@@ -179,9 +179,7 @@ impl Control {
             backoff_base: config.retry_base.as_millis() as u64,
             ..usual
         };
-        // Every transaction raises the revision and grants fewer than 2^20 leases, so tokens of a
-        // later term are always greater.
-        let base = (lead.term().0 as u64) << 20;
+        let base = book.era.first_token(lead.term());
         let scheduler = Scheduler::new(limits, base, Random::new(lead.term().0 as u64));
         let started = Moment::now();
         let mut control = Self {

@@ -10,6 +10,7 @@ use serde::de::DeserializeOwned;
 use super::book::{PlanRecord, Pointer, StoredSnapshot, Switch, Todo};
 use super::history::{Kept, Promotion};
 use crate::apply::{LeaseRecord, Setback, token_of};
+use crate::backup::Era;
 use crate::store::record::{decode_intervals, decode_json};
 use crate::store::{StoreError, blob, keys, schema};
 
@@ -22,7 +23,8 @@ pub fn verify_record(key: &str, value: &[u8]) -> Result<(), StoreError> {
     let record = Record { key, value };
     match key {
         keys::SCHEMA => return schema::verify(value),
-        keys::LEAD => return record.is::<String>(),
+        keys::ERA => return record.is::<Era>(),
+        keys::LEAD => return record.is::<serde_json::Value>(),
         _ => {}
     }
     let Some(end) = key.strip_prefix(keys::ROOT).and_then(|rest| rest.find('/')) else {

@@ -58,6 +58,16 @@ pub fn run(name: &str, bytes: &[u8]) {
     (target.run)(bytes);
 }
 
+/// Writes a target's seeds into the folder that `COORD_FUZZ_SEEDS` names, if it names one.
+pub fn write_seeds(name: &str) {
+    let Some(folder) = std::env::var_os("COORD_FUZZ_SEEDS").map(std::path::PathBuf::from) else { return };
+    let seeds = TARGETS.iter().find(|target| target.name == name).map_or_else(Vec::new, |t| (t.seeds)());
+    for (n, seed) in seeds.iter().enumerate() {
+        // A seed that is missing only makes the search longer.
+        let _ = std::fs::write(folder.join(format!("seed-{n:03}")), seed);
+    }
+}
+
 /// The first byte, which chooses a variant, and the rest as text.
 fn choice(bytes: &[u8]) -> Option<(usize, String)> {
     let (first, rest) = bytes.split_first()?;

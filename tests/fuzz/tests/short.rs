@@ -50,7 +50,11 @@ fn run(target: Target, runs: usize, seed: u64) {
         if ended.is_err() || used > LIMIT {
             let file = std::env::temp_dir().join(format!("fuzz-{}-{seed}-{n}", target.name));
             std::fs::write(&file, &input).expect("the input is kept");
-            panic!("{}: input {n} of seed {seed} took {took:?} ({used:?} of CPU), kept in {}", target.name, file.display());
+            panic!(
+                "{}: input {n} of seed {seed} took {took:?} ({used:?} of CPU), kept in {}",
+                target.name,
+                file.display()
+            );
         }
     }
 }
