@@ -6,7 +6,7 @@ debug := $(target)/debug
 binaries := -p coordctl -p coordinator -p worker --bins
 
 .DEFAULT_GOAL := help
-.PHONY: fuzz deny oracle oraclepg help deps build driver demo test lint fleet bench clean
+.PHONY: fuzz deny oracle oraclepg help deps build driver demo test faults lint fleet bench clean
 
 help: ## List the targets
 	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /|/' | \
@@ -36,6 +36,12 @@ test: deps ## Run all tests, with a real etcd, PostgreSQL and DuckDB
 	cargo build --locked --workspace --bins --tests
 	$(debug)/coordctl driver add duckdb
 	cargo test --locked --workspace
+
+faults: deps ## Break everything while plans run, and add up what was survived
+	@scripts/need.sh test
+	cargo build --locked --workspace --bins --tests
+	$(debug)/coordctl driver add duckdb
+	@scripts/faults.sh
 
 oracle: deps ## Compare with recordings of SQLMesh (ORACLE=<folder>)
 	@test -f "$(ORACLE)/compare.py" || { echo "ORACLE=<folder> must name a folder with compare.py and cases"; exit 1; }

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use coord_proto::tls::ClientTlsArgs;
 
 /// Plans and applies changes to SQL models, interval by interval, on one machine or a fleet.
 #[derive(Debug, Parser)]
@@ -25,9 +26,21 @@ pub(crate) struct Global {
     /// [default: <project>/.coordctl].
     #[arg(long, global = true, env = "COORDCTL_STATE", value_name = "URL|DIR")]
     pub(crate) state: Option<String>,
-    /// The coordinator to talk to; without one, all runs in this process.
-    #[arg(long, global = true, env = "COORDCTL_SERVER", value_name = "URL")]
-    pub(crate) server: Option<String>,
+    /// The coordinators, of which one leads: repeated, or separated by commas; without one, all runs
+    /// in this process.
+    #[arg(long, global = true, env = "COORDCTL_SERVER", value_name = "URL", value_delimiter = ',')]
+    pub(crate) server: Vec<String>,
+    /// How long to look for a coordinator that leads before giving up, in seconds.
+    #[arg(
+        long,
+        global = true,
+        env = "COORDCTL_SERVER_TIMEOUT",
+        value_name = "SECONDS",
+        default_value_t = 60
+    )]
+    pub(crate) server_timeout: u64,
+    #[command(flatten)]
+    pub(crate) tls: ClientTlsArgs,
     /// The gateway to use instead of the project's default.
     #[arg(long, global = true, value_name = "NAME")]
     pub(crate) gateway: Option<String>,

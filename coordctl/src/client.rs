@@ -2,29 +2,37 @@
 //! put together from their pieces.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use coord_common::id::{EnvironmentName, PlanId};
 use coord_common::plan::{Plan, PlanOptions};
 use coord_common::project::SourceFile;
+use coord_proto::net::{Transport, control_client};
 use coord_proto::wire;
 use coord_proto::wire::control_client::ControlClient;
+use coordinator::Refusal;
 use coordinator::control::PlanView;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
-use tokio_stream::StreamExt;
-use tonic::Streaming;
-use tonic::transport::Channel;
+use tokio::time::timeout;
+use tonic::{Response, Status, Streaming};
 
 use crate::error::{CliError, CliResult};
+use crate::patience::{Patience, request_id};
 
 /// Size of a file's pieces, in bytes.
 const PIECE: usize = 1024 * 1024;
-/// Largest message, in bytes.
-const MAX_MESSAGE: usize = 64 * 1024 * 1024;
 
-/// A connection to a coordinator.
+/// How long a watch may be silent: a coordinator that is there tells something twice a second.
+const SILENCE: Duration = Duration::from_secs(10);
+
+/// A connection to the coordinator that leads.
 #[derive(Clone)]
-pub(crate) struct Client(ControlClient<Channel>);
+pub(crate) struct Client {
+    control: ControlClient<Transport>,
+    transport: Transport,
+    patience: Duration,
+}
 
 /// A plan as the coordinator answers it.
 #[derive(Debug, Deserialize)]
@@ -76,20 +84,51 @@ impl PlanUpload {
 }
 
 impl Client {
-    /// A client over a channel.
-    pub(crate) fn new(channel: Channel) -> Self {
-        Self(
-            ControlClient::new(channel)
-                .max_decoding_message_size(MAX_MESSAGE)
-                .max_encoding_message_size(MAX_MESSAGE),
-        )
+    /// A client over a transport that looks for a coordinator that leads for as long as `patience`.
+    pub(crate) fn new(transport: impl Into<Transport>, patience: Duration) -> Self {
+        let transport = transport.into();
+        Self { control: control_client(transport.clone()), transport, patience }
+    }
+
+    /// Makes a call until a coordinator that leads answers it. It may take place more than once.
+    async fn ask<T, F>(&self, call: impl Fn(ControlClient<Transport>) -> F) -> CliResult<T>
+    where
+        F: Future<Output = Result<T, Status>>,
+    {
+        let mut patience = Patience::new(self.patience);
+        loop {
+            match call(self.control.clone()).await {
+                Ok(answer) => return Ok(answer),
+                Err(status) => patience.wait(status).await?,
+            }
+        }
+    }
+
+    /// The same for a call that is answered with a document.
+    async fn read<T, F>(&self, call: impl Fn(ControlClient<Transport>) -> F) -> CliResult<T>
+    where
+        T: DeserializeOwned,
+        F: Future<Output = Result<Response<Streaming<wire::Chunk>>, Status>>,
+    {
+        let body = self.ask(|client| async {
+            let mut stream = call(client).await?.into_inner();
+            let mut body = Vec::new();
+            while let Some(piece) = stream.message().await? {
+                body.extend_from_slice(&piece.data);
+            }
+            Ok(body)
+        });
+        serde_json::from_slice(&body.await?).map_err(|error| unreadable(&error))
     }
 
     /// Plans.
     pub(crate) async fn plan(&mut self, upload: PlanUpload) -> CliResult<PlanAnswer> {
         let messages = upload.messages(false)?;
-        let answer = self.0.plan(tokio_stream::iter(messages)).await?;
-        document(answer.into_inner()).await
+        self.read(|mut client| {
+            let messages = messages.clone();
+            async move { client.plan(tokio_stream::iter(messages)).await }
+        })
+        .await
     }
 
     /// What an environment misses; `signals`: after its models' signals.
@@ -99,43 +138,78 @@ impl Client {
         signals: bool,
     ) -> CliResult<serde_json::Value> {
         let messages = upload.messages(!signals)?;
-        let answer = self.0.check_intervals(tokio_stream::iter(messages)).await?;
-        document(answer.into_inner()).await
+        self.read(|mut client| {
+            let messages = messages.clone();
+            async move { client.check_intervals(tokio_stream::iter(messages)).await }
+        })
+        .await
     }
 
     /// A stored plan.
     pub(crate) async fn show_plan(&mut self, plan: &str) -> CliResult<Plan> {
-        let answer = self.0.show_plan(wire::ShowPlanRequest { plan_id: plan.to_owned() }).await?;
-        document(answer.into_inner()).await
+        let request = wire::ShowPlanRequest { plan_id: plan.to_owned() };
+        self.read(|mut client| {
+            let request = request.clone();
+            async move { client.show_plan(request).await }
+        })
+        .await
     }
 
-    /// Starts or resumes a plan; how it was before: `started`, `resumed`, `running` or `finished`.
+    /// Starts or resumes a plan; how it was before: `started`, `resumed`, `running` or `finished`, or
+    /// `again` where the answer had got lost.
     pub(crate) async fn apply(&mut self, plan: &str, by: String) -> CliResult<String> {
-        let request = wire::ApplyRequest { plan_id: plan.to_owned(), by };
-        Ok(self.0.apply(request).await?.into_inner().state)
+        let request = wire::ApplyRequest { plan_id: plan.to_owned(), by, request: request_id() };
+        let answer = self.ask(|mut client| {
+            let request = request.clone();
+            async move { client.apply(request).await }
+        });
+        Ok(answer.await?.into_inner().state)
     }
 
-    /// Follows a plan, view by view, until it has ended or `see` has seen enough.
+    /// Follows a plan, view by view, until it has ended, from leader to leader.
     pub(crate) async fn watch(&mut self, plan: &str, mut see: impl FnMut(&PlanView)) -> CliResult<PlanView> {
-        let mut last = None;
-        let mut stream = self.0.watch(wire::WatchRequest { plan_id: plan.to_owned() }).await?.into_inner();
-        while let Some(piece) = stream.next().await {
-            let view: PlanView = serde_json::from_slice(&piece?.data).map_err(|error| unreadable(&error))?;
-            see(&view);
-            last = Some(view);
-        }
-        match last {
-            Some(view) if view.ended => Ok(view),
-            _ => Err(CliError::ours(
-                "watch-ended",
-                "the coordinator went away while the plan ran; `coordctl watch` follows it again",
-            )),
+        let mut request = wire::WatchRequest { plan_id: plan.to_owned(), log: 0, since: 0 };
+        let mut patience = Patience::new(self.patience);
+        loop {
+            let mark = self.transport.mark();
+            let opened = self.control.watch(request.clone()).await;
+            let broke = match opened {
+                Err(status) => status,
+                Ok(stream) => {
+                    let mut stream = stream.into_inner();
+                    loop {
+                        let piece = match timeout(SILENCE, stream.message()).await {
+                            Ok(Ok(Some(piece))) => piece,
+                            Ok(Ok(None)) => break Status::unavailable("the coordinator went away"),
+                            Ok(Err(status)) => break status,
+                            Err(_) => {
+                                self.transport.suspect(mark);
+                                break Status::unavailable("the coordinator went silent");
+                            }
+                        };
+                        let view: PlanView =
+                            serde_json::from_slice(&piece.data).map_err(|error| unreadable(&error))?;
+                        patience.renew();
+                        (request.log, request.since) = (view.log, view.next as u64);
+                        see(&view);
+                        if view.ended {
+                            return Ok(view);
+                        }
+                    }
+                }
+            };
+            patience.wait(broke).await?;
         }
     }
 
     /// Stops a plan.
     pub(crate) async fn cancel(&mut self, plan: &str) -> CliResult<String> {
-        Ok(self.0.cancel(wire::CancelRequest { plan_id: plan.to_owned() }).await?.into_inner().state)
+        let request = wire::CancelRequest { plan_id: plan.to_owned() };
+        let answer = self.ask(|mut client| {
+            let request = request.clone();
+            async move { client.cancel(request).await }
+        });
+        Ok(answer.await?.into_inner().state)
     }
 
     /// Tends environments, document by document; the last one is the answer.
@@ -145,35 +219,56 @@ impl Client {
         by: String,
         mut see: impl FnMut(&serde_json::Value) -> CliResult,
     ) -> CliResult<serde_json::Value> {
-        use wire::tend_request::Action;
-        let action = match tend {
-            Tend::Invalidate { environment, sync } => {
-                Action::Invalidate(wire::Invalidate { environment: environment.to_string(), sync })
+        let goes = tend.what_goes();
+        let request = wire::TendRequest { by, request: request_id(), action: Some(tend.action()) };
+        let mut patience = Patience::new(self.patience);
+        loop {
+            let broke = match self.tend_once(request.clone(), &mut patience, &mut see).await? {
+                Ok(answer) => return Ok(answer),
+                Err(status) => status,
+            };
+            if patience.unsure && !goes.is_empty() && is_unknown(&broke) {
+                // Asked before, and gone since.
+                return Ok(serde_json::json!({ "environments": goes, "troubles": {}, "ended": true }));
             }
-            Tend::Rollback { environment, to, dry_run } => {
-                Action::Rollback(wire::Rollback { environment: environment.to_string(), to, dry_run })
-            }
-            Tend::Abandon { what } => Action::Abandon(wire::Abandon { what }),
-            Tend::Destroy => Action::Destroy(wire::Destroy {}),
-            Tend::Janitor { ignore_ttl } => Action::Janitor(wire::Janitor { ignore_ttl }),
+            patience.wait(broke).await?;
+        }
+    }
+
+    async fn tend_once(
+        &mut self,
+        request: wire::TendRequest,
+        patience: &mut Patience,
+        see: &mut impl FnMut(&serde_json::Value) -> CliResult,
+    ) -> CliResult<Result<serde_json::Value, Status>> {
+        let mut stream = match self.control.tend(request).await {
+            Ok(stream) => stream.into_inner(),
+            Err(status) => return Ok(Err(status)),
         };
-        let request = wire::TendRequest { by, action: Some(action) };
-        let mut stream = self.0.tend(request).await?.into_inner();
-        let mut last = serde_json::Value::Null;
-        while let Some(piece) = stream.next().await {
-            last = serde_json::from_slice(&piece?.data).map_err(|error| unreadable(&error))?;
-            see(&last)?;
+        loop {
+            let piece = match stream.message().await {
+                Ok(Some(piece)) => piece,
+                Ok(None) => return Ok(Err(Status::unavailable("the coordinator went away"))),
+                Err(status) => return Ok(Err(status)),
+            };
+            let document: serde_json::Value =
+                serde_json::from_slice(&piece.data).map_err(|error| unreadable(&error))?;
+            patience.renew();
+            see(&document)?;
+            if document["ended"] == true {
+                return Ok(Ok(document));
+            }
         }
-        if last["ended"] == true {
-            return Ok(last);
-        }
-        Err(CliError::ours("tend-ended", "the coordinator went away meanwhile; give the command again"))
     }
 
     /// A list, as a JSON document.
     pub(crate) async fn list(&mut self, what: &str, environment: &str) -> CliResult<serde_json::Value> {
         let request = wire::ListRequest { what: what.to_owned(), environment: environment.to_owned() };
-        document(self.0.list(request).await?.into_inner()).await
+        self.read(|mut client| {
+            let request = request.clone();
+            async move { client.list(request).await }
+        })
+        .await
     }
 
     /// Why models need a backfill, and what they read.
@@ -188,13 +283,50 @@ impl Client {
             model: model.to_owned(),
             plan_id: plan.to_owned(),
         };
-        document(self.0.explain(request).await?.into_inner()).await
+        self.read(|mut client| {
+            let request = request.clone();
+            async move { client.explain(request).await }
+        })
+        .await
     }
 
     /// Who the coordinator is.
     pub(crate) async fn info(&mut self) -> CliResult<wire::InfoReply> {
-        Ok(self.0.info(wire::InfoRequest {}).await?.into_inner())
+        let answer = self.ask(|mut client| async move { client.info(wire::InfoRequest {}).await });
+        Ok(answer.await?.into_inner())
     }
+}
+
+impl Tend {
+    fn action(self) -> wire::tend_request::Action {
+        use wire::tend_request::Action;
+        match self {
+            Self::Invalidate { environment, sync } => {
+                Action::Invalidate(wire::Invalidate { environment: environment.to_string(), sync })
+            }
+            Self::Rollback { environment, to, dry_run } => {
+                Action::Rollback(wire::Rollback { environment: environment.to_string(), to, dry_run })
+            }
+            Self::Abandon { what } => Action::Abandon(wire::Abandon { what }),
+            Self::Destroy => Action::Destroy(wire::Destroy {}),
+            Self::Janitor { ignore_ttl } => Action::Janitor(wire::Janitor { ignore_ttl }),
+        }
+    }
+
+    /// What isn't there any more once it is done.
+    fn what_goes(&self) -> Vec<String> {
+        match self {
+            Self::Invalidate { environment, .. } => vec![environment.to_string()],
+            Self::Abandon { what } => vec![what.clone()],
+            Self::Rollback { .. } | Self::Janitor { .. } | Self::Destroy => Vec::new(),
+        }
+    }
+}
+
+/// Whether what was asked for isn't there.
+fn is_unknown(status: &Status) -> bool {
+    serde_json::from_slice::<Refusal>(status.details())
+        .is_ok_and(|refusal| matches!(refusal.code.as_str(), "unknown-environment" | "unknown-plan"))
 }
 
 fn pieces(file: &SourceFile) -> Vec<wire::PlanRequest> {
@@ -207,14 +339,6 @@ fn pieces(file: &SourceFile) -> Vec<wire::PlanRequest> {
             wire::PlanRequest { part: Some(wire::plan_request::Part::File(file)) }
         })
         .collect()
-}
-
-async fn document<T: DeserializeOwned>(mut stream: Streaming<wire::Chunk>) -> CliResult<T> {
-    let mut body = Vec::new();
-    while let Some(piece) = stream.next().await {
-        body.extend_from_slice(&piece?.data);
-    }
-    serde_json::from_slice(&body).map_err(|error| unreadable(&error))
 }
 
 fn unreadable(error: &serde_json::Error) -> CliError {

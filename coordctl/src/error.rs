@@ -113,7 +113,10 @@ impl From<tonic::Status> for CliError {
                 Self::user("invalid-argument", status.message(), "check the command's arguments")
             }
             tonic::Code::Unavailable => Self {
-                hint: Some("check that the coordinator runs and that --server is right".to_owned()),
+                hint: Some(
+                    "check that a coordinator runs and that --server names it, or leave --server out to work embedded"
+                        .to_owned(),
+                ),
                 ..Self::ours(
                     "coordinator-unavailable",
                     format!("the coordinator is not to be had: {}", status.message()),

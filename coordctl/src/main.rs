@@ -9,6 +9,7 @@ mod encoding;
 mod error;
 mod files;
 mod output;
+mod patience;
 mod refused;
 mod session;
 

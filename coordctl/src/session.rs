@@ -6,8 +6,9 @@ use std::time::Duration;
 
 use coord_common::interval::{Timestamp, parse_time};
 use coord_common::project::Settings;
+use coord_proto::net::{self, ConnectOptions, Transport};
+use coord_proto::tls::ClientTls;
 use coordinator::Clock;
-use tonic::transport::Endpoint;
 
 use crate::args::{Format, Global};
 use crate::client::Client;
@@ -22,11 +23,12 @@ pub(crate) const NOW: &str = "COORDCTL_NOW";
 pub(crate) struct Session {
     pub(crate) global: Global,
     embedded: Option<Embedded>,
+    remote: Option<Transport>,
 }
 
 impl Session {
     pub(crate) fn new(global: Global) -> Self {
-        Self { global, embedded: None }
+        Self { global, embedded: None, remote: None }
     }
 
     /// How data is printed.
@@ -54,26 +56,50 @@ impl Session {
 
     /// A coordinator: the one of `--server`, or one in this process.
     pub(crate) async fn client(&mut self) -> CliResult<Client> {
-        if let Some(server) = &self.global.server {
-            let endpoint = endpoint(server)?;
-            let endpoint = endpoint.connect_timeout(Duration::from_secs(5)).tcp_nodelay(true);
-            let channel = endpoint.connect().await.map_err(|error| {
-                let message = format!("there is no coordinator at {server}: {}", chain(&error));
-                CliError {
-                    hint: Some("start one, or leave --server out to work embedded".to_owned()),
-                    ..CliError::ours("coordinator-unavailable", message)
-                }
-            })?;
-            return Ok(Client::new(channel));
+        if !self.is_embedded() {
+            return Ok(Client::new(self.remote()?, Duration::from_secs(self.global.server_timeout)));
         }
         if self.embedded.is_none() {
             let state = self.state()?;
             self.embedded = Some(Embedded::start(&state, Self::clock()?).await?);
         }
         match &self.embedded {
-            Some(embedded) => Ok(Client::new(embedded.channel())),
+            // It is there, or it isn't: there is nobody to wait for.
+            Some(embedded) => Ok(Client::new(embedded.channel(), Duration::ZERO)),
             None => Err(CliError::ours("embedded", "the embedded coordinator did not start")),
         }
+    }
+
+    /// Whether all runs in this process.
+    pub(crate) fn is_embedded(&self) -> bool {
+        self.global.server.iter().all(String::is_empty)
+    }
+
+    /// The way to the coordinators of `--server`.
+    fn remote(&mut self) -> CliResult<Transport> {
+        if let Some(remote) = &self.remote {
+            return Ok(remote.clone());
+        }
+        let options = ConnectOptions {
+            tls: self.certificates()?,
+            // Somebody waits for each call.
+            keepalive: Duration::from_secs(5),
+            ..ConnectOptions::default()
+        };
+        let servers: Vec<String> =
+            self.global.server.iter().filter(|server| !server.is_empty()).cloned().collect();
+        let remote = net::connect(&servers, &options).map_err(|error| {
+            let hint = "write http://host:port, or https://host:port with --tls-ca";
+            CliError::user("bad-server", format!("--server: {error}"), hint)
+        })?;
+        Ok(self.remote.insert(remote).clone())
+    }
+
+    /// The certificates for `--server`.
+    fn certificates(&self) -> CliResult<Option<Arc<ClientTls>>> {
+        ClientTls::new(&self.global.tls).map_err(|error| {
+            CliError::user("bad-certificate", error.to_string(), "check --tls-ca, --tls-cert and --tls-key")
+        })
     }
 
     /// Where the embedded state is.
@@ -112,31 +138,4 @@ impl Session {
 fn wall() -> Timestamp {
     let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
     Timestamp(since.as_millis() as i64)
-}
-
-/// An error with its causes, in one line.
-pub(crate) fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(next) = cause {
-        let more = next.to_string();
-        if !text.contains(&more) {
-            text = format!("{text}: {more}");
-        }
-        cause = next.source();
-    }
-    text
-}
-
-/// Where a coordinator is said to be.
-fn endpoint(server: &str) -> CliResult<Endpoint> {
-    let bad = |why: String| {
-        CliError::user("bad-server", format!("--server {server}: {why}"), "write http://host:port")
-    };
-    let endpoint = Endpoint::from_shared(server.to_owned()).map_err(|error| bad(error.to_string()))?;
-    match endpoint.uri().scheme_str() {
-        Some("http") => Ok(endpoint),
-        Some(other) => Err(bad(format!("the scheme `{other}` is not known"))),
-        None => Err(bad("it is no URL".to_owned())),
-    }
 }

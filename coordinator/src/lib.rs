@@ -11,6 +11,6 @@ mod serve;
 pub mod store;
 pub mod telemetry;
 
-pub use control::{Clock, ControlConfig, PlanState, verify_record};
+pub use control::{Clock, ControlConfig, PlanState, Planning, verify_record};
 pub use planning::Refusal;
 pub use serve::{ServeError, Server};

@@ -8,8 +8,9 @@ use anyhow::Context;
 use clap::Parser;
 use coord_common::interval::Timestamp;
 use coord_common::plan::Retention;
+use coord_proto::net;
 use coordinator::store::{self, StoreUrl};
-use coordinator::{Clock, ControlConfig, Server, telemetry};
+use coordinator::{Clock, ControlConfig, Planning, Server, telemetry};
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
@@ -23,6 +24,10 @@ struct Args {
     /// Where to listen.
     #[arg(long, default_value = "127.0.0.1:7070", env = "COORDINATOR_LISTEN")]
     listen: SocketAddr,
+    /// Where clients reach this coordinator while it leads, such as http://coordinator-1:7070;
+    /// standbys send them there [default: the address it listens on, if that is one].
+    #[arg(long, value_name = "URL", env = "COORDINATOR_ADVERTISE")]
+    advertise: Option<String>,
     /// Listen beyond loopback although nothing is authenticated.
     #[arg(long)]
     insecure: bool,
@@ -66,11 +71,13 @@ async fn main() -> anyhow::Result<()> {
         .await
         .with_context(|| format!("failed to listen on {}", args.listen))?;
     let config = ControlConfig {
+        address: advertised(args.advertise, listener.local_addr()?)?,
         identity: format!("{}/{}", args.listen, std::process::id()),
         lease_ttl: Duration::from_millis(args.lease_ttl_millis),
         election_ttl: Duration::from_millis(args.election_ttl_millis),
         retry_base: Duration::from_millis(args.retry_base_millis),
         lone: false,
+        planning: Planning::default(),
         retention: Retention {
             promotions: args.keep_promotions,
             promotion_age: i64::from(args.keep_promotions_days) * 86_400_000,
@@ -89,6 +96,16 @@ async fn main() -> anyhow::Result<()> {
     server.serve(TcpIncoming::from(listener).with_nodelay(Some(true)), stop).await?;
     telemetry.end();
     Ok(())
+}
+
+/// The address that standbys name: as it is given, or where this process listens, unless that is
+/// every address of the machine.
+fn advertised(given: Option<String>, listens: SocketAddr) -> anyhow::Result<Option<String>> {
+    if let Some(address) = given {
+        net::check_address(&address).context("--advertise")?;
+        return Ok(Some(address));
+    }
+    Ok((!listens.ip().is_unspecified()).then(|| format!("http://{listens}")))
 }
 
 /// The system's clock, unless COORDCTL_NOW sets one for tests.

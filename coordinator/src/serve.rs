@@ -3,17 +3,19 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use coord_proto::net::MAX_MESSAGE;
 use coord_proto::wire::control_server::ControlServer;
 use coord_proto::wire::work_server::WorkServer;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::{mpsc, watch};
 use tokio_stream::Stream;
 use tokio_util::sync::CancellationToken;
+use tonic::service::Routes;
 use tonic::transport::server::Connected;
 use tracing::{error, warn};
 
-use crate::control::{self, Clock, Command, ControlConfig, ControlError, Handle};
-use crate::rpc::{ControlService, MAX_MESSAGE, WorkService};
+use crate::control::{self, Clock, Command, ControlConfig, ControlError, Handle, Standing};
+use crate::rpc::{ControlService, WorkService};
 use crate::store::schema::check_schema;
 use crate::store::{Store, StoreError};
 
@@ -69,24 +71,14 @@ impl Server {
         C: AsyncRead + AsyncWrite + Connected + Unpin + Send + 'static,
         E: Into<Box<dyn std::error::Error + Send + Sync>> + Send + 'static,
     {
-        let (sender, inbox) = mpsc::channel(INBOX);
-        let (changed, changes) = watch::channel(0);
-        let handle = Handle { sender, changed: changes, clock: self.clock.clone() };
-        let work = WorkServer::new(WorkService::new(handle.clone(), self.config.lease_ttl))
-            .max_decoding_message_size(MAX_MESSAGE)
-            .max_encoding_message_size(MAX_MESSAGE);
-        let control = ControlServer::new(ControlService::new(handle, self.place.clone()))
-            .max_decoding_message_size(MAX_MESSAGE)
-            .max_encoding_message_size(MAX_MESSAGE);
+        let (services, terms) = self.in_process(stop.clone());
         let services = tonic::transport::Server::builder()
             .http2_keepalive_interval(Some(Duration::from_secs(20)))
             .http2_keepalive_timeout(Some(Duration::from_secs(10)))
             .max_concurrent_streams(Some(1024))
             .tcp_nodelay(true)
-            .add_service(work)
-            .add_service(control)
+            .add_routes(services)
             .serve_with_incoming_shutdown(incoming, stop.clone().cancelled_owned());
-        let terms = lead_on(self, inbox, changed, stop.clone());
         let (served, led) = tokio::join!(
             async {
                 let served = services.await;
@@ -102,6 +94,26 @@ impl Server {
         led?;
         Ok(served?)
     }
+
+    /// The services without a transport, for callers in the same process, and what must run for them
+    /// to answer: it leads whenever nobody else does, until `stop` fires.
+    pub fn in_process(
+        self,
+        stop: CancellationToken,
+    ) -> (Routes, impl Future<Output = Result<(), ServeError>> + Send) {
+        let (sender, inbox) = mpsc::channel(INBOX);
+        let (changed, changes) = watch::channel(0);
+        let (tells, standing) = watch::channel(Standing::default());
+        let handle = Handle { sender, changed: changes, standing, clock: self.clock.clone() };
+        let work = WorkServer::new(WorkService::new(handle.clone(), self.config.lease_ttl))
+            .max_decoding_message_size(MAX_MESSAGE)
+            .max_encoding_message_size(MAX_MESSAGE);
+        let control = ControlService::new(handle, self.place.clone(), self.config.planning);
+        let control = ControlServer::new(control)
+            .max_decoding_message_size(MAX_MESSAGE)
+            .max_encoding_message_size(MAX_MESSAGE);
+        (Routes::new(work).add_service(control), lead_on(self, inbox, changed, tells, stop))
+    }
 }
 
 /// Leads, term after term, until `stop` fires.
@@ -109,11 +121,14 @@ async fn lead_on(
     server: Server,
     mut inbox: mpsc::Receiver<Command>,
     changed: watch::Sender<u64>,
+    standing: watch::Sender<Standing>,
     stop: CancellationToken,
 ) -> Result<(), ServeError> {
     while !stop.is_cancelled() {
         let (store, config, clock) = (server.store.clone(), server.config.clone(), server.clock.clone());
-        match control::lead(store, config, clock, &mut inbox, changed.clone(), &stop).await {
+        let term = control::lead(store, config, clock, &mut inbox, changed.clone(), &standing, &stop).await;
+        standing.send_replace(Standing::Unknown);
+        match term {
             Ok(()) => {}
             Err(ControlError::Deposed) => warn!("leadership lost: standing by"),
             Err(ControlError::Store(error)) if error.is_final() => {
@@ -127,6 +142,7 @@ async fn lead_on(
             drop(command);
         }
         tokio::select! {
+            biased;
             () = stop.cancelled() => {}
             () = tokio::time::sleep(BETWEEN_TERMS) => {}
         }

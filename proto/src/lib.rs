@@ -2,6 +2,8 @@
 //! crate that sees both.
 
 pub mod convert;
+pub mod net;
+pub mod tls;
 
 /// Generated from the `.proto` files.
 #[allow(missing_docs, unreachable_pub, clippy::all, reason = "generated")]

@@ -4,7 +4,6 @@ use coord_tests::cli::plan_id;
 use coord_tests::fleet::{Fleet, FleetOptions, wait_until};
 use coord_tests::project::sales;
 
-use crate::coordinators::leases;
 use crate::fleet::{assert_every_interval_is_recorded_once, assert_sales_are_right};
 
 /// Batches of the sales project that log themselves.
@@ -61,14 +60,6 @@ fn killing_workers_again_and_again_changes_nothing_about_the_result() {
     assert_all_is_done_once(&fleet);
 }
 
-/// Sessions that are in the middle of a batch.
-fn busy_sessions(fleet: &Fleet) -> i64 {
-    fleet.count(
-        "SELECT COUNT(*) FROM pg_stat_activity WHERE state = 'active' AND query LIKE '%PG_SLEEP(seconds)%' \
-         AND pid <> PG_BACKEND_PID()",
-    )
-}
-
 #[test]
 fn a_worker_stopped_beyond_its_lease_writes_nothing_when_it_wakes() {
     let options = FleetOptions { workers: 1, slots: 1, lease_ttl: 600, ..FleetOptions::default() };
@@ -76,7 +67,7 @@ fn a_worker_stopped_beyond_its_lease_writes_nothing_when_it_wakes() {
     let id = start_plan(&fleet);
     fleet.wait_for_commits(3);
     fleet.pause(0.4);
-    wait_until("a batch under way", || busy_sessions(&fleet) > 0);
+    wait_until("a batch under way", || fleet.busy_sessions() > 0);
     fleet.workers[0].stop();
     let committed = fleet.committed();
     fleet.add_worker(&[]);
@@ -99,24 +90,24 @@ fn a_draining_worker_finishes_short_batches_and_hands_long_ones_back() {
     fleet.pause(0.3);
     let id = start_plan(&fleet);
     fleet.wait_for_commits(2);
-    wait_until("batches under way", || busy_sessions(&fleet) == 2);
+    wait_until("batches under way", || fleet.busy_sessions() == 2);
     let before = fleet.committed();
     fleet.workers[0].terminate();
     assert_eq!(fleet.workers[0].exit_code(), Some(0));
-    assert_eq!(leases(&fleet), Vec::<String>::new(), "nothing stays leased to a worker that has left");
+    assert_eq!(fleet.leases(), Vec::<String>::new(), "nothing stays leased to a worker that has left");
     assert!(fleet.committed() > before, "what was under way is finished");
     assert!(!fleet.workers[0].log().contains("handing leases back"));
 
     let slow = fleet.add_worker(&["--grace=1"]);
     fleet.pause(60.0);
-    wait_until("batches under way", || busy_sessions(&fleet) == 2);
+    wait_until("batches under way", || fleet.busy_sessions() == 2);
     let committed = fleet.committed();
     fleet.workers[slow].terminate();
     assert_eq!(fleet.workers[slow].exit_code(), Some(0));
     assert!(fleet.workers[slow].log().contains("handing leases back"));
     assert_eq!(fleet.committed(), committed, "what was handed back is rolled back");
-    assert_eq!(busy_sessions(&fleet), 0, "and no longer runs in the warehouse");
-    assert_eq!(leases(&fleet), Vec::<String>::new());
+    assert_eq!(fleet.busy_sessions(), 0, "and no longer runs in the warehouse");
+    assert_eq!(fleet.leases(), Vec::<String>::new());
     // Nobody waits for the leases' half a minute, and handing back counts as no attempt.
     fleet.pause(0.02);
     let last = fleet.add_worker(&[]);

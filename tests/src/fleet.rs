@@ -61,6 +61,16 @@ pub struct FleetOptions {
     /// The longest pause before a first repetition, in milliseconds; it doubles with each. All
     /// repetitions of a batch must outlast what a test breaks.
     pub retry_base: u64,
+    /// Members of etcd.
+    pub etcd_members: usize,
+    /// More arguments of etcd.
+    pub etcd_arguments: Vec<String>,
+    /// Where etcd keeps its data, instead of a temporary folder.
+    pub etcd_folder: Option<PathBuf>,
+    /// The state, instead of etcd's.
+    pub state: Option<String>,
+    /// More arguments of each worker.
+    pub worker_arguments: Vec<String>,
 }
 
 impl Default for FleetOptions {
@@ -73,6 +83,11 @@ impl Default for FleetOptions {
             connection: "concurrent_tasks: 16".to_owned(),
             fsync: false,
             retry_base: 300,
+            etcd_members: 1,
+            etcd_arguments: Vec::new(),
+            etcd_folder: None,
+            state: None,
+            worker_arguments: Vec::new(),
         }
     }
 }
@@ -81,8 +96,8 @@ impl Default for FleetOptions {
 #[derive(Debug)]
 pub struct Service {
     name: String,
-    program: &'static str,
-    arguments: Vec<String>,
+    /// The binary and its arguments, behind what it runs within.
+    command: Vec<String>,
     env: Vec<(String, String)>,
     log: PathBuf,
     process: Process,
@@ -96,9 +111,24 @@ impl Service {
         env: Vec<(String, String)>,
         logs: &Path,
     ) -> Self {
+        Self::start_within(&[], name, program, arguments, env, logs)
+    }
+
+    /// The same with a command in front, which must become the program itself.
+    fn start_within(
+        within: &[&str],
+        name: String,
+        program: &'static str,
+        arguments: Vec<String>,
+        env: Vec<(String, String)>,
+        logs: &Path,
+    ) -> Self {
         let log = logs.join(format!("{name}.log"));
-        let process = launch(program, &arguments, &env, &log);
-        Self { name, program, arguments, env, log, process }
+        let mut command: Vec<String> = within.iter().map(|word| (*word).to_owned()).collect();
+        command.push(binary(program).display().to_string());
+        command.extend(arguments);
+        let process = launch(&command, &env, &log);
+        Self { name, command, env, log, process }
     }
 
     /// Kills it as a crash would.
@@ -135,7 +165,7 @@ impl Service {
     /// Starts it again as it was started before, killing it where it still runs.
     pub fn restart(&mut self) {
         self.process.kill();
-        self.process = launch(self.program, &self.arguments, &self.env, &self.log);
+        self.process = launch(&self.command, &self.env, &self.log);
     }
 
     /// All it ever logged.
@@ -144,9 +174,9 @@ impl Service {
     }
 }
 
-fn launch(program: &str, arguments: &[String], env: &[(String, String)], log: &Path) -> Process {
-    let mut command = Command::new(binary(program));
-    command.args(arguments).env_remove("RUST_LOG").env("NO_COLOR", "1");
+fn launch(words: &[String], env: &[(String, String)], log: &Path) -> Process {
+    let mut command = Command::new(&words[0]);
+    command.args(&words[1..]).env_remove("RUST_LOG").env("NO_COLOR", "1");
     command.env_remove("COORDCTL_SERVER").env_remove("COORDCTL_STATE").env_remove("COORDCTL_NOW");
     command.envs(env.iter().map(|(name, value)| (name, value)));
     Process::start(&mut command, log)
@@ -176,8 +206,13 @@ impl Fleet {
     pub fn start(options: FleetOptions, project: Project) -> Self {
         let permit = Permit::wait();
         let postgres = Postgres::start();
-        let etcd =
-            Etcd::start_with(EtcdOptions { unsafe_no_fsync: !options.fsync, ..EtcdOptions::default() });
+        let etcd = Etcd::start_with(EtcdOptions {
+            unsafe_no_fsync: !options.fsync,
+            members: options.etcd_members,
+            arguments: options.etcd_arguments.clone(),
+            folder: options.etcd_folder.clone(),
+            ..EtcdOptions::default()
+        });
         project.config_of_postgres(&postgres, &options.connection);
         let logs = temp_folder("coord-fleet");
         let (coordinator, address) = start_coordinator("coordinator", &etcd, &options, logs.path());
@@ -210,8 +245,26 @@ impl Fleet {
             "--gateway=pg".to_owned(),
             format!("--name={name}"),
         ];
+        arguments.extend(self.options.worker_arguments.iter().cloned());
         arguments.extend(more.iter().map(|argument| (*argument).to_owned()));
         let worker = Service::start(name, "worker", arguments, Vec::new(), self.logs.path());
+        self.workers.push(worker);
+        self.workers.len() - 1
+    }
+
+    /// Starts one more worker with a command in front, which reaches the coordinator at `address`
+    /// and the warehouse by the config in `folder`; gives its place.
+    pub fn add_worker_within(&mut self, within: &[&str], address: &str, folder: &Path) -> usize {
+        let name = format!("worker-{}", self.workers.len());
+        let mut arguments = vec![
+            format!("--coordinator={address}"),
+            format!("--project={}", folder.display()),
+            format!("--slots={}", self.options.slots),
+            "--gateway=pg".to_owned(),
+            format!("--name={name}"),
+        ];
+        arguments.extend(self.options.worker_arguments.iter().cloned());
+        let worker = Service::start_within(within, name, "worker", arguments, Vec::new(), self.logs.path());
         self.workers.push(worker);
         self.workers.len() - 1
     }
@@ -235,6 +288,11 @@ impl Fleet {
     /// The coordinator's address.
     pub fn address(&self) -> &str {
         &self.address
+    }
+
+    /// Where the state is.
+    pub fn state_url(&self) -> String {
+        self.options.state.clone().unwrap_or_else(|| self.etcd.url("test"))
     }
 
     /// `coordctl` against this fleet.
@@ -324,6 +382,20 @@ impl Fleet {
         state
     }
 
+    /// Tokens of the leases on record.
+    pub fn leases(&self) -> Vec<String> {
+        let keys = self.etcd.etcdctl(&["get", "--prefix", "--keys-only", ""]);
+        keys.lines().filter(|key| key.contains("/lease/")).map(str::to_owned).collect()
+    }
+
+    /// Sessions of the warehouse that are in the middle of a logged batch.
+    pub fn busy_sessions(&self) -> i64 {
+        self.count(
+            "SELECT COUNT(*) FROM pg_stat_activity WHERE state = 'active' AND query LIKE '%PG_SLEEP(seconds)%' \
+             AND pid <> PG_BACKEND_PID()",
+        )
+    }
+
     /// How many batches have committed, by what they log themselves.
     pub fn committed(&self) -> i64 {
         self.count("SELECT COUNT(*) FROM public.batch_log")
@@ -351,7 +423,7 @@ fn start_coordinator(name: &str, etcd: &Etcd, options: &FleetOptions, logs: &Pat
     let [port] = free_ports();
     let arguments = vec![
         format!("--listen=127.0.0.1:{port}"),
-        format!("--state={}", etcd.url("test")),
+        format!("--state={}", options.state.clone().unwrap_or_else(|| etcd.url("test"))),
         format!("--lease-ttl-millis={}", options.lease_ttl),
         "--election-ttl-millis=1000".to_owned(),
         format!("--retry-base-millis={}", options.retry_base),

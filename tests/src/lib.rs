@@ -3,11 +3,16 @@
 //!
 //! It is for tests alone: whatever it can't do, it panics with what to install or to look at.
 
+pub mod aftermath;
 pub mod binaries;
 pub mod cli;
 pub mod etcd;
+pub mod faults;
 pub mod fleet;
+pub mod namespace;
 pub mod oracle;
 pub mod postgres;
 mod process;
 pub mod project;
+pub mod proxy;
+pub mod small_disk;

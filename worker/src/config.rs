@@ -192,5 +192,8 @@ fn postgres_config(gateway: &Gateway, postgres: &source::Postgres) -> Result<Eng
         }
     };
     config.connect_timeout = Duration::from_secs(u64::from(postgres.connect_timeout.max(1)));
+    if let Some(seconds) = postgres.keepalives_idle {
+        config.keepalives_idle = Duration::from_secs(u64::from(seconds.max(1)));
+    }
     Ok(EngineConfig::Postgres(config))
 }

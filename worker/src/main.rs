@@ -10,10 +10,11 @@ use anyhow::Context;
 use clap::Parser;
 use coord_common::id::WorkerId;
 use coord_common::project::settings::CONFIG_FILES;
-use coord_common::project::{ProjectInput, Settings, SourceFile, load_settings};
+use coord_common::project::{ProjectInput, Settings, SourceFile, load_settings, read_timeout};
+use coord_proto::net::{self, ConnectOptions};
+use coord_proto::tls::{ClientTls, ClientTlsArgs};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
-use tonic::transport::Endpoint;
 use tracing::info;
 use tracing_subscriber::EnvFilter;
 use worker::agent::{Agent, AgentConfig, SnapshotSource};
@@ -24,9 +25,17 @@ use worker::execute::Executor;
 #[derive(Debug, Parser)]
 #[command(name = "worker", version)]
 struct Args {
-    /// The coordinator.
-    #[arg(long, default_value = "http://127.0.0.1:7070", env = "COORDCTL_SERVER")]
-    coordinator: String,
+    /// The coordinators, of which one leads: repeated, or separated by commas.
+    #[arg(
+        long,
+        default_value = "http://127.0.0.1:7070",
+        env = "COORDCTL_SERVER",
+        value_name = "URL",
+        value_delimiter = ','
+    )]
+    coordinator: Vec<String>,
+    #[command(flatten)]
+    tls: ClientTlsArgs,
     /// A folder with the config.yaml whose gateways this worker reaches; nothing else of it is read.
     #[arg(long, short = 'p', default_value = ".")]
     project: PathBuf,
@@ -39,6 +48,10 @@ struct Args {
     /// How long a drain may take, in seconds.
     #[arg(long, default_value_t = 25)]
     grace: u64,
+    /// How long a batch may take, such as `90` (seconds) or `10 minutes`: then its statement is stopped in
+    /// the warehouse. A model's session property `batch_timeout` counts more [default: no limit].
+    #[arg(long, value_parser = time_span)]
+    batch_timeout: Option<Duration>,
     /// The session's name; a process id and a time are added.
     #[arg(long, default_value = "worker")]
     name: String,
@@ -76,12 +89,8 @@ async fn run() -> anyhow::Result<()> {
     }
     let slots =
         args.slots.unwrap_or_else(|| engines.values().map(|engine| engine.concurrency() as u32).sum());
-    let endpoint = Endpoint::from_shared(args.coordinator.clone())
-        .context("--coordinator")?
-        .tcp_nodelay(true)
-        .http2_keep_alive_interval(Duration::from_secs(10))
-        .keep_alive_timeout(Duration::from_secs(5));
-    let channel = endpoint.connect_lazy();
+    let options = ConnectOptions { tls: ClientTls::new(&args.tls)?, ..ConnectOptions::default() };
+    let transport = net::connect(&args.coordinator, &options).context("--coordinator")?;
     let config = AgentConfig {
         worker: session(&args.name)?,
         gateways: engines.keys().cloned().collect(),
@@ -90,11 +99,16 @@ async fn run() -> anyhow::Result<()> {
     };
     let stop = CancellationToken::new();
     stop_on_signals(stop.clone())?;
-    info!(worker = %config.worker, slots, coordinator = args.coordinator, "starting");
-    let executor = Arc::new(Executor::new(engines, SnapshotSource::new(channel.clone())));
-    Agent::new(config, channel, executor).run(stop).await;
+    info!(worker = %config.worker, slots, coordinator = args.coordinator.join(","), "starting");
+    let executor = Executor::new(engines, SnapshotSource::new(transport.clone()));
+    let executor = Arc::new(executor.with_batch_timeout(args.batch_timeout));
+    Agent::new(config, transport, executor).run(stop).await;
     info!("stopped");
     Ok(())
+}
+
+fn time_span(text: &str) -> Result<Duration, String> {
+    read_timeout(text).ok_or_else(|| "not a positive number of seconds, nor like `10 minutes`".to_owned())
 }
 
 /// The settings of a config, the only file that a worker reads.

@@ -25,6 +25,7 @@ mod standalone_audit;
 pub(crate) mod suggest;
 mod text_file;
 mod time_format;
+mod timeout;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -36,6 +37,7 @@ pub use load::{load, load_settings};
 pub use model::Model;
 pub use seed::seed_path;
 pub use settings::Settings;
+pub use timeout::{BATCH_TIMEOUT, read_timeout};
 
 /// One file of a project, as read.
 #[derive(Debug, Clone, PartialEq, Eq)]

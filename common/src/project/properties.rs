@@ -18,6 +18,7 @@ use super::model::{About, Model, ModelKind, Storage};
 use super::plain::plain;
 use super::settings::ModelDefaults;
 use super::suggest::did_you_mean;
+use super::timeout::{check_timeout, is_batch_timeout};
 
 /// Properties of MODEL that SQLMesh knows.
 const KNOWN: [&str; 41] = [
@@ -294,7 +295,11 @@ impl BlockReader<'_, '_> {
                 merge(&mut storage.physical_properties, fields.map(property));
             }
             "virtual_properties" => merge(&mut storage.virtual_properties, fields.map(property)),
-            "session_properties" => merge(&mut storage.session_properties, fields.map(property)),
+            "session_properties" => {
+                let own = fields.map(property);
+                check_timeout(&own, property.value.location(), fields.findings);
+                merge(&mut storage.session_properties, own);
+            }
             _ => return false,
         }
         true
@@ -334,7 +339,13 @@ impl BlockReader<'_, '_> {
 
     fn warn(&mut self, property: &Property<'_>, model: &Model) {
         let key = property.key.to_ascii_lowercase();
-        let acted = key == "partitioned_by" && matches!(model.kind, ModelKind::IncrementalByPartition(_));
+        let acted = match key.as_str() {
+            "partitioned_by" => matches!(model.kind, ModelKind::IncrementalByPartition(_)),
+            "session_properties" => {
+                model.storage.session_properties.keys().all(|name| is_batch_timeout(name))
+            }
+            _ => false,
+        };
         if WITHOUT_EFFECT.contains(&key.as_str()) && !acted {
             let message = format!("property `{key}` of `{}` has no effect yet", model.name);
             self.findings.push(

@@ -123,7 +123,7 @@ async fn follow(session: &Session, client: &mut Client, plan: &Plan) -> CliResul
 /// What an interrupt leaves: embedded, nothing runs on; on a fleet, all does.
 fn interrupted(session: &Session, plan: &str) -> CliError {
     let plan = output::short(plan);
-    let (message, hint) = if session.global.server.is_some() {
+    let (message, hint) = if !session.is_embedded() {
         (
             "detached: the fleet goes on",
             format!("follow it with `coordctl watch {plan}`, or stop it with `coordctl cancel {plan}`"),

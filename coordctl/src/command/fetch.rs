@@ -59,7 +59,7 @@ async fn query(engine: &dyn Engine, sql: &str) -> CliResult<Rows> {
 /// `coordctl state`: what is recorded, and what the views hold.
 pub(crate) async fn state(session: &mut Session, args: &StateArgs) -> CliResult {
     let mut document = session.client().await?.list("state", "").await?;
-    if !args.no_contents && session.global.server.is_none() {
+    if !args.no_contents && session.is_embedded() {
         let files = session.files()?;
         let settings = files.settings()?;
         let mut contents = Map::new();

@@ -43,7 +43,7 @@ pub(crate) async fn run(session: &mut Session, args: RunArgs) -> CliResult<ExitC
             return Ok(ExitCode::from(code));
         }
         // Embedded, nobody else could end what is in the way.
-        if session.global.server.is_none() || waited >= patience.environment_check_max_wait {
+        if session.is_embedded() || waited >= patience.environment_check_max_wait {
             return Err(error);
         }
         let environment = &upload.options.environment;

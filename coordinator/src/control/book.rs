@@ -184,6 +184,9 @@ pub(crate) struct PlanRecord {
     /// For a restatement: how it goes about.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) restatement: Option<Restatement>,
+    /// The call that last had it carried out: made again as its answer got lost, it starts nothing.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) asked: Option<String>,
 }
 
 /// What is kept of a plan that restates.

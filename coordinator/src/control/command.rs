@@ -1,6 +1,7 @@
 //! What the rest of the coordinator asks of the loop.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use coord_common::id::{PlanId, SnapshotId, Token, WorkerId};
 use coord_common::interval::Interval;
@@ -11,7 +12,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 
 use super::fleet::Poll;
 use super::tend::{Left, Tend, Tended, Waits};
-use super::{Book, Clock, PlanBody, PlanState, PlanView, WorkerView};
+use super::{Book, Clock, PlanBody, PlanState, PlanView, Standing, WorkerView};
 use crate::planning::Refusal;
 use crate::schedule::Reason;
 
@@ -104,7 +105,12 @@ pub(crate) enum Command {
     /// A plan's body.
     PlanBody { plan: PlanId, reply: Reply<Option<PlanBody>> },
     /// Carry a plan out.
-    Apply { plan: PlanId, by: String, reply: Reply<Result<&'static str, ApplyError>> },
+    Apply {
+        plan: PlanId,
+        by: String,
+        request: Option<String>,
+        reply: Reply<Result<&'static str, ApplyError>>,
+    },
     /// Give a plan up.
     Cancel { plan: PlanId, reply: Reply<Result<&'static str, ApplyError>> },
     /// Tend environments.
@@ -114,7 +120,7 @@ pub(crate) enum Command {
     /// Ask signals what a run that isn't applied would compute.
     AskSignals { plan: Box<Plan>, reply: Reply<super::prelude::Asked> },
     /// How far a plan is; with what ran since a place in its log.
-    Progress { plan: PlanId, since: usize, reply: Reply<Option<PlanView>> },
+    Progress { plan: PlanId, log: u64, since: usize, reply: Reply<Option<PlanView>> },
     /// Why a batch waits.
     Why { plan: PlanId, table: TableId, at: Interval, reply: Reply<Vec<Reason>> },
     /// The registered workers.
@@ -127,22 +133,54 @@ pub(crate) struct Handle {
     pub(crate) sender: mpsc::Sender<Command>,
     /// Ticks with every turn that changed something.
     pub(crate) changed: watch::Receiver<u64>,
+    /// Who leads.
+    pub(crate) standing: watch::Receiver<Standing>,
     /// The wall clock.
     pub(crate) clock: Clock,
 }
 
+/// How long a call waits while nobody is known to lead: an election takes a moment.
+const ELECTION_PATIENCE: Duration = Duration::from_secs(2);
+
 /// Nobody answers: the loop is between terms, or another coordinator leads.
-#[derive(Debug, Clone, Copy, thiserror::Error)]
-#[error(
-    "the coordinator is not ready: it is taking over, shutting down, or standing by while another one leads"
-)]
-pub(crate) struct NotReady;
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum NotReady {
+    /// Another coordinator leads, at this address where it advertises one.
+    #[error("this coordinator stands by: another one leads{}", .0.as_ref().map(|at| format!(", at {at}")).unwrap_or_default())]
+    Behind(Option<String>),
+    /// Nobody is known to lead.
+    #[error("no coordinator leads at the moment")]
+    Nobody,
+}
 
 impl Handle {
     /// Asks and waits for the answer.
     pub(crate) async fn ask<T>(&self, command: impl FnOnce(Reply<T>) -> Command) -> Result<T, NotReady> {
+        self.leads().await?;
         let (reply, answer) = oneshot::channel();
-        self.sender.send(command(reply)).await.map_err(|_| NotReady)?;
-        answer.await.map_err(|_| NotReady)
+        self.sender.send(command(reply)).await.map_err(|_| NotReady::Nobody)?;
+        // The term ended before it was answered; who leads next is found out by asking again.
+        answer.await.map_err(|_| self.not_ready())
+    }
+
+    /// Waits a moment for somebody to lead.
+    ///
+    /// # Errors
+    /// [`NotReady`] where it isn't this coordinator.
+    async fn leads(&self) -> Result<(), NotReady> {
+        if *self.standing.borrow() == Standing::Leading {
+            return Ok(());
+        }
+        let mut standing = self.standing.clone();
+        let known = standing.wait_for(|standing| *standing != Standing::Unknown);
+        let _ = tokio::time::timeout(ELECTION_PATIENCE, known).await;
+        if *self.standing.borrow() == Standing::Leading { Ok(()) } else { Err(self.not_ready()) }
+    }
+
+    fn not_ready(&self) -> NotReady {
+        match &*self.standing.borrow() {
+            Standing::Behind(leader) => NotReady::Behind(leader.clone()),
+            Standing::Unknown | Standing::Leading => NotReady::Nobody,
+        }
     }
 }

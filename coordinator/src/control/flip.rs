@@ -56,7 +56,8 @@ impl Control {
             .put(key, encode_json(&pointer)?);
         let by = record.history.iter().rev().find_map(|entry| entry.by.clone()).unwrap_or_default();
         let from = self.shown_promotions(&plan.environment).next().map(|(seq, _)| seq);
-        let promotion = Promotion { plan: id, set, at: now, by, from, back_to: None, replaced: None };
+        let promotion =
+            Promotion { plan: id, set, at: now, by, from, back_to: None, asked: None, replaced: None };
         let txn = self.put_promotion(&plan.environment, pointer.seq, &promotion, txn)?;
         let revision = self.put_plan(id, record, txn).await?;
         self.note_promotion(&plan.environment, pointer.seq, promotion);

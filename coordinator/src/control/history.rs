@@ -30,6 +30,9 @@ pub(crate) struct Promotion {
     /// The number of the promotion that it goes back to, where it does.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) back_to: Option<u64>,
+    /// The call that asked to go back: made again as its answer got lost, it moves nothing.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) asked: Option<String>,
     /// When another one replaced it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) replaced: Option<Timestamp>,

@@ -1,76 +1,140 @@
 //! Leadership: one key, bound to a lease of the store; its create revision is the term.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
+use tokio::sync::watch;
 use tokio::task::JoinHandle;
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use super::{ControlConfig, ControlError};
-use crate::store::record::encode_json;
+use crate::store::record::{decode_json, encode_json};
 use crate::store::{Compare, LeaseId, Outcome, Revision, Store, Txn, keys};
+
+/// Pause after which a standby looks by itself: watches are hints.
+const LOOK: Duration = Duration::from_millis(500);
+
+/// Who leads, as far as this coordinator knows.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) enum Standing {
+    /// Nobody, or it isn't known yet.
+    #[default]
+    Unknown,
+    /// This one.
+    Leading,
+    /// Another one, at this address where it advertises one.
+    Behind(Option<String>),
+}
+
+/// The value of the lead key.
+#[derive(Debug, Serialize, Deserialize)]
+struct Leader {
+    /// Who it is, for people.
+    identity: String,
+    /// Where clients reach it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    address: Option<String>,
+}
 
 /// Leadership that is held, and prolonged in the background.
 pub(super) struct Lead {
     store: Arc<dyn Store>,
     lease: LeaseId,
     term: Revision,
+    ttl: Duration,
+    /// When the last prolongation that succeeded was sent.
+    kept: Arc<Mutex<Instant>>,
     lost: CancellationToken,
     keeper: JoinHandle<()>,
 }
 
 impl Lead {
-    /// Waits until nobody else leads, and leads; nothing when `stop` fired first.
+    /// Waits until nobody else leads, and leads; nothing when `stop` fired first. Tells meanwhile
+    /// who does.
     pub(super) async fn campaign(
         store: Arc<dyn Store>,
         config: &ControlConfig,
+        standing: &watch::Sender<Standing>,
         stop: &CancellationToken,
     ) -> Result<Option<Self>, ControlError> {
         let mut told = false;
         loop {
-            let lease = store.grant_lease(config.election_ttl).await?;
-            let claim = Txn::new().require(Compare::Absent(keys::LEAD.to_owned())).put_with_lease(
-                keys::LEAD,
-                encode_json(&config.identity)?,
-                lease,
-            );
-            if let Outcome::Committed(term) = store.commit(claim).await? {
-                return Ok(Some(Self::keep(store, lease, term, config.election_ttl)));
+            // Asked for first, so that nothing that happens after the look is missed.
+            let mut watch = store.watch(keys::LEAD).await?;
+            match store.get(keys::LEAD).await? {
+                None => {
+                    if let Some(lead) = Self::claim(&store, config).await? {
+                        standing.send_replace(Standing::Leading);
+                        return Ok(Some(lead));
+                    }
+                    continue;
+                }
+                Some(entry) => {
+                    // Who can't be understood leads all the same.
+                    let leader = decode_json::<Leader>(keys::LEAD, &entry.value).ok();
+                    let address = leader.and_then(|leader| leader.address);
+                    standing.send_replace(Standing::Behind(address));
+                }
             }
-            store.revoke(lease).await?;
             if !std::mem::replace(&mut told, true) {
                 info!("another coordinator leads, or its leadership has yet to expire: standing by");
             }
-            let mut watch = store.watch(keys::LEAD).await?;
             tokio::select! {
+                biased;
                 () = stop.cancelled() => return Ok(None),
                 _ = watch.changed() => {}
-                // Watches are hints; look by ourselves, too.
-                () = sleep(Duration::from_millis(500)) => {}
+                () = sleep(LOOK) => {}
             }
         }
     }
 
-    fn keep(store: Arc<dyn Store>, lease: LeaseId, term: Revision, ttl: Duration) -> Self {
-        let lost = CancellationToken::new();
-        let (keeps, tells) = (store.clone(), lost.clone());
+    /// Leads, unless somebody else does.
+    async fn claim(store: &Arc<dyn Store>, config: &ControlConfig) -> Result<Option<Self>, ControlError> {
+        let asked = Instant::now();
+        let lease = store.grant_lease(config.election_ttl).await?;
+        let leader = Leader { identity: config.identity.clone(), address: config.address.clone() };
+        let claim = Txn::new().require(Compare::Absent(keys::LEAD.to_owned())).put_with_lease(
+            keys::LEAD,
+            encode_json(&leader)?,
+            lease,
+        );
+        if let Outcome::Committed(term) = store.commit(claim).await? {
+            return Ok(Some(Self::keep(store.clone(), lease, term, config.election_ttl, asked)));
+        }
+        store.revoke(lease).await?;
+        Ok(None)
+    }
+
+    fn keep(store: Arc<dyn Store>, lease: LeaseId, term: Revision, ttl: Duration, asked: Instant) -> Self {
+        let (lost, kept) = (CancellationToken::new(), Arc::new(Mutex::new(asked)));
+        let (keeps, tells, notes) = (store.clone(), lost.clone(), kept.clone());
         let keeper = tokio::spawn(async move {
-            let mut failures = 0;
-            while failures < 3 {
+            while !is_over(&notes, ttl) {
                 sleep(ttl / 4).await;
-                match keeps.keep_alive(lease).await {
-                    Ok(()) => failures = 0,
-                    Err(error) => {
+                let sent = Instant::now();
+                match timeout(ttl / 4, keeps.keep_alive(lease)).await {
+                    Ok(Ok(())) => *notes.lock().unwrap_or_else(PoisonError::into_inner) = sent,
+                    Ok(Err(error)) => {
                         warn!(%error, "leadership could not be prolonged");
-                        failures += if error.retryable() { 1 } else { 3 };
+                        if !error.retryable() {
+                            break;
+                        }
                     }
+                    Err(_) => warn!("leadership could not be prolonged: no answer"),
                 }
             }
             tells.cancel();
         });
-        Self { store, lease, term, lost, keeper }
+        Self { store, lease, term, ttl, kept, lost, keeper }
+    }
+
+    /// Whether nothing is known to have prolonged leadership for its whole time to live, as in a
+    /// process that was stopped for long: somebody else may lead, so nothing may be answered.
+    pub(super) fn is_over(&self) -> bool {
+        is_over(&self.kept, self.ttl)
     }
 
     /// The term: tokens and transactions build on it.
@@ -101,4 +165,8 @@ impl Drop for Lead {
     fn drop(&mut self) {
         self.keeper.abort();
     }
+}
+
+fn is_over(kept: &Mutex<Instant>, ttl: Duration) -> bool {
+    kept.lock().unwrap_or_else(PoisonError::into_inner).elapsed() >= ttl
 }

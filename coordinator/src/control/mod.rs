@@ -38,7 +38,7 @@ pub use book::PlanState;
 pub(crate) use book::{Book, PlanBody, Todo};
 pub(crate) use command::{ApplyError, Command, Handle, NotReady, Refused};
 pub use report::{ExecutedBatch, FailureView, ModelView, PlanView, WorkerView};
-pub(crate) use tend::{Tend, Tended};
+pub(crate) use tend::{RollbackTo, Tend, Tended};
 pub use verify::verify_record;
 
 use crate::apply::{Group, groups};
@@ -47,6 +47,7 @@ use crate::store::{Compare, Outcome, Revision, Store, StoreError, Txn, keys};
 pub(crate) use fleet::Poll;
 use fleet::Workers;
 use lead::Lead;
+pub(crate) use lead::Standing;
 use report::Logs;
 
 /// Reads the wall clock: milliseconds since 1970, UTC. Only evidence and "now" of plans use it;
@@ -58,6 +59,8 @@ pub type Clock = Arc<dyn Fn() -> Timestamp + Send + Sync>;
 pub struct ControlConfig {
     /// Who this coordinator is, for people.
     pub identity: String,
+    /// Where clients reach it while it leads, such as `http://host:7070`: standbys name it.
+    pub address: Option<String>,
     /// How long a lease of a batch holds without a heartbeat.
     pub lease_ttl: Duration,
     /// How long this coordinator's leadership outlives it.
@@ -69,17 +72,32 @@ pub struct ControlConfig {
     pub lone: bool,
     /// For how long what was is kept.
     pub retention: Retention,
+    /// Where plans are made.
+    pub planning: Planning,
+}
+
+/// Where plans are made.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Planning {
+    /// In a thread apart, so that nobody waits who asks for something else.
+    #[default]
+    Apart,
+    /// In the thread of the one who asks: where all happens in one thread, in an order that can be
+    /// repeated.
+    InPlace,
 }
 
 impl Default for ControlConfig {
     fn default() -> Self {
         Self {
             identity: format!("pid-{}", std::process::id()),
+            address: None,
             lease_ttl: Duration::from_secs(30),
             election_ttl: Duration::from_secs(10),
             retry_base: Duration::from_secs(2),
             lone: false,
             retention: Retention::default(),
+            planning: Planning::default(),
         }
     }
 }
@@ -97,9 +115,6 @@ pub enum ControlError {
 
 /// Something to tell once a turn's records are durable.
 pub(crate) type Answer = Box<dyn FnOnce() + Send>;
-
-/// How long what is asked waits for a campaign to be won.
-const STANDBY_PATIENCE: Duration = Duration::from_secs(2);
 
 /// Most commands taken in one turn: what they record fits a few transactions.
 const TURN: usize = 256;
@@ -133,9 +148,10 @@ pub(crate) async fn lead(
     clock: Clock,
     inbox: &mut mpsc::Receiver<Command>,
     changed: watch::Sender<u64>,
+    standing: &watch::Sender<Standing>,
     stop: &CancellationToken,
 ) -> Result<(), ControlError> {
-    let campaign = standing_by(Lead::campaign(store.clone(), &config, stop), inbox);
+    let campaign = standing_by(Lead::campaign(store.clone(), &config, standing, stop), inbox);
     let Some(lead) = campaign.await? else { return Ok(()) };
     let mut control = Control::rebuild(store, config, clock, lead, changed).await?;
     let result = control.serve(inbox, stop).await;
@@ -143,17 +159,13 @@ pub(crate) async fn lead(
     result
 }
 
-/// Waits for a campaign. What is asked meanwhile waits a moment, as the campaign may be won at once;
-/// then it is turned away, so that callers look for the leader.
+/// Waits for a campaign. What the last term left unanswered is turned away, so that callers look for
+/// the leader; since then nothing is let in.
 async fn standing_by<T>(campaign: impl Future<Output = T>, inbox: &mut mpsc::Receiver<Command>) -> T {
-    let patience = sleep_until(Moment::now() + STANDBY_PATIENCE);
-    tokio::pin!(campaign, patience);
-    tokio::select! {
-        outcome = &mut campaign => return outcome,
-        () = &mut patience => {}
-    }
+    tokio::pin!(campaign);
     loop {
         tokio::select! {
+            biased;
             outcome = &mut campaign => return outcome,
             // Dropping a command drops the way back, which its caller sees as "not ready".
             Some(turned_away) = inbox.recv() => drop(turned_away),
@@ -213,6 +225,7 @@ impl Control {
         loop {
             let wakeup = self.wakeup();
             tokio::select! {
+                biased;
                 () = stop.cancelled() => return Ok(()),
                 () = self.lead.lost() => return Err(ControlError::Deposed),
                 taken = inbox.recv_many(&mut arrived, TURN) => {
@@ -220,7 +233,14 @@ impl Control {
                         return Ok(());
                     }
                 }
-                () = sleep_until(wakeup) => arrived.push(Command::Tick),
+                () = sleep_until(wakeup) => {}
+            }
+            // However much arrives, what is due isn't put off.
+            if wakeup <= Moment::now() {
+                arrived.push(Command::Tick);
+            }
+            if self.lead.is_over() {
+                return Err(ControlError::Deposed);
             }
             self.turn(std::mem::take(&mut arrived)).await?;
         }

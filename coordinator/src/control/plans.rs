@@ -43,8 +43,8 @@ impl Control {
                 };
                 drop(reply.send(body));
             }
-            Command::Apply { plan, by, reply } => {
-                let answer = self.apply(plan, by).await?;
+            Command::Apply { plan, by, request, reply } => {
+                let answer = self.apply(plan, by, request).await?;
                 drop(reply.send(answer));
             }
             Command::Cancel { plan, reply } => {
@@ -61,7 +61,7 @@ impl Control {
                 self.ask_only(plan, reply, &mut out);
                 Box::pin(self.settle(out, Vec::new())).await?;
             }
-            Command::Progress { plan, since, reply } => drop(reply.send(self.view(plan, since))),
+            Command::Progress { plan, log, since, reply } => drop(reply.send(self.view(plan, log, since))),
             Command::Why { plan, table, at, reply } => {
                 let mut reasons = self.scheduler.why_waiting(plan, &table, at.start);
                 if reasons.is_empty() {
@@ -103,6 +103,7 @@ impl Control {
             history: Vec::new(),
             failures: Vec::new(),
             restatement,
+            asked: None,
         };
         self.put_plan(id, record, Txn::new()).await?;
         Ok(PlanState::Planned)
@@ -134,6 +135,7 @@ impl Control {
             materialised: false,
             failures: Vec::new(),
             restatement,
+            asked: None,
             ..record
         };
         record.history.push(HistoryEntry { at: (self.clock)(), what: "planned again".to_owned(), by: None });
@@ -164,10 +166,15 @@ impl Control {
         &mut self,
         id: PlanId,
         by: String,
+        request: Option<String>,
     ) -> Result<Result<&'static str, ApplyError>, ControlError> {
-        let Some((record, _)) = self.book.plans.get(&id).cloned() else {
+        let Some((mut record, _)) = self.book.plans.get(&id).cloned() else {
             return Ok(Err(ApplyError::Unknown(id)));
         };
+        if request.is_some() && record.asked == request {
+            // It may have failed or been cancelled since: that isn't to be undone.
+            return Ok(Ok("again"));
+        }
         match record.state {
             PlanState::Finished => return Ok(Ok("finished")),
             PlanState::Applying | PlanState::Promoting | PlanState::Publishing | PlanState::Cancelling => {
@@ -203,10 +210,10 @@ impl Control {
                 kind: model.kind.clone(),
             }));
         }
+        record.asked = request;
         if self.is_flipped(id, &record.environment) {
             return self.promote_again(id, record, by).await.map(Ok);
         }
-        let mut record = record;
         match self.still_fits(&body.plan, &record) {
             Ok(restatement) => record.restatement = restatement,
             Err(stale) => {
@@ -383,6 +390,7 @@ impl Control {
         match record.state {
             PlanState::Applying => {}
             PlanState::Cancelling => return Ok(Ok("cancelling")),
+            PlanState::Cancelled => return Ok(Ok("cancelled")),
             PlanState::Failed if record.restatement.is_some() => {
                 return self.abandon(id, record).await.map(Ok);
             }
@@ -391,7 +399,6 @@ impl Control {
             | PlanState::Publishing
             | PlanState::Finished
             | PlanState::Failed
-            | PlanState::Cancelled
             | PlanState::Abandoned) => {
                 return Ok(Err(ApplyError::NotRunning { plan: id, state: state.name() }));
             }

@@ -56,6 +56,9 @@ pub struct PlanView {
     pub executed: Vec<ExecutedBatch>,
     /// The place in the log to ask from next.
     pub next: usize,
+    /// Which log that is: each leader begins one of its own.
+    #[serde(default)]
+    pub log: u64,
     /// Batches that failed for good, with their errors.
     pub failures: Vec<FailureView>,
 }
@@ -233,7 +236,10 @@ fn failed(failure: &Failure) -> &'static str {
 
 impl Control {
     /// How far a plan is.
-    pub(super) fn view(&mut self, plan: PlanId, since: usize) -> Option<PlanView> {
+    pub(super) fn view(&mut self, plan: PlanId, log: u64, since: usize) -> Option<PlanView> {
+        // Each leader has a log of its own, which is told from its beginning.
+        let term = self.lead.term().0 as u64;
+        let since = if log == term { since } else { 0 };
         let (record, _) = self.book.plans.get(&plan)?;
         let log = self.logs.logs.entry(plan).or_default();
         // A settled plan is forgotten by the scheduler; its last progress stays here.
@@ -270,6 +276,7 @@ impl Control {
             failed: sum(|model| model.failed),
             executed: log.executed[from..].to_vec(),
             next: log.dropped + log.executed.len(),
+            log: term,
             models,
             failures,
         })

@@ -11,7 +11,7 @@ use serde::Serialize;
 
 use super::book::{HistoryEntry, PlanBody, PlanRecord, PlanState, Pointer, SwitchKind, read_blob};
 use super::history::{Kept, Promotion};
-use super::tend::{Tended, unknown};
+use super::tend::{RollbackTo, Tended, unknown};
 use super::{Control, ControlError};
 use crate::planning::Refusal;
 use crate::schedule::Output;
@@ -55,11 +55,13 @@ impl Control {
     pub(super) async fn roll_back(
         &mut self,
         name: &EnvironmentName,
-        to: Option<PlanId>,
-        dry_run: bool,
+        RollbackTo { plan: to, dry_run, request }: RollbackTo,
         by: &str,
         out: &mut Output,
     ) -> Result<Result<Tended, Refusal>, ControlError> {
+        if let Some(tended) = self.rolled_back(name, request.as_deref()).await? {
+            return Ok(Ok(tended));
+        }
         let now = (self.clock)();
         let (Some(shown), Some(pointer)) =
             (self.book.live(name, now).cloned(), self.book.pointers.get(name).cloned())
@@ -93,6 +95,7 @@ impl Control {
             by: by.to_owned(),
             from,
             back_to: Some(seq),
+            asked: request,
             replaced: None,
         };
         let previous = if pointer.views_done { Some(pointer.set) } else { pointer.previous };
@@ -111,6 +114,34 @@ impl Control {
         self.issue_switch(name, out).await?;
         tended.waits.environments.insert(name.clone());
         Ok(Ok(tended))
+    }
+
+    /// What a call did whose answer got lost, if it did anything.
+    async fn rolled_back(
+        &self,
+        name: &EnvironmentName,
+        request: Option<&str>,
+    ) -> Result<Option<Tended>, ControlError> {
+        let Some(request) = request else { return Ok(None) };
+        let all = self.book.promotions.get(name);
+        let done = all.and_then(|all| all.values().find(|one| one.asked.as_deref() == Some(request)));
+        let (Some(all), Some(done)) = (all, done) else { return Ok(None) };
+        let from = done.from.and_then(|seq| all.get(&seq));
+        let target = done.back_to.and_then(|seq| all.get(&seq));
+        let back = match (from, target) {
+            (Some(from), Some(target)) => {
+                let shown: Environment = read_blob(&*self.store, from.set).await?;
+                let earlier: Environment = read_blob(&*self.store, done.set).await?;
+                Some(self.compare(&shown, &earlier, target))
+            }
+            _ => None,
+        };
+        let mut tended = Tended { rollback: back, ..Tended::default() };
+        if let Some(switch) = self.book.switches.get(name) {
+            tended.gateways.extend(switch.gateways.clone());
+            tended.waits.environments.insert(name.clone());
+        }
+        Ok(Some(tended))
     }
 
     /// The promotion to go back to: the plan's latest one, or the one before the current one.

@@ -36,10 +36,8 @@ pub(crate) enum Tend {
     Rollback {
         /// Which environment.
         environment: EnvironmentName,
-        /// The plan; absent: what it showed before.
-        to: Option<PlanId>,
-        /// Only say what it would mean.
-        dry_run: bool,
+        /// Where to.
+        to: RollbackTo,
     },
     /// Give a plan up.
     AbandonPlan {
@@ -56,6 +54,17 @@ pub(crate) enum Tend {
         /// However short ago it was needed.
         ignore_ttl: bool,
     },
+}
+
+/// Where an environment goes back to.
+#[derive(Debug, Clone)]
+pub(crate) struct RollbackTo {
+    /// The plan; absent: what it showed before.
+    pub(crate) plan: Option<PlanId>,
+    /// Only say what it would mean.
+    pub(crate) dry_run: bool,
+    /// The call that asks, by which it is known if it comes again.
+    pub(crate) request: Option<String>,
 }
 
 /// What was decided, and what workers have still to do for it.
@@ -116,9 +125,7 @@ impl Control {
         let mut out = Output::default();
         let answer = match tend {
             Tend::Invalidate { environment } => self.invalidate(&environment).await?,
-            Tend::Rollback { environment, to, dry_run } => {
-                self.roll_back(&environment, to, dry_run, by, &mut out).await?
-            }
+            Tend::Rollback { environment, to } => self.roll_back(&environment, to, by, &mut out).await?,
             Tend::AbandonPlan { plan } => self.abandon_plan(plan, by, &mut out).await?,
             Tend::AbandonEnvironment { environment } => {
                 self.abandon_environment(&environment, by, &mut out).await?

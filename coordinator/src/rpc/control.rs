@@ -15,7 +15,7 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status, Streaming};
 
 use super::{Pieces, documents, named, pieces};
-use crate::control::{ApplyError, Book, Command, Handle};
+use crate::control::{ApplyError, Book, Command, Handle, Planning};
 use crate::planning::{self, PlanRequest, Refusal};
 
 /// Shortest pause between two messages of a watch.
@@ -29,12 +29,13 @@ const MAX_PROJECT: usize = 512 * 1024 * 1024;
 pub(crate) struct ControlService {
     handle: Handle,
     state: String,
+    planning: Planning,
 }
 
 impl ControlService {
     /// `state` says where the state is, for people.
-    pub(crate) fn new(handle: Handle, state: String) -> Self {
-        Self { handle, state }
+    pub(crate) fn new(handle: Handle, state: String, planning: Planning) -> Self {
+        Self { handle, state, planning }
     }
 }
 
@@ -43,14 +44,19 @@ impl ControlService {
     fn now(&self) -> Timestamp {
         Timestamp((self.handle.clock)().0.div_euclid(60_000) * 60_000)
     }
-}
 
-/// Plans against what is known.
-async fn planned(request: PlanRequest, book: Book, now: Timestamp) -> Result<planning::Answer, Status> {
-    let planned = tokio::task::spawn_blocking(move || planning::plan(&request, &book, now))
-        .await
-        .map_err(|error| Status::internal(format!("planning ended early: {error}")))?;
-    planned.map_err(refusal)
+    /// Plans against what is known.
+    async fn planned(&self, request: PlanRequest, book: Book) -> Result<planning::Answer, Status> {
+        let now = self.now();
+        let plan = move || planning::plan(&request, &book, now);
+        let planned = match self.planning {
+            Planning::InPlace => plan(),
+            Planning::Apart => tokio::task::spawn_blocking(plan)
+                .await
+                .map_err(|error| Status::internal(format!("planning ended early: {error}")))?,
+        };
+        planned.map_err(refusal)
+    }
 }
 
 /// Largest body of a status in bytes: it travels in a header, of which clients take 16 KiB.
@@ -111,9 +117,8 @@ impl Control for ControlService {
     async fn plan(&self, request: Request<Streaming<wire::PlanRequest>>) -> Result<Response<Pieces>, Status> {
         let request = receive(request.into_inner()).await?;
         let book = self.handle.ask(|reply| Command::Book { reply }).await?;
-        let now = self.now();
         let unfinished = book.unfinished_restatements(&request.options.environment);
-        let planned = planned(request, book, now).await?;
+        let planned = self.planned(request, book).await?;
         let document =
             documents::planned(&planned, &unfinished).map_err(|error| Status::internal(error.to_string()))?;
         if !planned.planned.plan.is_empty() {
@@ -132,7 +137,7 @@ impl Control for ControlService {
         let request = receive(request.into_inner()).await?;
         let no_signals = request.no_signals;
         let book = self.handle.ask(|reply| Command::Book { reply }).await?;
-        let planned = planned(request, book, self.now()).await?;
+        let planned = self.planned(request, book).await?;
         let plan = Box::new(planned.planned.plan);
         let asked = if no_signals {
             None
@@ -165,9 +170,10 @@ impl Control for ControlService {
         &self,
         request: Request<wire::ApplyRequest>,
     ) -> Result<Response<wire::ApplyReply>, Status> {
-        let wire::ApplyRequest { plan_id, by } = request.into_inner();
+        let wire::ApplyRequest { plan_id, by, request } = request.into_inner();
+        let request = Some(request).filter(|id| !id.is_empty());
         let plan = named::plan(&self.handle, &plan_id).await?;
-        let answer = self.handle.ask(|reply| Command::Apply { plan, by, reply }).await?;
+        let answer = self.handle.ask(|reply| Command::Apply { plan, by, request, reply }).await?;
         let state = answer.map_err(|error| apply_refusal(&error))?;
         Ok(Response::new(wire::ApplyReply { state: state.to_owned() }))
     }
@@ -175,19 +181,24 @@ impl Control for ControlService {
     type WatchStream = Pieces;
 
     async fn watch(&self, request: Request<wire::WatchRequest>) -> Result<Response<Pieces>, Status> {
-        let text = request.into_inner().plan_id;
-        let plan = named::plan(&self.handle, &text).await?;
+        let wire::WatchRequest { plan_id, mut log, since } = request.into_inner();
+        let plan = named::plan(&self.handle, &plan_id).await?;
         let (sender, receiver) = mpsc::channel(4);
         let mut handle = self.handle.clone();
         // The task ends with the plan, or when the watcher goes away.
         tokio::spawn(async move {
-            let mut since = 0;
+            let mut since = since as usize;
             loop {
-                let Ok(Some(view)) = handle.ask(|reply| Command::Progress { plan, since, reply }).await
-                else {
-                    return;
+                let view = match handle.ask(|reply| Command::Progress { plan, log, since, reply }).await {
+                    Ok(Some(view)) => view,
+                    Ok(None) => return,
+                    // Who leads now goes on telling.
+                    Err(error) => {
+                        let _ = sender.send(Err(error.into())).await;
+                        return;
+                    }
                 };
-                since = view.next;
+                (log, since) = (view.log, view.next);
                 let ended = view.ended;
                 let data = serde_json::to_vec(&view).unwrap_or_default();
                 if sender.send(Ok(wire::Chunk { data })).await.is_err() || ended {

@@ -13,15 +13,18 @@ pub(crate) use work::WorkService;
 
 use crate::control::{NotReady, Refused};
 
-/// Largest message taken or sent, in bytes. Documents travel in pieces far below it; leases that
-/// switch thousands of views come near it.
-pub(crate) const MAX_MESSAGE: usize = 64 * 1024 * 1024;
 /// Size of a document's pieces, in bytes.
 const PIECE: usize = 1024 * 1024;
 
 impl From<NotReady> for Status {
     fn from(error: NotReady) -> Self {
-        Self::unavailable(error.to_string())
+        let mut status = Self::unavailable(error.to_string());
+        if let NotReady::Behind(Some(leader)) = &error
+            && let Ok(leader) = leader.parse()
+        {
+            status.metadata_mut().insert(coord_proto::net::LEADER, leader);
+        }
+        status
     }
 }
 

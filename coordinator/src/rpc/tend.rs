@@ -11,7 +11,7 @@ use tonic::{Response, Status};
 
 use super::control::refusal;
 use super::{Pieces, named};
-use crate::control::{Command, Handle, Tend, Tended};
+use crate::control::{Command, Handle, RollbackTo, Tend, Tended};
 
 /// Shortest pause between two looks.
 const PAUSE: std::time::Duration = std::time::Duration::from_millis(20);
@@ -21,8 +21,9 @@ const BEAT: std::time::Duration = std::time::Duration::from_millis(500);
 /// Decides the first step at once, so that a refusal is the call's own; the others follow.
 pub(super) async fn tend(handle: Handle, request: wire::TendRequest) -> Result<Response<Pieces>, Status> {
     let by = request.by;
+    let id = Some(request.request).filter(|id| !id.is_empty());
     let action = request.action.ok_or_else(|| Status::invalid_argument("an empty request"))?;
-    let steps = steps(&handle, action).await?;
+    let steps = steps(&handle, action, id).await?;
     let (sender, receiver) = mpsc::channel(4);
     let mut course = Course { handle, by, sender, troubles: BTreeMap::new() };
     let mut steps = steps.into_iter();
@@ -39,7 +40,11 @@ pub(super) async fn tend(handle: Handle, request: wire::TendRequest) -> Result<R
     Ok(Response::new(Box::pin(ReceiverStream::new(receiver))))
 }
 
-async fn steps(handle: &Handle, action: wire::tend_request::Action) -> Result<Vec<Tend>, Status> {
+async fn steps(
+    handle: &Handle,
+    action: wire::tend_request::Action,
+    request: Option<String>,
+) -> Result<Vec<Tend>, Status> {
     use wire::tend_request::Action;
     Ok(match action {
         Action::Invalidate(wire::Invalidate { environment, sync }) => {
@@ -51,11 +56,12 @@ async fn steps(handle: &Handle, action: wire::tend_request::Action) -> Result<Ve
             steps
         }
         Action::Rollback(wire::Rollback { environment, to, dry_run }) => {
-            let to = match to.as_str() {
+            let plan = match to.as_str() {
                 "" => None,
                 text => Some(named::plan(handle, text).await?),
             };
-            vec![Tend::Rollback { environment: parse("environment", &environment)?, to, dry_run }]
+            let to = RollbackTo { plan, dry_run, request };
+            vec![Tend::Rollback { environment: parse("environment", &environment)?, to }]
         }
         Action::Abandon(wire::Abandon { what }) => vec![abandon(handle, &what).await?],
         Action::Destroy(wire::Destroy {}) => vec![Tend::RetireAll, Tend::Collect { ignore_ttl: true }],

@@ -1,10 +1,11 @@
 //! The store of a fleet: an etcd cluster.
 //!
-//! The client reconnects by itself. What it can't know is whether a transaction whose answer was
+//! The client reconnects by itself, and turns to another member where one doesn't answer. What it can't know is whether a transaction whose answer was
 //! lost was applied: such errors become [`StoreError::Unknown`] unless the server, or the network
 //! before it, has certainly refused.
 
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -14,6 +15,7 @@ use etcd_client::{
     WatchOptions, WatchStream,
 };
 
+use super::members::Members;
 use super::txn::{Compare, Op, check_key};
 use super::watch::Hinter;
 use super::{
@@ -37,8 +39,7 @@ const REWATCH: Duration = Duration::from_millis(200);
 
 /// State in an etcd cluster, under one namespace.
 pub struct EtcdStore {
-    client: Client,
-    kv: KvClient,
+    members: Arc<Members>,
     namespace: String,
     place: String,
 }
@@ -62,33 +63,41 @@ impl EtcdStore {
             options = options.with_tls(tls);
         }
         let place = url.endpoints.join(",");
-        let connecting = Client::connect(&url.endpoints, Some(options));
-        let client = match tokio::time::timeout(REQUEST_TIMEOUT, connecting).await {
-            Ok(Ok(client)) => client,
-            Ok(Err(error)) => return Err(translate(&place, &error)),
-            Err(_) => return Err(StoreError::Unavailable(format!("no answer from {place}"))),
-        };
-        let kv = client.kv_client().max_decoding_message_size(MAX_ANSWER_BYTES);
-        Ok(Self { client, kv, namespace: url.namespace.clone(), place })
+        let members =
+            Members::connect(&url.endpoints, options).await.map_err(|error| translate(&place, &error))?;
+        Ok(Self { members: Arc::new(members), namespace: url.namespace.clone(), place })
     }
 
     fn key(&self, key: &str) -> String {
         format!("{}{key}", self.namespace)
     }
 
-    /// Sends a request that may be sent twice, waits for its answer, and sends it again where the
-    /// store was unavailable.
-    async fn ask<T, F>(&self, send: impl Fn() -> F + Send) -> Result<T, StoreError>
+    /// Sends a request that may be sent twice, waits for its answer, and sends it again, to another
+    /// member, where one didn't answer.
+    async fn ask<T, F>(&self, send: impl Fn(Client) -> F + Send) -> Result<T, StoreError>
     where
         F: Future<Output = Result<T, Error>> + Send,
     {
         let mut waits = BACKOFF.into_iter();
+        let mut silent = 0;
         loop {
-            let error = match tokio::time::timeout(REQUEST_TIMEOUT, send()).await {
+            let (member, client) =
+                self.members.client().await.map_err(|error| translate(&self.place, &error))?;
+            let error = match tokio::time::timeout(REQUEST_TIMEOUT, send(client)).await {
                 Ok(Ok(answer)) => return Ok(answer),
                 Ok(Err(error)) => translate(&self.place, &error),
-                Err(_) => return Err(StoreError::Unavailable(format!("no answer from {}", self.place))),
+                Err(_) => {
+                    self.members.leave(member);
+                    silent += 1;
+                    if silent < self.members.count() {
+                        continue;
+                    }
+                    return Err(StoreError::Unavailable(format!("no answer from {}", self.place)));
+                }
             };
+            if error.retryable() {
+                self.members.leave(member);
+            }
             match waits.next() {
                 Some(wait) if error.retryable() => tokio::time::sleep(wait).await,
                 _ => return Err(error),
@@ -104,8 +113,8 @@ impl EtcdStore {
         let (mut entries, mut revision, mut page) = (Vec::new(), 0, PAGE);
         loop {
             let options = GetOptions::new().with_range(end.clone()).with_limit(page).with_revision(revision);
-            let answer = self.ask(|| {
-                let (mut kv, from, options) = (self.kv.clone(), from.clone(), options.clone());
+            let answer = self.ask(|client| {
+                let (mut kv, from, options) = (kv(&client), from.clone(), options.clone());
                 async move { kv.get(from, Some(options)).await }
             });
             let mut answer = match answer.await {
@@ -182,8 +191,8 @@ impl Store for EtcdStore {
         check_key(key)?;
         let key = self.key(key);
         let mut answer = self
-            .ask(|| {
-                let (mut kv, key) = (self.kv.clone(), key.clone());
+            .ask(|client| {
+                let (mut kv, key) = (kv(&client), key.clone());
                 async move { kv.get(key, None).await }
             })
             .await?;
@@ -210,7 +219,9 @@ impl Store for EtcdStore {
         let request = EtcdTxn::new().when(compares).and_then(ops);
         let mut waits = BACKOFF.into_iter();
         loop {
-            let mut kv = self.kv.clone();
+            let (member, client) =
+                self.members.client().await.map_err(|error| translate(&self.place, &error))?;
+            let mut kv = kv(&client);
             let sent = kv.txn(request.clone());
             let error = match tokio::time::timeout(REQUEST_TIMEOUT, sent).await {
                 Ok(Ok(answer)) if answer.succeeded() => {
@@ -220,8 +231,14 @@ impl Store for EtcdStore {
                 }
                 Ok(Ok(_)) => return Ok(Outcome::Conflict),
                 Ok(Err(error)) => translate_commit(&self.place, &error, lease),
-                Err(_) => return Err(StoreError::Unknown(format!("no answer from {}", self.place))),
+                Err(_) => {
+                    self.members.leave(member);
+                    return Err(StoreError::Unknown(format!("no answer from {}", self.place)));
+                }
             };
+            if matches!(error, StoreError::Unavailable(_) | StoreError::Unknown(_)) {
+                self.members.leave(member);
+            }
             match waits.next() {
                 Some(wait) if error.retryable() => tokio::time::sleep(wait).await,
                 _ => return Err(error),
@@ -231,9 +248,9 @@ impl Store for EtcdStore {
 
     async fn watch(&self, prefix: &str) -> Result<Watch, StoreError> {
         let prefix = self.key(prefix);
-        let mut stream = start_watch(&self.client, &self.place, &prefix).await?;
+        let mut stream = start_watch(&self.members, &self.place, &prefix).await?;
         let (hinter, watch) = Watch::new();
-        let (client, place) = (self.client.clone(), self.place.clone());
+        let (members, place) = (self.members.clone(), self.place.clone());
         tokio::spawn(async move {
             loop {
                 tokio::select! {
@@ -241,7 +258,7 @@ impl Store for EtcdStore {
                     () = forward(&mut stream, &hinter) => {}
                 }
                 stream = loop {
-                    if let Ok(stream) = start_watch(&client, &place, &prefix).await {
+                    if let Ok(stream) = start_watch(&members, &place, &prefix).await {
                         break stream;
                     }
                     tokio::select! {
@@ -258,8 +275,8 @@ impl Store for EtcdStore {
 
     async fn grant_lease(&self, ttl: Duration) -> Result<LeaseId, StoreError> {
         let seconds = i64::try_from(ttl.as_millis().div_ceil(1000)).unwrap_or(i64::MAX);
-        let grant = || {
-            let mut leases = self.client.lease_client();
+        let grant = |client: Client| {
+            let mut leases = client.lease_client();
             async move { leases.grant(seconds, None).await }
         };
         // A lease that is granted twice, as an answer was lost, expires by itself.
@@ -267,8 +284,8 @@ impl Store for EtcdStore {
     }
 
     async fn keep_alive(&self, lease: LeaseId) -> Result<(), StoreError> {
-        let keep = || {
-            let mut leases = self.client.lease_client();
+        let keep = |client: Client| {
+            let mut leases = client.lease_client();
             async move {
                 match leases.keep_alive(lease.0).await {
                     Ok(_) => Ok(true),
@@ -281,8 +298,8 @@ impl Store for EtcdStore {
     }
 
     async fn revoke(&self, lease: LeaseId) -> Result<(), StoreError> {
-        let revoke = || {
-            let mut leases = self.client.lease_client();
+        let revoke = |client: Client| {
+            let mut leases = client.lease_client();
             async move {
                 match leases.revoke(lease.0).await {
                     Ok(_) => Ok(()),
@@ -295,9 +312,14 @@ impl Store for EtcdStore {
     }
 }
 
+fn kv(client: &Client) -> KvClient {
+    client.kv_client().max_decoding_message_size(MAX_ANSWER_BYTES)
+}
+
 /// Sets up a watch and waits until the server has it.
-async fn start_watch(client: &Client, place: &str, prefix: &str) -> Result<WatchStream, StoreError> {
+async fn start_watch(members: &Members, place: &str, prefix: &str) -> Result<WatchStream, StoreError> {
     let options = WatchOptions::new().with_prefix();
+    let (member, client) = members.client().await.map_err(|error| translate(place, &error))?;
     let start = async {
         let mut stream = client.watch_client().watch(prefix, Some(options)).await?;
         match stream.message().await? {
@@ -305,10 +327,13 @@ async fn start_watch(client: &Client, place: &str, prefix: &str) -> Result<Watch
             _ => Err(Error::WatchError("the server refused the watch".to_owned())),
         }
     };
-    match tokio::time::timeout(REQUEST_TIMEOUT, start).await {
-        Ok(started) => started.map_err(|error| translate(place, &error)),
-        Err(_) => Err(StoreError::Unavailable(format!("no answer from {place}"))),
-    }
+    let error = match tokio::time::timeout(REQUEST_TIMEOUT, start).await {
+        Ok(Ok(stream)) => return Ok(stream),
+        Ok(Err(error)) => translate(place, &error),
+        Err(_) => StoreError::Unavailable(format!("no answer from {place}")),
+    };
+    members.leave(member);
+    Err(error)
 }
 
 /// Gives a hint for every message, until the stream ends or is cancelled.

@@ -16,6 +16,7 @@ pub mod conformance;
 mod error;
 mod etcd;
 pub mod keys;
+mod members;
 pub mod record;
 pub mod schema;
 mod sqlite;
@@ -26,9 +27,11 @@ mod watch;
 pub use self::error::StoreError;
 pub use self::etcd::EtcdStore;
 pub use self::sqlite::{Clock, SqliteStore};
-pub use self::txn::{Compare, MAX_COMPARES, MAX_KEY_BYTES, MAX_OPS, MAX_TXN_BYTES, MAX_VALUE_BYTES, Op, Txn};
+pub use self::txn::{
+    Compare, MAX_COMPARES, MAX_KEY_BYTES, MAX_OPS, MAX_TXN_BYTES, MAX_VALUE_BYTES, Op, Txn, check_key,
+};
 pub use self::url::{EtcdUrl, Secret, StoreUrl, UrlError};
-pub use self::watch::Watch;
+pub use self::watch::{Hinter, Watch};
 
 /// A point in the store's history: grows by one with every transaction that changes something.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]

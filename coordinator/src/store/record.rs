@@ -121,7 +121,7 @@ fn interval_payload(set: &IntervalSet) -> Vec<u8> {
 /// # Errors
 /// [`StoreError::Corrupt`] with `key`, and [`StoreError::NewerSchema`] for a sound record of a
 /// newer version.
-pub(crate) fn decode_intervals(key: &str, record: &[u8]) -> Result<IntervalSet, StoreError> {
+pub fn decode_intervals(key: &str, record: &[u8]) -> Result<IntervalSet, StoreError> {
     let payload = unseal(key, record)?;
     read_intervals(payload).ok_or_else(|| StoreError::corrupt(key, "its intervals are malformed"))
 }

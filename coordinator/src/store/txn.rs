@@ -36,7 +36,8 @@ pub enum Compare {
 }
 
 impl Compare {
-    fn key(&self) -> &str {
+    /// The key, or the prefix, that it is about.
+    pub fn key(&self) -> &str {
         match self {
             Self::Absent(key)
             | Self::Exists(key)
@@ -92,6 +93,16 @@ impl Txn {
         self
     }
 
+    /// What must hold for it.
+    pub fn compares(&self) -> &[Compare] {
+        &self.compares
+    }
+
+    /// What it changes.
+    pub fn ops(&self) -> &[Op] {
+        &self.ops
+    }
+
     /// Puts a key that vanishes with its lease.
     pub(crate) fn put_with_lease(
         mut self,
@@ -139,7 +150,10 @@ impl Txn {
     }
 
     /// Refuses what some back end could not take, so that all refuse the same.
-    pub(super) fn check(&self) -> Result<(), StoreError> {
+    ///
+    /// # Errors
+    /// [`StoreError::TooLarge`] and [`StoreError::Invalid`].
+    pub fn check(&self) -> Result<(), StoreError> {
         within("the number of compares in a transaction", self.compares.len(), MAX_COMPARES)?;
         within("the number of operations in a transaction", self.ops.len(), MAX_OPS)?;
         for compare in &self.compares {
@@ -189,7 +203,10 @@ impl Txn {
 }
 
 /// Refuses keys that no back end takes.
-pub(super) fn check_key(key: &str) -> Result<(), StoreError> {
+///
+/// # Errors
+/// [`StoreError::Invalid`] and [`StoreError::TooLarge`].
+pub fn check_key(key: &str) -> Result<(), StoreError> {
     if key.is_empty() {
         return Err(StoreError::Invalid("a key is empty".to_owned()));
     }

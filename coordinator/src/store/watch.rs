@@ -12,7 +12,9 @@ pub struct Watch {
 }
 
 impl Watch {
-    pub(super) fn new() -> (Hinter, Self) {
+    /// A watch, and what wakes it up.
+    #[allow(clippy::new_ret_no_self, reason = "a channel has two ends")]
+    pub fn new() -> (Hinter, Self) {
         let (sender, hints) = watch::channel(());
         (Hinter(sender), Self { hints })
     }
@@ -26,15 +28,16 @@ impl Watch {
 
 /// The side of a [`Watch`] that gives the hints.
 #[derive(Debug)]
-pub(super) struct Hinter(watch::Sender<()>);
+pub struct Hinter(watch::Sender<()>);
 
 impl Hinter {
-    pub(super) fn hint(&self) {
+    /// Says that something may have changed.
+    pub fn hint(&self) {
         self.0.send_replace(());
     }
 
     /// Whether nobody listens any more.
-    pub(super) fn is_closed(&self) -> bool {
+    pub fn is_closed(&self) -> bool {
         self.0.is_closed()
     }
 

@@ -1,11 +1,12 @@
 //! The leases that a worker holds, and until when.
 
 use std::collections::BTreeMap;
-use std::hash::{BuildHasher, Hasher, RandomState};
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use coord_common::id::Token;
+use coord_common::id::{Token, WorkerId};
 use coord_common::task::LeaseState;
 use tokio::sync::Notify;
 use tokio::time::{Instant, sleep_until};
@@ -31,9 +32,16 @@ pub(super) struct Held {
     leases: Mutex<BTreeMap<Token, HeldLease>>,
     /// Told when a lease comes in that needs quicker heartbeats than those that are there.
     hurry: Notify,
+    /// Whose they are, as a number, by which heartbeats of a fleet are spread.
+    worker: u64,
+    beats: AtomicU64,
 }
 
 impl Held {
+    pub(super) fn of(worker: &WorkerId) -> Self {
+        Self { worker: hash(worker), ..Self::default() }
+    }
+
     fn lock(&self) -> MutexGuard<'_, BTreeMap<Token, HeldLease>> {
         // A panic elsewhere leaves the map whole: every change to it is one insert or remove.
         self.leases.lock().unwrap_or_else(PoisonError::into_inner)
@@ -68,6 +76,7 @@ impl Held {
         loop {
             let pause = self.beat_every();
             tokio::select! {
+                biased;
                 () = sleep_until(last + pause) => return pause,
                 () = self.hurry.notified() => {}
             }
@@ -79,8 +88,8 @@ impl Held {
     fn beat_every(&self) -> Duration {
         let shortest = self.lock().values().map(|lease| lease.ttl).min();
         let third = shortest.map_or(BEAT.1, |ttl| ttl / 3).clamp(BEAT.0, BEAT.1);
-        // Each `RandomState` has keys of its own: randomness enough to spread beats.
-        let jitter = (RandomState::new().build_hasher().finish() % 200) as f64 / 1000.0;
+        let beat = self.beats.fetch_add(1, Ordering::Relaxed);
+        let jitter = (hash(&(self.worker, beat)) % 200) as f64 / 1000.0;
         third.mul_f64(0.9 + jitter)
     }
 
@@ -115,6 +124,13 @@ impl Held {
             lease.cancel.cancel();
         }
     }
+}
+
+/// The same in every process, so that simulations can be repeated.
+fn hash(value: &impl Hash) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    value.hash(&mut hasher);
+    hasher.finish()
 }
 
 #[cfg(test)]

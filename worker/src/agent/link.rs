@@ -1,28 +1,27 @@
 //! The worker's one place that speaks the wire: calls that come back with an answer, however often
 //! the coordinator goes away meanwhile.
 
+use std::hash::{Hash as _, Hasher as _};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use coord_common::id::{SnapshotId, Token};
 use coord_common::task::{Lease, LeaseState, Report, Verdict};
+use coord_proto::net::{Backoff, Mark, Transport, work_client};
 use coord_proto::wire;
 use coord_proto::wire::work_client::WorkClient;
 use tokio::time::{sleep, timeout};
-use tonic::transport::Channel;
 use tonic::{Code, Status};
 use tracing::{debug, info, warn};
 
 use super::AgentConfig;
 use super::held::Held;
 
-/// Largest message taken or sent, in bytes: leases of environments with thousands of views.
-const MAX_MESSAGE: usize = 64 * 1024 * 1024;
 /// How long a poll may stay open: longer than the coordinator holds it.
 const POLL_PATIENCE: Duration = Duration::from_secs(40);
 /// First and longest pause before a call is made again.
-const BACKOFF: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(3));
+const BACKOFF: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(2));
 
 /// How long a heartbeat waits for its answer at least.
 const SHORTEST_PATIENCE: Duration = Duration::from_millis(500);
@@ -30,27 +29,42 @@ const SHORTEST_PATIENCE: Duration = Duration::from_millis(500);
 /// A connection that re-registers by itself.
 #[derive(Clone)]
 pub(super) struct Link {
-    client: WorkClient<Channel>,
+    transport: Transport,
+    client: WorkClient<Transport>,
     config: AgentConfig,
     held: Arc<Held>,
     nonce: Arc<AtomicU64>,
+    /// Makes the pauses of this worker's calls different from others'.
+    seed: Arc<AtomicU64>,
+    /// Whether calls go unanswered, so that it is said once.
+    away: Arc<AtomicBool>,
 }
 
 impl Link {
-    pub(super) fn new(channel: Channel, config: AgentConfig, held: Arc<Held>) -> Self {
-        let client = client(channel);
-        Self { client, config, held, nonce: Arc::new(AtomicU64::new(1)) }
+    pub(super) fn new(transport: Transport, config: AgentConfig, held: Arc<Held>) -> Self {
+        let client = work_client(transport.clone());
+        let seed = Arc::new(AtomicU64::new(seed(config.worker.as_str())));
+        let (nonce, away) = (Arc::new(AtomicU64::new(1)), Arc::default());
+        Self { transport, client, config, held, nonce, seed, away }
+    }
+
+    fn backoff(&self) -> Backoff {
+        Backoff::new(BACKOFF.0, BACKOFF.1, self.seed.fetch_add(1, Ordering::Relaxed))
     }
 
     /// Waits for leases; returns with none when the coordinator had none for a while. Dropped before
     /// it returns, it may be called again: the answer that got lost is given once more.
     pub(super) async fn poll(&self, free: u32) -> Vec<Lease> {
-        let mut pause = BACKOFF.0;
+        let mut backoff = self.backoff();
         loop {
+            let mark = self.transport.mark();
             match timeout(POLL_PATIENCE, self.poll_once(free)).await {
-                Ok(Ok(leases)) => return leases,
-                Ok(Err(status)) => self.recover(&status, &mut pause).await,
-                Err(_) => warn!("a poll went unanswered"),
+                Ok(Ok(leases)) => {
+                    self.answered();
+                    return leases;
+                }
+                Ok(Err(status)) => self.recover(&status, &mut backoff).await,
+                Err(_) => self.unanswered("a poll", mark),
             }
         }
     }
@@ -86,7 +100,11 @@ impl Link {
             tokens: tokens.iter().map(|token| token.0).collect(),
         };
         let mut client = self.client.clone();
-        let reply = timeout(patience.max(SHORTEST_PATIENCE), client.heartbeat(request)).await.ok()?;
+        let mark = self.transport.mark();
+        let Ok(reply) = timeout(patience.max(SHORTEST_PATIENCE), client.heartbeat(request)).await else {
+            self.unanswered("a heartbeat", mark);
+            return None;
+        };
         match reply {
             Ok(reply) => {
                 let states = reply.into_inner().leases.into_iter().filter_map(|status| {
@@ -112,13 +130,15 @@ impl Link {
     /// Reports until every outcome has its verdict.
     pub(super) async fn complete(&self, ready: &[Report]) -> Vec<(Token, Verdict)> {
         let reports: Vec<wire::Report> = ready.iter().cloned().map(Into::into).collect();
-        let mut pause = BACKOFF.0;
+        let mut backoff = self.backoff();
         loop {
+            let mark = self.transport.mark();
             let request =
                 wire::CompleteRequest { worker: self.config.worker.to_string(), reports: reports.clone() };
             let mut client = self.client.clone();
             match timeout(POLL_PATIENCE, client.complete(request)).await {
                 Ok(Ok(reply)) => {
+                    self.answered();
                     let verdicts = reply.into_inner().verdicts.into_iter().filter_map(|verdict| {
                         let word = wire::Verdict::try_from(verdict.verdict).ok()?.try_into().ok()?;
                         Some((Token(verdict.token), word))
@@ -129,8 +149,8 @@ impl Link {
                     warn!(%status, "the coordinator doesn't understand the report");
                     return Vec::new();
                 }
-                Ok(Err(status)) => self.recover(&status, &mut pause).await,
-                Err(_) => warn!("a report went unanswered"),
+                Ok(Err(status)) => self.recover(&status, &mut backoff).await,
+                Err(_) => self.unanswered("a report", mark),
             }
         }
     }
@@ -145,17 +165,37 @@ impl Link {
     }
 
     /// Waits, and registers anew where the coordinator doesn't know the session.
-    async fn recover(&self, status: &Status, pause: &mut Duration) {
+    async fn recover(&self, status: &Status, backoff: &mut Backoff) {
         if status.code() == Code::NotFound {
             match self.register().await {
                 Ok(()) => return,
-                Err(status) => warn!(%status, "registering failed"),
+                Err(status) => self.refused(&status),
             }
         } else {
-            debug!(%status, "the coordinator is not to be had");
+            self.refused(status);
         }
-        sleep(*pause).await;
-        *pause = (*pause * 2).min(BACKOFF.1);
+        sleep(backoff.pause()).await;
+    }
+
+    fn refused(&self, status: &Status) {
+        if self.away.swap(true, Ordering::Relaxed) {
+            debug!(%status, "no coordinator that leads yet");
+        } else {
+            warn!(%status, "looking for a coordinator that leads");
+        }
+    }
+
+    /// A call was answered.
+    fn answered(&self) {
+        if self.away.swap(false, Ordering::Relaxed) {
+            info!("a coordinator leads");
+        }
+    }
+
+    /// A call that went where `mark` says was never answered, though the connection seems whole.
+    fn unanswered(&self, what: &str, mark: Mark) {
+        warn!("{what} went unanswered");
+        self.transport.suspect(mark);
     }
 
     async fn register(&self) -> Result<(), Status> {
@@ -171,9 +211,11 @@ impl Link {
     }
 }
 
-/// A client with this worker's message limits.
-fn client(channel: Channel) -> WorkClient<Channel> {
-    WorkClient::new(channel).max_decoding_message_size(MAX_MESSAGE).max_encoding_message_size(MAX_MESSAGE)
+/// A number that differs from worker to worker.
+fn seed(worker: &str) -> u64 {
+    let mut hasher = std::hash::DefaultHasher::new();
+    worker.hash(&mut hasher);
+    hasher.finish()
 }
 
 fn understood(lease: wire::Lease) -> Option<Lease> {
@@ -189,12 +231,12 @@ fn understood(lease: wire::Lease) -> Option<Lease> {
 
 /// Fetches the bodies of snapshots.
 #[derive(Clone)]
-pub struct SnapshotSource(WorkClient<Channel>);
+pub struct SnapshotSource(WorkClient<Transport>);
 
 impl SnapshotSource {
-    /// Fetches over `channel`.
-    pub fn new(channel: Channel) -> Self {
-        Self(client(channel))
+    /// Fetches over `transport`.
+    pub fn new(transport: impl Into<Transport>) -> Self {
+        Self(work_client(transport.into()))
     }
 
     /// The snapshot's body: its JSON text.

@@ -14,11 +14,11 @@ use std::time::Duration;
 
 use coord_common::id::WorkerId;
 use coord_common::task::{Lease, Outcome, Report};
+use coord_proto::net::Transport;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
-use tonic::transport::Channel;
 use tracing::{debug, info, warn};
 
 use held::Held;
@@ -57,10 +57,10 @@ pub struct Agent {
 }
 
 impl Agent {
-    /// An agent that talks over `channel`.
-    pub fn new(config: AgentConfig, channel: Channel, executor: Arc<dyn Execute>) -> Self {
-        let held = Arc::new(Held::default());
-        let link = Link::new(channel, config.clone(), held.clone());
+    /// An agent that talks over `transport`.
+    pub fn new(config: AgentConfig, transport: impl Into<Transport>, executor: Arc<dyn Execute>) -> Self {
+        let held = Arc::new(Held::of(&config.worker));
+        let link = Link::new(transport.into(), config.clone(), held.clone());
         Self { config, link, held, executor }
     }
 
@@ -104,6 +104,7 @@ impl Agent {
             // A poll stays open even while all slots are taken: the coordinator learns of slots that
             // came free by the reports, and what takes their place is in the same transaction.
             let leases = tokio::select! {
+                biased;
                 () = stop.cancelled() => return,
                 leases = self.link.poll(free as u32) => leases,
             };
@@ -166,6 +167,7 @@ async fn heartbeats(link: Link, held: Arc<Held>, quit: CancellationToken) {
     let mut last = Instant::now();
     loop {
         let pause = tokio::select! {
+            biased;
             () = quit.cancelled() => return,
             pause = held.next_beat(last) => pause,
         };

@@ -274,6 +274,11 @@ impl Canceller for AdbcCanceller {
     async fn cancel(&self) {
         stop(&self.0);
     }
+
+    fn may_abandon(&self) -> bool {
+        // Its thread works on in this process: whoever takes its place must wait for it.
+        false
+    }
 }
 
 impl Live {

@@ -78,6 +78,9 @@ pub struct PostgresConfig {
     pub ssl_mode: SslMode,
     /// How long connecting may take.
     pub connect_timeout: Duration,
+    /// How long a connection may be silent, as while a statement runs, before the network is probed:
+    /// some half a minute later one that is dead breaks.
+    pub keepalives_idle: Duration,
     /// How long a statement waits for another's lock before it is tried again later.
     pub lock_timeout: Duration,
     /// The schema for what guards against doubled work; made on demand.
@@ -96,6 +99,7 @@ impl PostgresConfig {
             role: None,
             ssl_mode: SslMode::default(),
             connect_timeout: Duration::from_secs(10),
+            keepalives_idle: Duration::from_secs(30),
             lock_timeout: Duration::from_secs(30),
             ledger_schema: DEFAULT_LEDGER.to_owned(),
         }

@@ -1,8 +1,12 @@
 //! PostgreSQL, natively: fencing needs exact control of what goes over the wire when.
 
+use std::time::Duration;
+
 use async_trait::async_trait;
 use coord_common::project::model::ColumnDef;
+use tokio::runtime::Handle;
 use tokio::task::JoinHandle;
+use tokio::time::timeout;
 use tokio_postgres::{CancelToken, Client, NoTls, SimpleQueryMessage};
 
 use super::Rows;
@@ -10,6 +14,16 @@ use super::config::{PostgresConfig, SslMode};
 use super::error::{Class, EngineError, class_of_sqlstate};
 use super::profile::Profile;
 use super::session::{Answer, Canceller, Connector, Session};
+
+/// Between keepalives on a connection that is silent.
+const KEEPALIVES_INTERVAL: Duration = Duration::from_secs(10);
+/// How many of them may go unanswered until the connection counts as broken.
+const KEEPALIVES: u32 = 3;
+/// How long what was sent may stay without an acknowledgement of the network.
+const UNANSWERED: Duration = Duration::from_secs(60);
+
+/// How long it may take to stop the statement of a session that nobody waits for any more.
+const LAST_CANCEL: Duration = Duration::from_secs(10);
 
 /// Makes connections to one database.
 pub(crate) struct PostgresConnector {
@@ -32,6 +46,10 @@ impl PostgresConnector {
             .dbname(&config.database)
             .application_name("coordctl")
             .connect_timeout(config.connect_timeout)
+            .keepalives_idle(config.keepalives_idle)
+            .keepalives_interval(KEEPALIVES_INTERVAL)
+            .keepalives_retries(KEEPALIVES)
+            .tcp_user_timeout(UNANSWERED)
             .ssl_mode(tokio_postgres::config::SslMode::Disable);
         if let Some(password) = &config.password {
             client.password(password.reveal());
@@ -74,7 +92,7 @@ impl Connector for PostgresConnector {
             // The client's calls fail with the same error.
             let _ = connection.await;
         });
-        let session = PostgresSession { client, pump };
+        let session = PostgresSession { client, pump, busy: false };
         session.client.batch_execute(&self.on_connect).await.map_err(|error| self.connect_error(&error))?;
         Ok(Box::new(session))
     }
@@ -83,11 +101,18 @@ impl Connector for PostgresConnector {
 struct PostgresSession {
     client: Client,
     pump: JoinHandle<()>,
+    /// Whether a statement's answer is still out.
+    busy: bool,
 }
 
 impl Drop for PostgresSession {
     fn drop(&mut self) {
         self.pump.abort();
+        if let (true, Ok(runtime)) = (self.busy, Handle::try_current()) {
+            // The server would only notice a closed connection when it has something to say.
+            let cancel = self.client.cancel_token();
+            runtime.spawn(async move { timeout(LAST_CANCEL, cancel.cancel_query(NoTls)).await });
+        }
     }
 }
 
@@ -95,7 +120,10 @@ impl Drop for PostgresSession {
 impl Session for PostgresSession {
     async fn run(&mut self, statements: &[String]) -> Result<Vec<Answer>, EngineError> {
         let text = statements.join(";\n");
-        let messages = self.client.simple_query(&text).await.map_err(|error| of_postgres(&error))?;
+        self.busy = true;
+        let answered = self.client.simple_query(&text).await;
+        self.busy = false;
+        let messages = answered.map_err(|error| of_postgres(&error))?;
         let mut answers = Vec::with_capacity(statements.len());
         let mut open = Answer::default();
         for message in messages {
@@ -164,6 +192,11 @@ impl Canceller for PostgresCanceller {
     async fn cancel(&self) {
         // Best effort: the work is told again while it goes on.
         let _ = self.0.cancel_query(NoTls).await;
+    }
+
+    fn may_abandon(&self) -> bool {
+        // Closing the socket is all that is left to do; no thread of ours hangs on it.
+        true
     }
 }
 

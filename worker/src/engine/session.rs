@@ -8,6 +8,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use coord_common::project::model::ColumnDef;
 use tokio::sync::{Semaphore, SemaphorePermit};
+use tokio::time::{Instant, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
 use super::Rows;
@@ -55,6 +56,10 @@ pub(crate) trait Session: Send {
 pub(crate) trait Canceller: Send + Sync {
     /// Asks for it; the statement then fails with [`Class::Cancelled`], or ends just before.
     async fn cancel(&self);
+
+    /// Whether a session that doesn't answer may be left alone with its statement. What it has open
+    /// is rolled back once the warehouse notices, or shut out by the fence.
+    fn may_abandon(&self) -> bool;
 }
 
 /// Makes connections to one warehouse.
@@ -158,7 +163,13 @@ impl Drop for Pooled<'_> {
 /// How long a statement gets to notice that it was cancelled before it is told again.
 const CANCEL_AGAIN: Duration = Duration::from_millis(200);
 
-/// Waits for work on a session; on cancel, stops its statement and waits for the work to end.
+/// How long a cancel may take to reach the warehouse.
+const CANCEL_REACHES: Duration = Duration::from_secs(1);
+/// How long a session may stay silent after it was cancelled until it is left alone.
+const SILENCE: Duration = Duration::from_secs(5);
+
+/// Waits for work on a session; on cancel, stops its statement and waits for the work to end. Where
+/// nothing ends as the connection is dead, the session is given up: the caller must not use it again.
 pub(crate) async fn cancellable<T>(
     cancel: &CancellationToken,
     canceller: &dyn Canceller,
@@ -170,14 +181,60 @@ pub(crate) async fn cancellable<T>(
         done = &mut work => return done,
         () = cancel.cancelled() => {}
     }
+    let silent_since = Instant::now();
     loop {
-        canceller.cancel().await;
-        if let Ok(done) = tokio::time::timeout(CANCEL_AGAIN, &mut work).await {
+        let ask = async {
+            let _ = timeout(CANCEL_REACHES, canceller.cancel()).await;
+            sleep(CANCEL_AGAIN).await;
+        };
+        tokio::select! {
+            biased;
             // A commit that was faster than the cancel stays a success.
-            return done.map_err(|error| match error.class {
+            done = &mut work => return done.map_err(|error| match error.class {
                 Class::Stale | Class::AuditFailed(_) | Class::Permanent => error,
                 Class::Transient | Class::Resource | Class::Cancelled => EngineError::cancelled(),
-            });
+            }),
+            () = ask => {}
         }
+        if canceller.may_abandon() && silent_since.elapsed() >= SILENCE {
+            return Err(EngineError::cancelled());
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    struct Deaf {
+        may_abandon: bool,
+    }
+
+    #[async_trait]
+    impl Canceller for Deaf {
+        async fn cancel(&self) {
+            std::future::pending().await
+        }
+
+        fn may_abandon(&self) -> bool {
+            self.may_abandon
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_session_that_stays_silent_after_a_cancel_is_given_up_where_it_may_be() {
+        let cancel = CancellationToken::new();
+        cancel.cancel();
+        let started = Instant::now();
+        let silent = std::future::pending::<Result<(), EngineError>>();
+        let given_up = cancellable(&cancel, &Deaf { may_abandon: true }, silent).await;
+        assert_eq!(given_up.unwrap_err().class, Class::Cancelled);
+        assert!(started.elapsed() >= SILENCE && started.elapsed() < SILENCE * 2);
+
+        let late = async {
+            sleep(SILENCE * 3).await;
+            Ok(1)
+        };
+        assert_eq!(cancellable(&cancel, &Deaf { may_abandon: false }, late).await, Ok(1));
     }
 }

@@ -35,6 +35,7 @@ pub(super) async fn ready(
             let sql = prepare::signal(&work, snapshot, embedded, call, engine.dialect())
                 .map_err(|failure| Trouble::Failed(named(call, snapshot, failure)))?;
             let rows = tokio::select! {
+                biased;
                 rows = engine.query(&sql) => rows,
                 () = cancel.cancelled() => Err(EngineError::cancelled()),
             };

@@ -5,12 +5,13 @@ mod bounds;
 mod check;
 mod fetch;
 mod merge;
+mod patience;
 mod prepare;
 mod publication;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::Duration;
 
 use coord_common::id::ModelName;
 use coord_common::snapshot::Snapshot;
@@ -19,6 +20,7 @@ use coord_common::task::{
     self, Check, Done, DropTable, Evaluate, Failure, FailureClass, Lease, Outcome, Promote, Publish,
     Statements, TableKind, Work,
 };
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::{Instrument, info_span, warn};
 
@@ -29,6 +31,7 @@ use crate::engine::{
 };
 use check::Trouble;
 use fetch::Snapshots;
+use patience::within;
 
 /// The audits of a model over a range that is complete: each one's name, and the query that counts its
 /// bad rows. Audits that are skipped are left out.
@@ -49,12 +52,20 @@ pub fn audit_counts(
 pub struct Executor {
     engines: BTreeMap<String, Arc<dyn Engine>>,
     snapshots: Snapshots,
+    batch_timeout: Option<Duration>,
 }
 
 impl Executor {
     /// An executor with the engines of each gateway, which fetches snapshots from `source`.
     pub fn new(engines: BTreeMap<String, Arc<dyn Engine>>, source: SnapshotSource) -> Self {
-        Self { engines, snapshots: Snapshots::new(source) }
+        Self { engines, snapshots: Snapshots::new(source), batch_timeout: None }
+    }
+
+    /// The same, which stops batches, and statements around plans, that take longer; batches of
+    /// models that say how long theirs may take, after that time.
+    #[must_use]
+    pub fn with_batch_timeout(self, limit: Option<Duration>) -> Self {
+        Self { batch_timeout: limit, ..self }
     }
 
     async fn evaluate(&self, lease: &Lease, work: &Evaluate, cancel: &CancellationToken) -> Outcome {
@@ -66,13 +77,14 @@ impl Executor {
         let prepared = async {
             let snapshot = self.snapshots.get(work.task.snapshot).await?;
             let embedded = self.snapshots.embedded(&work.task).await?;
-            prepare::batch(lease, work, &snapshot, &embedded, engine.dialect())
+            let write = prepare::batch(lease, work, &snapshot, &embedded, engine.dialect())?;
+            Ok((write, snapshot.model.storage.batch_timeout().or(self.batch_timeout)))
         };
-        let write = match prepared.await {
-            Ok(write) => write,
+        let (write, limit) = match prepared.await {
+            Ok(prepared) => prepared,
             Err(failure) => return Outcome::Failed(failure),
         };
-        match engine.run_batch(&write, cancel).await {
+        match within(limit, cancel, async |cancel| engine.run_batch(&write, &cancel).await).await {
             Ok(report) => Outcome::Done(done(report, started)),
             Err(error) => outcome(error, cancel),
         }
@@ -140,7 +152,9 @@ impl Executor {
             Err(failure) => return Outcome::Failed(failure),
         };
         let started = Instant::now();
-        match engine.run_batch(&prepare::statements(lease, work), cancel).await {
+        let write = prepare::statements(lease, work);
+        let run = async |cancel| engine.run_batch(&write, &cancel).await;
+        match within(self.batch_timeout, cancel, run).await {
             Ok(report) => Outcome::Done(done(report, started)),
             Err(error) => {
                 let message = format!("{}: {}", work.point.name(), error.message);
@@ -273,9 +287,9 @@ fn done(report: BatchReport, started: Instant) -> Done {
 fn outcome(error: EngineError, cancel: &CancellationToken) -> Outcome {
     let class = match &error.class {
         Class::Stale => return Outcome::Fenced,
-        Class::Cancelled => return Outcome::HandedBack,
         _ if cancel.is_cancelled() => return Outcome::HandedBack,
-        Class::Transient | Class::Resource => FailureClass::Transient,
+        // Somebody else stopped the statement, in the warehouse: handing it back would begin anew for ever.
+        Class::Cancelled | Class::Transient | Class::Resource => FailureClass::Transient,
         Class::Permanent => FailureClass::Permanent,
         Class::AuditFailed { .. } => FailureClass::Audit,
     };

@@ -10,7 +10,7 @@ use crate::diagnostic::{Diagnostic, Location};
 use crate::project::cron::check_cron;
 use crate::project::render::Value;
 use crate::project::suggest::did_you_mean;
-use crate::project::{ProjectInput, SourceFile};
+use crate::project::{ProjectInput, SourceFile, timeout::check_timeout};
 use crate::sql::Dialect;
 
 use super::connection::Connection;
@@ -428,7 +428,10 @@ impl Reader<'_> {
             "on_additive_change" => out.on_additive_change = reader.scalar(key, value),
             "physical_properties" => out.physical_properties = reader.sql_map(key, value),
             "virtual_properties" => out.virtual_properties = reader.sql_map(key, value),
-            "session_properties" => out.session_properties = reader.sql_map(key, value),
+            "session_properties" => {
+                out.session_properties = reader.sql_map(key, value);
+                check_timeout(&out.session_properties, reader.at(key), reader.findings);
+            }
             "audits" => out.audits = reader.texts(key, value),
             "optimize_query" => out.optimize_query = reader.optional_flag(key, value),
             "allow_partials" => out.allow_partials = reader.optional_flag(key, value),

@@ -93,6 +93,11 @@ fn mistakes_in_models_have_a_place() {
             "1:16 property-without-effect|1:16 conflicting-properties",
         ),
         ("MODEL (name @x, blueprints ((x := a, y)), kind FULL); SELECT 1", "1:38 invalid-value"),
+        ("MODEL (name a, session_properties (batch_timeout = 'soon')); SELECT 1", "1:35 invalid-value"),
+        (
+            "MODEL (name a, session_properties (x = 1, batch_timeout = 9)); SELECT 1",
+            "1:16 property-without-effect",
+        ),
     ] {
         let expected: Vec<String> =
             expected.split('|').map(|place| format!("models/m.sql:{place}")).collect();

@@ -1,0 +1,26 @@
+//! How clients reach a coordinator: what carries a call there, and how connections are made.
+
+mod backoff;
+mod connect;
+mod replicas;
+mod transport;
+
+pub use backoff::Backoff;
+pub use connect::{BadAddress, ConnectOptions, MAX_MESSAGE, channel, check_address, connect};
+pub use replicas::{Dial, LEADER, Mark, Replicas};
+pub use transport::Transport;
+
+use crate::wire::control_client::ControlClient;
+use crate::wire::work_client::WorkClient;
+
+/// A client of the workers' service with this build's message limits.
+pub fn work_client(transport: Transport) -> WorkClient<Transport> {
+    WorkClient::new(transport).max_decoding_message_size(MAX_MESSAGE).max_encoding_message_size(MAX_MESSAGE)
+}
+
+/// A client of the service for people with this build's message limits.
+pub fn control_client(transport: Transport) -> ControlClient<Transport> {
+    ControlClient::new(transport)
+        .max_decoding_message_size(MAX_MESSAGE)
+        .max_encoding_message_size(MAX_MESSAGE)
+}

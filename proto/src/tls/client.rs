@@ -1,0 +1,190 @@
+//! The client's end.
+
+use std::fmt;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use hyper_util::rt::TokioIo;
+use rustls::ClientConfig;
+use rustls_pki_types::ServerName;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::TcpStream;
+use tokio_rustls::TlsConnector;
+use tonic::transport::Uri;
+use tower::Service;
+
+use super::files::{Reloading, TlsError, authorities, certificates, private_key, provider};
+
+/// Files of a client's certificates (PEM), read anew when they change.
+#[derive(Debug, Clone, Default, PartialEq, Eq, clap::Args)]
+#[command(next_help_heading = "Encryption")]
+pub struct ClientTlsArgs {
+    /// The authorities of the coordinator's certificate (PEM), for https:// addresses.
+    #[arg(long, env = "COORDCTL_TLS_CA", value_name = "FILE", global = true)]
+    pub tls_ca: Option<PathBuf>,
+    /// This client's certificate (PEM).
+    #[arg(long, env = "COORDCTL_TLS_CERT", value_name = "FILE", global = true)]
+    pub tls_cert: Option<PathBuf>,
+    /// The certificate's private key (PEM).
+    #[arg(long, env = "COORDCTL_TLS_KEY", value_name = "FILE", global = true)]
+    pub tls_key: Option<PathBuf>,
+    /// The name that the coordinator's certificate must have [default: the host of its address].
+    #[arg(long, env = "COORDCTL_TLS_SERVER_NAME", value_name = "NAME", global = true)]
+    pub tls_server_name: Option<String>,
+}
+
+/// A client's certificates.
+pub struct ClientTls {
+    config: Reloading<ClientConfig>,
+    server_name: Option<ServerName<'static>>,
+}
+
+impl fmt::Debug for ClientTls {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ClientTls").field("server_name", &self.server_name).finish_non_exhaustive()
+    }
+}
+
+impl ClientTls {
+    /// Reads the files of a client; nothing where it has none.
+    ///
+    /// # Errors
+    /// [`TlsError`] naming the file that can't serve, or the flag that is missing.
+    pub fn new(args: &ClientTlsArgs) -> Result<Option<Arc<Self>>, TlsError> {
+        let identity = match (args.tls_cert.clone(), args.tls_key.clone()) {
+            (None, None) => None,
+            (Some(certificate), Some(key)) => Some((certificate, key)),
+            (Some(one), None) => return Err(TlsError::new(&one, "--tls-cert needs --tls-key")),
+            (None, Some(one)) => return Err(TlsError::new(&one, "--tls-key needs --tls-cert")),
+        };
+        let Some(authority) = args.tls_ca.clone() else {
+            return match identity {
+                Some((one, _)) => Err(TlsError::new(&one, "--tls-cert needs --tls-ca")),
+                None => Ok(None),
+            };
+        };
+        let server_name = args.tls_server_name.clone().map(|name| {
+            let why = format!("`{name}` is neither a DNS name nor an address");
+            ServerName::try_from(name).map_err(|_| TlsError::new(Path::new("--tls-server-name"), why))
+        });
+        let mut files = vec![authority.clone()];
+        files.extend(identity.iter().flat_map(|(certificate, key)| [certificate.clone(), key.clone()]));
+        let load = move || client_config(&authority, identity.as_ref());
+        let config = Reloading::new(files, load)?;
+        Ok(Some(Arc::new(Self { config, server_name: server_name.transpose()? })))
+    }
+
+    /// Makes a connection to `host` encrypted, with the files as they are now.
+    async fn shake_hands(&self, host: &str, stream: TcpStream) -> io::Result<Box<dyn Stream>> {
+        let name = match &self.server_name {
+            Some(name) => name.clone(),
+            None => {
+                let host = host.trim_start_matches('[').trim_end_matches(']').to_owned();
+                ServerName::try_from(host)
+                    .map_err(|error| io::Error::new(io::ErrorKind::InvalidInput, error))?
+            }
+        };
+        Ok(Box::new(TlsConnector::from(self.config.current()).connect(name, stream).await?))
+    }
+}
+
+fn client_config(authority: &Path, identity: Option<&(PathBuf, PathBuf)>) -> Result<ClientConfig, TlsError> {
+    let builder = ClientConfig::builder_with_provider(provider())
+        .with_protocol_versions(&[&rustls::version::TLS13])
+        .map_err(|error| TlsError::new(authority, error))?
+        .with_root_certificates(authorities(authority)?);
+    let mut config = match identity {
+        None => builder.with_no_client_auth(),
+        Some((certificate, key)) => {
+            builder.with_client_auth_cert(certificates(certificate)?, private_key(key)?).map_err(|error| {
+                TlsError::new(certificate, format!("with the key {}: {error}", key.display()))
+            })?
+        }
+    };
+    config.alpn_protocols = vec![b"h2".to_vec()];
+    config.resumption = rustls::client::Resumption::disabled();
+    Ok(config)
+}
+
+/// A connection, encrypted or not.
+trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
+
+impl<T: AsyncRead + AsyncWrite + Send + Unpin> Stream for T {}
+
+/// Opens connections for a channel: a connector for `Endpoint::connect_with_connector`. The
+/// endpoint's own scheme must be `http`: what is encrypted is decided here.
+#[derive(Clone)]
+pub struct Dialer(Option<Arc<ClientTls>>);
+
+/// A connector that encrypts where it has certificates to verify with.
+pub fn dialer(tls: Option<Arc<ClientTls>>) -> Dialer {
+    Dialer(tls)
+}
+
+/// A connection as channels take it.
+pub struct Dialed(Box<dyn Stream>);
+
+impl Service<Uri> for Dialer {
+    type Response = TokioIo<Dialed>;
+    type Error = io::Error;
+    type Future = Pin<Box<dyn Future<Output = io::Result<TokioIo<Dialed>>> + Send>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, uri: Uri) -> Self::Future {
+        let tls = self.0.clone();
+        Box::pin(async move {
+            let invalid = || io::Error::new(io::ErrorKind::InvalidInput, "the address has no host");
+            let host = uri.host().ok_or_else(invalid)?;
+            let port = uri.port_u16().unwrap_or(if tls.is_some() { 443 } else { 80 });
+            let stream = TcpStream::connect((host.trim_matches(['[', ']']), port)).await?;
+            stream.set_nodelay(true)?;
+            let stream = match tls {
+                None => Box::new(stream),
+                Some(tls) => tls.shake_hands(host, stream).await?,
+            };
+            Ok(TokioIo::new(Dialed(stream)))
+        })
+    }
+}
+
+impl AsyncRead for Dialed {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut tokio::io::ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.0).poll_read(cx, buf)
+    }
+}
+
+impl AsyncWrite for Dialed {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.0).poll_write(cx, buf)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.0).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.0).poll_shutdown(cx)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.0).poll_write_vectored(cx, bufs)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.0.is_write_vectored()
+    }
+}
