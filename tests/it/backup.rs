@@ -40,7 +40,8 @@ fn a_lost_store_is_restored_and_a_worker_of_the_lost_time_can_not_commit() {
     fleet.wait_for_commits(25);
     // Longer batches, so that each worker is in the middle of one when all is lost.
     fleet.pause(2.0);
-    std::thread::sleep(std::time::Duration::from_millis(500));
+    let asleep = "SELECT COUNT(*) FROM pg_stat_activity WHERE wait_event = 'PgSleep' AND NOW() - query_start > INTERVAL '300 ms'";
+    wait_until("long batches", || fleet.count(asleep) == 4);
     fleet.workers[0].stop();
     fleet.coordinator.kill9();
     fleet.workers[1].kill9();

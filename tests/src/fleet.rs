@@ -280,11 +280,6 @@ impl Fleet {
         self.address = address;
     }
 
-    /// The state's URL.
-    pub fn state_url(&self) -> String {
-        self.etcd.url("test")
-    }
-
     /// The coordinator's address.
     pub fn address(&self) -> &str {
         &self.address
