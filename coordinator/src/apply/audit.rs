@@ -31,6 +31,7 @@ pub(crate) fn audit_work(plan: &Plan, book: &Book) -> Option<PlanWork> {
             cut: cut(model, record, book),
             concurrency: model.concurrency,
             sequential: false,
+            made_first: false,
             anew: false,
             parents: Vec::new(),
         })

@@ -91,6 +91,7 @@ pub(crate) fn columns_work(plan: &Plan, book: &Book) -> Option<PlanWork> {
             cut: Arc::new(Whole),
             concurrency: None,
             sequential: false,
+            made_first: false,
             anew: false,
             parents: Vec::new(),
         });

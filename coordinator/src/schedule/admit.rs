@@ -63,6 +63,7 @@ impl Scheduler {
             migrate: work.migrate && self.tables.get(table).created,
             concurrency: work.concurrency,
             sequential: work.sequential,
+            made_first: work.made_first,
             anew: work.anew,
             parents: work.parents,
             children: Vec::new(),
@@ -188,7 +189,7 @@ impl Scheduler {
     pub(super) fn take_range(&mut self, at: NodeRef, interval: Interval) {
         let Some(plan) = self.plans.get_mut(&at.plan) else { return };
         let node = &mut plan.nodes[at.node];
-        if interval == Node::CREATE && (node.migrate || node.todo.is_empty()) {
+        if interval == Node::CREATE {
             return;
         }
         node.pending.remove(interval);

@@ -163,6 +163,9 @@ pub struct NodeWork {
     pub concurrency: Option<u32>,
     /// Whether batches depend on the past: each only after all earlier ones are committed.
     pub sequential: bool,
+    /// Whether a lease of its own makes the table before the first of several batches. Otherwise that
+    /// batch makes it along the way.
+    pub made_first: bool,
     /// Whether a todo that covers all that is recorded of the table replaces the whole of it, as a
     /// restatement does; otherwise only a table of which nothing is recorded is filled anew.
     pub anew: bool,

@@ -9,7 +9,7 @@ use coord_common::task::{
 };
 
 use super::fleet::Ready;
-use super::plan::{Phase, Retry};
+use super::plan::{Node, Phase, Retry};
 use super::queue::Standing;
 use super::table::NodeRef;
 use super::{BatchLease, Held, Output, Record, Scheduler, Target, Timer};
@@ -86,7 +86,7 @@ impl Scheduler {
     fn take_fresh(&mut self, at: NodeRef, interval: Interval) {
         let Some(plan) = self.plans.get_mut(&at.plan) else { return };
         let node = &mut plan.nodes[at.node];
-        if node.todo.is_empty() || node.migrate {
+        if interval == Node::CREATE {
             return;
         }
         node.pending.remove(interval);

@@ -94,6 +94,7 @@ fn node(number: usize, todo: &[(i64, i64)], parents: &[(usize, ReadRange)]) -> N
         cut: Arc::new(Every(10)),
         concurrency: None,
         sequential: false,
+        made_first: true,
         anew: false,
         parents: parents.iter().map(|(node, reads)| Edge { node: *node, reads: reads.clone() }).collect(),
     }
