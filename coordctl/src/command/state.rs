@@ -18,7 +18,7 @@ use crate::session::Session;
 
 /// Does what was asked with the state's file.
 pub(crate) async fn state(session: &Session, command: StateCommand) -> CliResult {
-    if session.global.server.is_some() {
+    if !session.global.server.is_empty() {
         let hint = "leave --server out, and give --state the URL that the coordinator was given";
         return Err(CliError::user("usage", "a state is exported and imported at its store", hint));
     }
