@@ -64,6 +64,7 @@ async fn fill(store: &dyn Store) {
         history: Vec::new(),
         failures: Vec::new(),
         restatement: None,
+        asked: None,
     };
     let work = LeasedWork::Batch { batch: batch(), mode: Mode::Write, supersedes: Vec::new() };
     let lease = LeaseRecord {
