@@ -12,8 +12,10 @@ use tokio_stream::Stream;
 use tokio_util::sync::CancellationToken;
 use tonic::service::Routes;
 use tonic::transport::server::Connected;
+use tower::Layer as _;
 use tracing::{error, warn};
 
+use crate::access::{Access, AccessLayer};
 use crate::control::{self, Clock, Command, ControlConfig, ControlError, Handle, Standing};
 use crate::rpc::{ControlService, WorkService};
 use crate::store::schema::check_schema;
@@ -41,6 +43,7 @@ pub struct Server {
     config: ControlConfig,
     clock: Clock,
     place: String,
+    access: Access,
 }
 
 impl Server {
@@ -55,7 +58,14 @@ impl Server {
         clock: Clock,
     ) -> Result<Self, ServeError> {
         check_schema(&*store).await?;
-        Ok(Self { store, config, clock, place })
+        Ok(Self { store, config, clock, place, access: Access::trusting() })
+    }
+
+    /// From now on only callers who may do so reach it. Without this, whoever reaches it may do
+    /// everything: right within one process.
+    #[must_use]
+    pub fn guarded_by(self, access: Access) -> Self {
+        Self { access, ..self }
     }
 
     /// Serves connections until `stop` fires: leads whenever nobody else does.
@@ -112,7 +122,9 @@ impl Server {
         let control = ControlServer::new(control)
             .max_decoding_message_size(MAX_MESSAGE)
             .max_encoding_message_size(MAX_MESSAGE);
-        (Routes::new(work).add_service(control), lead_on(self, inbox, changed, tells, stop))
+        let guard = AccessLayer(self.access.clone());
+        let services = Routes::new(guard.layer(work)).add_service(guard.layer(control));
+        (services, lead_on(self, inbox, changed, tells, stop))
     }
 }
 
@@ -124,6 +136,8 @@ async fn lead_on(
     standing: watch::Sender<Standing>,
     stop: CancellationToken,
 ) -> Result<(), ServeError> {
+    // What was said already while nothing else happened.
+    let mut waits_for = None;
     while !stop.is_cancelled() {
         let (store, config, clock) = (server.store.clone(), server.config.clone(), server.clock.clone());
         let term = control::lead(store, config, clock, &mut inbox, changed.clone(), &standing, &stop).await;
@@ -131,6 +145,14 @@ async fn lead_on(
         match term {
             Ok(()) => {}
             Err(ControlError::Deposed) => warn!("leadership lost: standing by"),
+            // Who runs the only coordinator of a state by hand would wait for nothing to happen.
+            Err(ControlError::Store(error)) if error.may_be_mended() && !server.config.lone => {
+                let why = error.to_string();
+                if waits_for.as_ref() != Some(&why) {
+                    error!(why, "the term ended: waiting until the state can be written");
+                    waits_for = Some(why);
+                }
+            }
             Err(ControlError::Store(error)) if error.is_final() => {
                 error!(%error, "the state can't be used");
                 return Err(error.into());

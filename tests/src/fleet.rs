@@ -61,6 +61,8 @@ pub struct FleetOptions {
     /// The longest pause before a first repetition, in milliseconds; it doubles with each. All
     /// repetitions of a batch must outlast what a test breaks.
     pub retry_base: u64,
+    /// How long leadership outlives its coordinator, in milliseconds.
+    pub election_ttl: u64,
     /// Members of etcd.
     pub etcd_members: usize,
     /// More arguments of etcd.
@@ -83,6 +85,7 @@ impl Default for FleetOptions {
             connection: "concurrent_tasks: 16".to_owned(),
             fsync: false,
             retry_base: 300,
+            election_ttl: 1000,
             etcd_members: 1,
             etcd_arguments: Vec::new(),
             etcd_folder: None,
@@ -420,7 +423,7 @@ fn start_coordinator(name: &str, etcd: &Etcd, options: &FleetOptions, logs: &Pat
         format!("--listen=127.0.0.1:{port}"),
         format!("--state={}", options.state.clone().unwrap_or_else(|| etcd.url("test"))),
         format!("--lease-ttl-millis={}", options.lease_ttl),
-        "--election-ttl-millis=1000".to_owned(),
+        format!("--election-ttl-millis={}", options.election_ttl),
         format!("--retry-base-millis={}", options.retry_base),
     ];
     let clock = vec![("COORDCTL_NOW".to_owned(), options.now.clone())];

@@ -213,7 +213,11 @@ pub(super) fn metadata(model: &Model, env: &RenderEnv) -> Hash128 {
     let mut about = model.about.clone();
     about.tags.sort();
     add_json(&mut hash, "about", &about);
-    add_json(&mut hash, "kind", &model.kind);
+    match &model.kind {
+        // Where a seed's file lies says nothing of its rows.
+        ModelKind::Seed(seed) => add_json(&mut hash, "seed", &(seed.batch_size, &seed.csv_settings)),
+        kind => add_json(&mut hash, "kind", kind),
+    }
     add_json(&mut hash, "session_properties", &model.storage.session_properties);
     add_json(&mut hash, "virtual_properties", &model.storage.virtual_properties);
     add_json(&mut hash, "audits", &model.audits);

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use coord_common::plan::{Executed, Plan, Purpose, document};
+use coord_common::plan::{AuditWarning, Executed, Plan, Purpose, document};
 use coord_common::project::Settings;
 use coordinator::control::{ExecutedBatch, PlanView};
 
@@ -87,8 +87,18 @@ pub(crate) async fn watch(session: &mut Session, plan: &str) -> CliResult<ExitCo
 
 /// `coordctl cancel`.
 pub(crate) async fn cancel(session: &mut Session, plan: &str) -> CliResult {
-    let state = session.client().await?.cancel(plan).await?;
+    let state = session.client().await?.cancel(plan, who()).await?;
     output::line(&state);
+    Ok(())
+}
+
+/// `coordctl approve`.
+pub(crate) async fn approve(session: &mut Session, plan: &str) -> CliResult {
+    let (environment, needed) = session.client().await?.approve(plan, who()).await?;
+    output::line(&match needed {
+        true => format!("Approved: the plan may be applied to `{environment}`."),
+        false => format!("Approved; `{environment}` isn't protected and would not have asked for it."),
+    });
     Ok(())
 }
 
@@ -106,7 +116,8 @@ async fn follow(session: &Session, client: &mut Client, plan: &Plan) -> CliResul
     };
     progress.done(&view);
     if session.format() == Format::Json {
-        output::json(&document(plan, Some(executed.iter().map(row).collect())))?;
+        let warnings = executed.iter().flat_map(warnings).collect();
+        output::json(&document(plan, Some(executed.iter().map(row).collect())).with_warnings(warnings))?;
     }
     match view.state.as_str() {
         "finished" => {
@@ -143,6 +154,16 @@ fn row(batch: &ExecutedBatch) -> Executed {
     )
 }
 
+fn warnings(batch: &ExecutedBatch) -> impl Iterator<Item = AuditWarning> {
+    batch.warnings.iter().map(|(audit, rows)| AuditWarning {
+        audit: audit.clone(),
+        model: batch.model.clone(),
+        start: batch.interval.start.to_string(),
+        end: batch.interval.end.to_string(),
+        rows: *rows,
+    })
+}
+
 fn failed(plan: &Plan, view: &PlanView) -> CliError {
     let mut message = format!("plan {} failed", output::short(&plan.id.to_string()));
     for failure in &view.failures {
@@ -176,7 +197,7 @@ fn failed(plan: &Plan, view: &PlanView) -> CliError {
 }
 
 /// Who applies, for the evidence.
-pub(super) fn who() -> String {
+pub(crate) fn who() -> String {
     let user =
         std::env::var("USER").or_else(|_| std::env::var("LOGNAME")).unwrap_or_else(|_| "unknown".to_owned());
     let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();

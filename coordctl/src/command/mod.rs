@@ -13,6 +13,9 @@ mod run;
 mod state;
 mod tend;
 mod test;
+mod token;
+
+pub(crate) use apply::who;
 
 use std::process::ExitCode;
 
@@ -26,6 +29,7 @@ pub(crate) async fn run(session: &mut Session, command: Command) -> CliResult<Ex
         Command::Init(args) => init::init(session, &args)?,
         Command::Plan(args) => return plan::plan(session, args).await,
         Command::Apply(args) => return apply::apply(session, args).await,
+        Command::Approve(args) => apply::approve(session, &args.plan).await?,
         Command::Run(args) => return run::run(session, args).await,
         Command::Audit(args) => return audit::audit(session, args).await,
         Command::Render(args) => local::render(session, &args)?,
@@ -37,6 +41,7 @@ pub(crate) async fn run(session: &mut Session, command: Command) -> CliResult<Ex
         Command::Rollback(args) => tend::rollback(session, args).await?,
         Command::Abandon(args) => tend::abandon(session, &args.what).await?,
         Command::Promotions(args) => inspect::promotions(session, args.environment.as_deref()).await?,
+        Command::History(args) => return inspect::history(session, args.environment.as_deref()).await,
         Command::Plans => inspect::plans(session).await?,
         Command::Intervals(args) => inspect::intervals(session, args.environment).await?,
         Command::TableName(args) => inspect::table_name(session, args).await?,
@@ -52,6 +57,7 @@ pub(crate) async fn run(session: &mut Session, command: Command) -> CliResult<Ex
         Command::State(StateArgs { command: Some(command), .. }) => state::state(session, command).await?,
         Command::State(args) => fetch::state(session, &args).await?,
         Command::Test(args) => return test::test(session, &args).await,
+        Command::Token(args) => token::token(session, args)?,
         Command::Driver(args) => driver::driver(session, args)?,
         Command::Doctor => return inspect::doctor(session).await,
     }

@@ -164,6 +164,7 @@ pub(crate) fn work(plan: &Plan, book: &Book, todo: &BTreeMap<TableId, Todo>) -> 
             }),
             todo: left.ranges.clone(),
             assumed: model.assumed.clone(),
+            void: book.plans.get(&plan.id).map(|(record, _)| record.void_of(table)).unwrap_or_default(),
             create: left.create,
             migrate: left.migrate,
             mode: NodeMode::Write,

@@ -25,6 +25,7 @@ pub(crate) fn audit_work(plan: &Plan, book: &Book) -> Option<PlanWork> {
             }),
             todo: model.audits.clone(),
             assumed: IntervalSet::new(),
+            void: IntervalSet::new(),
             create: false,
             migrate: false,
             mode: NodeMode::Audit,

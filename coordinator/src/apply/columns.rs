@@ -85,6 +85,7 @@ pub(crate) fn columns_work(plan: &Plan, book: &Book) -> Option<PlanWork> {
             }),
             todo: IntervalSet::new(),
             assumed: IntervalSet::new(),
+            void: IntervalSet::new(),
             create: false,
             migrate: true,
             mode: NodeMode::Write,

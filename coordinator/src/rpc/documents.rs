@@ -18,7 +18,7 @@ use tonic::Status;
 use super::control::refusal;
 use super::named;
 use crate::control::book::Pointer;
-use crate::control::{Book, Command, Handle, Todo};
+use crate::control::{Book, Command, Deed, Handle, Todo, Told};
 use crate::planning::{Answer, Refusal};
 
 /// What a client gets for a plan: the plan, findings, and definitions before and after of models
@@ -139,12 +139,41 @@ pub(super) fn plans(book: &Book) -> Value {
                 "environment": record.environment,
                 "state": record.state.name(),
                 "created": record.created.to_string(),
+                "author": record.author,
+                "approved_by": record.approvals.iter().map(|approval| &approval.by).collect::<Vec<_>>(),
                 "failures": record.failures.len(),
                 "history": history,
             })
         })
         .collect();
     json!({ "plans": plans })
+}
+
+/// What people had done, oldest first; `environment`: only what was done to it.
+pub(super) fn history(told: &Told, environment: &str) -> Value {
+    let wanted = |deed: &Deed| {
+        environment.is_empty() || deed.environment.as_ref().is_some_and(|name| name.as_str() == environment)
+    };
+    let entries: Vec<Value> = told
+        .entries
+        .iter()
+        .filter(|entry| wanted(&entry.deed))
+        .map(|entry| {
+            let deed = &entry.deed;
+            json!({
+                "seq": entry.seq,
+                "at": deed.at.to_string(),
+                "by": deed.by,
+                "did": deed.did,
+                "environment": deed.environment,
+                "plan_id": deed.plan,
+                "approved_by": deed.approved_by,
+                "checked": deed.checked,
+                "hash": entry.hash.to_string(),
+            })
+        })
+        .collect();
+    json!({ "history": entries, "whole": told.broken.is_none(), "broken_at": told.broken })
 }
 
 /// What is complete, and what is missing by now, of every model of an environment.
@@ -225,10 +254,12 @@ fn ranges(ranges: &[Interval]) -> Vec<Value> {
         .collect()
 }
 
-/// Environments, and what is recorded of their tables: ids are opaque, only equality counts.
+/// Environments, and what is recorded of their tables: ids are opaque, only equality counts. What of the
+/// ranges is stale is computed again before it is shown.
 pub(super) fn state(book: &Book) -> Value {
     let mut environments = serde_json::Map::new();
     let mut tables: BTreeMap<String, BTreeMap<String, IntervalSet>> = BTreeMap::new();
+    let mut stale = tables.clone();
     for (environment, _) in book.environments.values() {
         let models: serde_json::Map<String, Value> =
             environment.models.iter().map(|(name, model)| (name.to_string(), shown(book, model))).collect();
@@ -239,15 +270,23 @@ pub(super) fn state(book: &Book) -> Value {
     let versions = versions(book);
     for (table, known) in book.tables.iter().filter(|(table, _)| table.aside.is_none()) {
         let id = versions.get(table).unwrap_or(table).to_string();
-        let of_version = tables.entry(table.model.to_string()).or_default().entry(id).or_default();
-        *of_version = of_version.union(&counted(book, table, &known.done));
+        let of_version = tables.entry(table.model.to_string()).or_default().entry(id.clone()).or_default();
+        *of_version = of_version.union(&counted(book, table, &known.done)).union(&known.stale);
+        if !known.stale.is_empty() {
+            stale.entry(table.model.to_string()).or_default().insert(id, known.stale.clone());
+        }
     }
     let recorded = |sets: BTreeMap<String, IntervalSet>| -> serde_json::Map<String, Value> {
         sets.into_iter().map(|(id, done)| (id, Value::Array(ranges(done.ranges())))).collect()
     };
-    let tables: BTreeMap<String, _> =
-        tables.into_iter().map(|(model, sets)| (model, recorded(sets))).collect();
-    json!({ "environments": environments, "tables": tables })
+    let by_model = |sets: BTreeMap<String, _>| -> BTreeMap<String, _> {
+        sets.into_iter().map(|(model, sets)| (model, recorded(sets))).collect()
+    };
+    let mut document = json!({ "environments": environments, "tables": by_model(tables) });
+    if !stale.is_empty() {
+        document["stale"] = json!(by_model(stale));
+    }
+    document
 }
 
 /// Every snapshot that is known: its version, and its tables that the warehouse has.

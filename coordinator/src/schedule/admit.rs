@@ -58,6 +58,7 @@ impl Scheduler {
             table,
             mode: work.mode,
             assumed: work.assumed,
+            void: work.void,
             create: work.create,
             // A table that isn't made yet is made with the right columns.
             migrate: work.migrate && self.tables.get(table).created,
@@ -93,7 +94,13 @@ impl Scheduler {
             let table = self.tables.get(node.table);
             for (interval, token) in &table.in_flight {
                 let misses = node.todo.overlaps(*interval) && !table.done.overlaps(*interval);
+                let void = self.leases.get(token).and_then(|held| match &held.target {
+                    Target::Batch(lease) => Some(&lease.void),
+                    _ => None,
+                });
+                let counts = void.is_none_or(|void| node.is_void(*interval, void));
                 if misses
+                    && counts
                     && node.mode == NodeMode::Write
                     && plan.reads_are_done(index, *interval, &self.tables)
                 {

@@ -149,6 +149,9 @@ pub struct NodeWork {
     pub todo: IntervalSet,
     /// What counts as filled once the table is made, although nobody fills it.
     pub assumed: IntervalSet,
+    /// What doesn't count although the plan fills it: it follows from rows that were restated since the
+    /// plan began.
+    pub void: IntervalSet,
     /// Whether the table must exist at the end, even if there is nothing to fill. Also assumed
     /// where another node reads the table.
     pub create: bool,

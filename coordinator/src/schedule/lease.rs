@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use coord_common::id::{PlanId, Token, WorkerId};
-use coord_common::interval::{Interval, IntervalSet};
+use coord_common::interval::Interval;
 use coord_common::task::{
     Batch, Evaluate, Failure, FailureClass, Lease, LeaseState, Mode, Outcome, Verdict, Work,
 };
@@ -58,6 +58,7 @@ impl Scheduler {
         let Retry { attempts, losses, .. } =
             retry.unwrap_or(Retry { attempts: 0, losses: 0, not_before: self.now });
         let (table, gateway) = (node.table, node.gateway);
+        let void = node.void_of(interval);
         if retry.is_none() {
             self.take_fresh(at, interval);
         }
@@ -71,7 +72,7 @@ impl Scheduler {
             losses,
             serves: self.served_by(at, interval, offer.mode),
             supersedes: self.tables.get(table).lost_over(interval),
-            void: IntervalSet::new(),
+            void,
         };
         let deadline = self.now.after(self.config.accept);
         let standing = Standing::new(behind);
@@ -100,12 +101,14 @@ impl Scheduler {
         if !mode.fills() {
             return served;
         }
-        let table = self.tables.get(self.plans[&at.plan].nodes[at.node].table);
+        let own = &self.plans[&at.plan].nodes[at.node];
+        let (void, table) = (own.void_of(interval), self.tables.get(own.table));
         for user in table.users.iter().filter(|user| **user != at) {
             let plan = &self.plans[&user.plan];
             let node = &plan.nodes[user.node];
             if node.mode == super::NodeMode::Write
                 && node.todo.overlaps(interval)
+                && node.is_void(interval, &void)
                 && plan.reads_are_done(user.node, interval, &self.tables)
             {
                 served.push(*user);

@@ -48,6 +48,8 @@ pub(super) struct Node {
     pub(super) gateway: GatewayNo,
     pub(super) mode: NodeMode,
     pub(super) assumed: IntervalSet,
+    /// What its batches fill and doesn't count.
+    pub(super) void: IntervalSet,
     pub(super) create: bool,
     /// Whether the table must still get the columns of the plan's snapshot.
     pub(super) migrate: bool,
@@ -139,6 +141,16 @@ impl Node {
     fn starts_anew(&self, batch: Interval, table: &Table) -> bool {
         let first = self.todo.hull().is_some_and(|todo| todo.start == batch.start);
         first && (table.done.is_empty() || (self.anew && table.done.difference(&self.todo).is_empty()))
+    }
+
+    /// What of a batch doesn't count.
+    pub(super) fn void_of(&self, batch: Interval) -> IntervalSet {
+        self.void.intersection(&IntervalSet::from(batch))
+    }
+
+    /// Whether what doesn't count of another node's batch doesn't count here either.
+    pub(super) fn is_void(&self, batch: Interval, void: &IntervalSet) -> bool {
+        void.intersection(&IntervalSet::from(batch)).difference(&self.void).is_empty()
     }
 
     /// How many batches of its table may be in flight at once, now.

@@ -64,7 +64,7 @@ pub fn seal(payload: &[u8]) -> Vec<u8> {
 }
 
 /// Unwraps what [`seal`] wrapped.
-pub(super) fn unseal<'a>(key: &str, record: &'a [u8]) -> Result<&'a [u8], StoreError> {
+pub(crate) fn unseal<'a>(key: &str, record: &'a [u8]) -> Result<&'a [u8], StoreError> {
     let parts = record.split_first().and_then(|(version, rest)| Some((version, rest.split_last_chunk()?)));
     let Some((version, (payload, sum))) = parts else {
         return Err(StoreError::corrupt(key, "it is cut off"));

@@ -572,3 +572,25 @@ fn what_was_cleared_under_a_lease_stays_cleared_under_the_next_leader() {
     });
     assert_eq!(committed, Some(set(&[(0, 15), (25, 30)])));
 }
+
+#[test]
+fn what_was_cleared_under_a_plan_doesnt_count_when_it_is_filled_from_stale_rows() {
+    let nodes = || vec![node(0, &[(10, 20)], &[]), node(1, &[(0, 20)], &[(0, window(0))])];
+    let tables = || vec![existing(0, &[(0, 10)]), existing(1, &[])];
+    let mut bench = Bench::new(vec![PlanWork { tables: tables(), ..plan(1, nodes()) }]);
+    bench.on(Event::Clear(vec![(table_id(0), range(5, 8)), (table_id(1), range(5, 8))]));
+    let mut committed = Vec::new();
+    for _ in 0..3 {
+        let lease = bench.leases("a", 1).remove(0);
+        let out = bench.done("a", lease.token);
+        committed.extend(out.records.iter().filter_map(|record| match record {
+            Record::Committed(committed) => Some((committed.table.clone(), committed.done.clone())),
+            _ => None,
+        }));
+    }
+    let of =
+        |number| committed.iter().rev().find(|(table, _)| *table == table_id(number)).map(|(_, done)| done);
+    // Its reader's batch of the same days was computed from them.
+    assert_eq!(of(1), Some(&set(&[(0, 5), (8, 20)])));
+    assert_eq!(of(0), Some(&set(&[(0, 5), (8, 20)])));
+}

@@ -88,6 +88,7 @@ fn node(number: usize, todo: &[(i64, i64)], parents: &[(usize, ReadRange)]) -> N
         }),
         todo: set(todo),
         assumed: IntervalSet::new(),
+        void: IntervalSet::new(),
         create: true,
         migrate: false,
         mode: NodeMode::Write,

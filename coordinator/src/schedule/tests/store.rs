@@ -223,6 +223,8 @@ impl Store {
                     void: void.clone(),
                 };
                 self.check_grant(&granted);
+                let known = self.void.entry(lease.token).or_default();
+                *known = known.union(void);
                 self.leases.insert(lease.token, granted);
             }
             Record::Committed(committed) => self.commit(committed),
