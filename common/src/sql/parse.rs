@@ -10,6 +10,7 @@ use sqlparser::tokenizer::{Location, Span, Token, TokenWithSpan, Tokenizer, Word
 
 use super::Dialect;
 use super::canonical::{canonical, trailing_commas};
+use super::from_first;
 
 /// Why a text isn't one query, and where.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -208,7 +209,7 @@ fn attempt(
 ) -> Result<Parsed, SqlError> {
     let tokens = tokenize(flavor, text).map_err(|error| SqlError::from_parser(&error))?;
     let canonical = canonical(text, &tokens, dialect);
-    let tokens = without_materialized(tokens, dialect);
+    let tokens = from_first::with_select(without_materialized(tokens, dialect), dialect);
     let options = ParserOptions::new().with_trailing_commas(trailing_commas);
     let mut parser = Parser::new(flavor).with_options(options).with_tokens_with_locations(tokens);
     while parser.consume_token(&Token::SemiColon) {}
