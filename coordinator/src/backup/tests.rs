@@ -55,17 +55,10 @@ async fn fill(store: &dyn Store) {
         expires: None,
         leaving: false,
     };
-    let record = PlanRecord {
-        environment: prod(),
-        state: PlanState::Applying,
-        body: set,
-        created: Timestamp(1),
-        materialised: true,
-        history: Vec::new(),
-        failures: Vec::new(),
-        restatement: None,
-        asked: None,
-    };
+    let record: PlanRecord = serde_json::from_value(serde_json::json!({
+        "environment": "prod", "state": "applying", "body": set.to_string(), "created": 1, "materialised": true,
+    }))
+    .unwrap();
     let work = LeasedWork::Batch { batch: batch(), mode: Mode::Write, supersedes: Vec::new() };
     let lease = LeaseRecord {
         worker: "w".parse().unwrap(),
