@@ -3,6 +3,7 @@
 
 pub mod access;
 mod apply;
+pub mod backup;
 pub mod control;
 pub mod listen;
 mod planning;
@@ -12,6 +13,6 @@ mod serve;
 pub mod store;
 pub mod telemetry;
 
-pub use control::{Clock, ControlConfig, PlanState, Planning};
+pub use control::{Clock, ControlConfig, PlanState, Planning, verify_record};
 pub use planning::Refusal;
 pub use serve::{ServeError, Server};

@@ -4,6 +4,7 @@ mod access;
 mod again;
 mod appends;
 mod asked;
+mod backup;
 mod coordinators;
 mod embedded;
 mod encrypted;
