@@ -3,6 +3,7 @@
 
 mod apply;
 pub mod control;
+mod limits;
 mod planning;
 mod rpc;
 pub mod schedule;

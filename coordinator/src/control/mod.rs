@@ -72,6 +72,8 @@ pub struct ControlConfig {
     pub retention: Retention,
     /// Where plans are made.
     pub planning: Planning,
+    /// Most connections that are open at once; those beyond are closed.
+    pub connections: usize,
 }
 
 /// Where plans are made.
@@ -96,6 +98,7 @@ impl Default for ControlConfig {
             lone: false,
             retention: Retention::default(),
             planning: Planning::default(),
+            connections: 10_000,
         }
     }
 }

@@ -104,8 +104,10 @@ impl Work for WorkService {
     ) -> Result<Response<wire::CompleteReply>, Status> {
         let request = request.into_inner();
         let worker = worker(&request.worker)?;
-        let reports =
+        let mut reports =
             request.reports.into_iter().map(Report::try_from).collect::<Result<Vec<_>, Malformed>>()?;
+        // Whatever a worker says of itself: failures are put on record.
+        reports.iter_mut().for_each(Report::cut);
         let verdicts = self.handle.ask(|reply| Command::Complete { worker, reports, reply }).await??;
         let verdict = |(token, verdict): (Token, Verdict)| wire::ReportVerdict {
             token: token.0,
