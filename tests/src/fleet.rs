@@ -299,7 +299,7 @@ impl Fleet {
     pub fn leader(&self) -> usize {
         let mut found = None;
         wait_until("a leader", || {
-            let record = self.etcd.etcdctl(&["get", "test/r1/lead", "--print-value-only"]);
+            let record = self.etcd.etcdctl(&["get", "/test/r1/lead", "--print-value-only"]);
             found = (0..=self.others.len()).find(|n| record.contains(&self.coordinator_address(*n)));
             found.is_some()
         });
@@ -467,7 +467,7 @@ fn start_coordinator(name: &str, etcd: &Etcd, options: &FleetOptions, logs: &Pat
     (service, format!("http://127.0.0.1:{port}"))
 }
 
-/// A coordinator alone, on a SQLite file.
+/// A coordinator alone.
 #[derive(Debug)]
 pub struct Lone {
     service: Service,
@@ -476,14 +476,21 @@ pub struct Lone {
 }
 
 impl Lone {
-    /// Starts it, and waits until it listens.
+    /// Starts it on a SQLite file, and waits until it listens.
     pub fn start() -> Self {
         let folder = temp_folder("coord-lone");
+        let state = format!("sqlite:{}", folder.path().join("state.db").display());
+        Self::start_in(folder, &state)
+    }
+
+    /// The same on another state.
+    pub fn on(state: &str) -> Self {
+        Self::start_in(temp_folder("coord-lone"), state)
+    }
+
+    fn start_in(folder: tempfile::TempDir, state: &str) -> Self {
         let [port] = free_ports();
-        let arguments = vec![
-            format!("--listen=127.0.0.1:{port}"),
-            format!("--state=sqlite:{}", folder.path().join("state.db").display()),
-        ];
+        let arguments = vec![format!("--listen=127.0.0.1:{port}"), format!("--state={state}")];
         let service =
             Service::start("coordinator".to_owned(), "coordinator", arguments, Vec::new(), folder.path());
         wait_until("the coordinator to listen", || std::net::TcpStream::connect(("127.0.0.1", port)).is_ok());

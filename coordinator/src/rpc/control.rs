@@ -195,6 +195,8 @@ impl Control for ControlService {
         let plan = named::plan(&self.handle, &plan_id).await?;
         let (sender, receiver) = mpsc::channel(4);
         let mut handle = self.handle.clone();
+        // A coordinator that doesn't lead says so at once.
+        handle.leads().await?;
         // The task ends with the plan, or when the watcher goes away.
         tokio::spawn(async move {
             let mut since = since as usize;
