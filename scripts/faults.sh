@@ -16,5 +16,5 @@ grep -ao 'SURVIVED .*' "$log" | sed 's/^SURVIVED /  /' | sort
 echo
 echo 'Survived in all:'
 grep -ao 'SURVIVED .*' "$log" | tr ' ' '\n' | grep = |
-  awk -F= '{ sum[$1] += $2; all += $2 } END { for (kind in sum) printf "  %6d  %s\n", sum[kind], kind; printf "  %6d  all\n", all }' | sort -k2
+  awk -F= '$1 == "resumed" { resumed += $2; next } { sum[$1] += $2; all += $2 } END { for (kind in sum) printf "  %6d  %s\n", sum[kind], kind; printf "  %6d  faults in all\n", all; printf "  %6d  times a plan had failed and was applied again\n", resumed }' | sort -k2
 exit "$status"

@@ -133,7 +133,8 @@ impl State {
         for model in &plan.models {
             if let Some(table) = &model.table {
                 let done = model.missing.clone();
-                self.tables.insert(table.clone(), TableRecord { done, created: true, restated: None });
+                self.tables
+                    .insert(table.clone(), TableRecord { done, created: true, ..TableRecord::default() });
             }
         }
         self.prod = Some(Environment {

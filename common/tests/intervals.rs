@@ -168,3 +168,45 @@ fn intervals_are_as_in_sqlmesh() {
         assert_eq!(counts, [1, 9, 2], "what is listed comes up as often as ever");
     }
 }
+
+/// Ticks of croniter, which SQLMesh uses: the cron, a time, the ticks after and those before it; or
+/// that it can't be read or has none.
+#[test]
+fn crons_tick_as_in_sqlmesh() {
+    let recorded: Vec<Value> = serde_json::from_str(include_str!("fixtures/crons.json")).unwrap();
+    let (mut wrong, mut ticking, mut dense) = (Vec::new(), 0, 0);
+    for case in &recorded {
+        let cron = case[0].as_str().unwrap();
+        let at = Timestamp(case[1].as_i64().unwrap() * 1000);
+        let cadence = match Cadence::parse(cron, None) {
+            Ok(cadence) if case[2].is_array() => cadence,
+            Ok(_) => {
+                wrong.push(format!("{cron}: read, though it is none"));
+                continue;
+            }
+            Err(error) if case[2].is_array() => {
+                // The least distance is asked of all ticks.
+                let known = error.why.contains("minutes apart") || error.why.contains("once a minute");
+                dense += 1;
+                if !known {
+                    wrong.push(error.to_string());
+                }
+                continue;
+            }
+            Err(_) => continue,
+        };
+        ticking += 1;
+        let seconds = |ticks: &mut dyn Iterator<Item = Timestamp>, count: &Value| -> Vec<i64> {
+            ticks.take(count.as_array().unwrap().len()).map(|tick| tick.0 / 1000).collect()
+        };
+        let next =
+            seconds(&mut std::iter::successors(Some(cadence.next(at)), |t| Some(cadence.next(*t))), &case[2]);
+        let prev =
+            seconds(&mut std::iter::successors(Some(cadence.prev(at)), |t| Some(cadence.prev(*t))), &case[3]);
+        if serde_json::json!([next, prev]) != serde_json::json!([case[2], case[3]]) {
+            wrong.push(format!("{cron} at {at}: {next:?} {prev:?} for {} {}", case[2], case[3]));
+        }
+    }
+    println!("crons: {ticking} tick, {dense} are too dense, {} are none", recorded.len() - ticking - dense);
+    assert!(wrong.is_empty(), "{} wrong:\n{}", wrong.len(), wrong.join("\n"));
+}

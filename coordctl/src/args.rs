@@ -172,8 +172,8 @@ pub(crate) struct PlanArgs {
     /// Don't run the project's unit tests first.
     #[arg(long)]
     pub(crate) skip_tests: bool,
-    /// As for SQLMesh; all tests are run.
-    #[arg(long, hide = true)]
+    /// Run only the unit tests of models that the plan changes or restates.
+    #[arg(long, conflicts_with = "skip_tests")]
     pub(crate) test_changed_only: bool,
     /// As for SQLMesh; plans run no linter.
     #[arg(long, hide = true)]
@@ -335,6 +335,9 @@ pub(crate) struct AuditArgs {
 pub(crate) struct RenderArgs {
     /// The model; without one, all that have a query.
     pub(crate) model: Option<String>,
+    /// Put the query of a model that is read in its name's place, and so on upwards; `true`: all of them.
+    #[arg(long, value_name = "MODEL")]
+    pub(crate) expand: Vec<String>,
     #[command(flatten)]
     pub(crate) times: TimeArgs,
 }
@@ -381,6 +384,9 @@ pub(crate) struct JanitorArgs {
     /// Remove what nothing needs however short ago it was needed.
     #[arg(long)]
     pub(crate) ignore_ttl: bool,
+    /// Remove only this environment, if it has expired; its tables are left for a later janitor.
+    #[arg(long, short, value_name = "ENV")]
+    pub(crate) environment: Option<String>,
 }
 
 #[derive(Debug, Args)]

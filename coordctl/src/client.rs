@@ -60,7 +60,7 @@ pub(crate) enum Tend {
     Invalidate { environment: EnvironmentName, sync: bool },
     Rollback { environment: EnvironmentName, to: String, dry_run: bool },
     Abandon { what: String },
-    Janitor { ignore_ttl: bool },
+    Janitor { ignore_ttl: bool, environment: Option<String> },
     Destroy,
 }
 
@@ -312,7 +312,9 @@ impl Tend {
             }
             Self::Abandon { what } => Action::Abandon(wire::Abandon { what }),
             Self::Destroy => Action::Destroy(wire::Destroy {}),
-            Self::Janitor { ignore_ttl } => Action::Janitor(wire::Janitor { ignore_ttl }),
+            Self::Janitor { ignore_ttl, environment } => {
+                Action::Janitor(wire::Janitor { ignore_ttl, environment: environment.unwrap_or_default() })
+            }
         }
     }
 

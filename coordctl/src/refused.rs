@@ -3,8 +3,7 @@
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 
 /// Flags, why they are refused, and what to do.
-const FLAGS: [(&str, &str, &str); 12] = [
-    ("--expand", "queries are shown as they are written", "render the models that it names, one by one"),
+const FLAGS: [(&str, &str, &str); 11] = [
     ("--dialect", "queries are never translated", "leave it out: the query is in its model's own dialect"),
     ("--no-format", "queries are never formatted", "leave it out"),
     ("--normalize", "queries are never formatted", "leave it out"),
@@ -64,8 +63,7 @@ mod tests {
     #[test]
     fn flags_and_commands_of_sqlmesh_say_what_to_do_instead() {
         for (arguments, expected) in [
-            (&["render", "a.b", "--expand", "true"][..], Some("the `--expand` of SQLMesh")),
-            (&["render", "a.b", "--dialect=duckdb"], Some("the `--dialect` of SQLMesh")),
+            (&["render", "a.b", "--dialect=duckdb"][..], Some("the `--dialect` of SQLMesh")),
             (&["janitor", "--force-delete"], Some("the `--force-delete` of SQLMesh")),
             (&["evaluate"], Some("the command `evaluate` of SQLMesh")),
             (&["plan", "--nonsense"], None),
@@ -83,7 +81,7 @@ mod tests {
     fn flags_of_sqlmesh_that_change_nothing_are_taken() {
         for arguments in [
             &["plan", "dev", "--skip-linter", "-vv"][..],
-            &["plan", "--test-changed-only", "--verbose"],
+            &["plan", "--verbose"],
             &["run", "--exit-on-env-update", "75"],
             &["audit", "--model", "a.b", "--model", "c", "-s", "1 week ago", "-e", "yesterday"],
             &["table_name", "a.b", "--env", "dev", "--prod"],

@@ -135,6 +135,8 @@ async fn lead_on(
     standing: watch::Sender<Standing>,
     stop: CancellationToken,
 ) -> Result<(), ServeError> {
+    // What was said already while nothing else happened.
+    let mut waits_for = None;
     while !stop.is_cancelled() {
         let (store, config, clock) = (server.store.clone(), server.config.clone(), server.clock.clone());
         let term = control::lead(store, config, clock, &mut inbox, changed.clone(), &standing, &stop).await;
@@ -142,6 +144,14 @@ async fn lead_on(
         match term {
             Ok(()) => {}
             Err(ControlError::Deposed) => warn!("leadership lost: standing by"),
+            // Who runs the only coordinator of a state by hand would wait for nothing to happen.
+            Err(ControlError::Store(error)) if error.may_be_mended() && !server.config.lone => {
+                let why = error.to_string();
+                if waits_for.as_ref() != Some(&why) {
+                    error!(why, "the term ended: waiting until the state can be written");
+                    waits_for = Some(why);
+                }
+            }
             Err(ControlError::Store(error)) if error.is_final() => {
                 error!(%error, "the state can't be used");
                 return Err(error.into());

@@ -24,9 +24,18 @@ pub struct Malformed {
     pub why: String,
 }
 
+/// Characters of a mistake that are told.
+const MOST_OF_A_MISTAKE: usize = 300;
+
 impl From<Malformed> for tonic::Status {
     fn from(malformed: Malformed) -> Self {
-        Self::invalid_argument(malformed.to_string())
+        // A status travels in a header, which must stay small whatever was sent.
+        let mut text = malformed.to_string();
+        if let Some((end, _)) = text.char_indices().nth(MOST_OF_A_MISTAKE) {
+            text.truncate(end);
+            text.push('…');
+        }
+        Self::invalid_argument(text)
     }
 }
 

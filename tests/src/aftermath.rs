@@ -26,7 +26,7 @@ pub struct Aftermath {
 }
 
 /// What differs between runs that end alike: when batches ran, and under which tokens.
-const APART: [&str; 3] = ["public.batch_log", "public.pause", "coordctl._fence"];
+const APART: [&str; 4] = ["public.batch_log", "public.pause", "coordctl._fence", "coordctl._floor"];
 
 impl Aftermath {
     /// Looks at a fleet of which nothing is under way, and ends its coordinator.
@@ -34,6 +34,7 @@ impl Aftermath {
         let mut relations = contents(fleet);
         let fence = "(SELECT slot, done <> 0 AS done, plan FROM coordctl._fence)";
         relations.insert("coordctl._fence".to_owned(), fleet.digest(fence));
+        relations.insert("coordctl._floor".to_owned(), fleet.digest("(SELECT owner FROM coordctl._floor)"));
         let commits = fleet.sql("SELECT model || ' ' || batch, COUNT(*) FROM public.batch_log GROUP BY 1");
         let commits = commits.into_iter().map(|row| (row[0].clone(), row[1].parse().unwrap_or(-1)));
         let (commits, recorded) = (commits.collect(), format!("{:#}", fleet.state()["tables"]));
@@ -53,6 +54,13 @@ impl Aftermath {
             let _ = writeln!(differences, "recorded: {} instead of {}", disturbed.recorded, self.recorded);
         }
         assert!(differences.is_empty(), "the disturbed run has left something else:\n{differences}");
+    }
+
+    /// Leaves out other plans, of which each stays on record with its document for a while. A document's
+    /// blob doesn't say whose it is.
+    pub fn forget_plans_but(&mut self, plan: &str) {
+        let own = format!("r1/plan/{plan}");
+        self.keys.retain(|key| !key.starts_with("r1/blob/") && (!key.starts_with("r1/plan/") || *key == own));
     }
 
     /// How many batches committed.

@@ -3,7 +3,7 @@
 use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use crate::process::{Process, free_ports, temp_folder};
@@ -60,6 +60,7 @@ impl Etcd {
         let folder = temp_folder("coord-etcd");
         let root = options.folder.clone().unwrap_or_else(|| folder.path().to_owned());
         let ports: [u16; 6] = free_ports();
+        std::fs::create_dir_all(&root).expect("a folder for the data");
         let places: Vec<Place> = (0..options.members.max(1))
             .map(|n| Place { client: ports[2 * n], peer: ports[2 * n + 1], folder: root.join(name(n)) })
             .collect();
@@ -128,6 +129,32 @@ impl Etcd {
         let (alive, majority) = (self.running(), self.members.len() / 2 + 1);
         if alive >= majority {
             self.wait_until_member_is_healthy(member);
+        }
+    }
+
+    /// Starts a member again without waiting for it.
+    pub fn relaunch_member(&mut self, member: usize) {
+        self.launch_member(member);
+    }
+
+    /// Writes a large value, which nobody reads.
+    ///
+    /// # Errors
+    /// What `etcdctl` said.
+    pub fn put_filler(&self) -> Result<(), String> {
+        let mut put = Command::new("etcdctl");
+        put.env("ETCDCTL_API", "3").arg("--endpoints").arg(self.endpoint());
+        put.args(["--command-timeout=5s", "put", "/filler"]).stdin(Stdio::piped());
+        put.stdout(Stdio::null()).stderr(Stdio::piped());
+        let mut put = put.spawn().map_err(|error| error.to_string())?;
+        if let Some(mut stdin) = put.stdin.take() {
+            stdin.write_all(&[b'x'; 1_000_000]).map_err(|error| error.to_string())?;
+        }
+        let output = put.wait_with_output().map_err(|error| error.to_string())?;
+        if output.status.success() {
+            Ok(())
+        } else {
+            Err(String::from_utf8_lossy(&output.stderr).into_owned())
         }
     }
 

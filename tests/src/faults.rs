@@ -17,6 +17,11 @@ impl Injected {
         *self.0.entry(fault).or_default() += count;
     }
 
+    /// How often there was a fault of a kind.
+    pub fn count(&self, fault: &str) -> u32 {
+        self.0.get(fault).copied().unwrap_or(0)
+    }
+
     /// All faults.
     pub fn all(&self) -> u32 {
         self.0.values().sum()

@@ -65,6 +65,8 @@ pub struct FleetOptions {
     /// The longest pause before a first repetition, in milliseconds; it doubles with each. All
     /// repetitions of a batch must outlast what a test breaks.
     pub retry_base: u64,
+    /// How long leadership outlives its coordinator, in milliseconds.
+    pub election_ttl: u64,
     /// Members of etcd.
     pub etcd_members: usize,
     /// More arguments of etcd.
@@ -89,6 +91,7 @@ impl Default for FleetOptions {
             connection: "concurrent_tasks: 16".to_owned(),
             fsync: false,
             retry_base: 300,
+            election_ttl: 1000,
             etcd_members: 1,
             etcd_arguments: Vec::new(),
             etcd_folder: None,

@@ -10,6 +10,7 @@ use super::cron::{CronError, Fields};
 use super::{IntervalUnit, Timestamp};
 
 const MINUTE: i64 = 60_000;
+const SECOND: i64 = 1000;
 /// Clocks never jump by more than a day.
 const LONGEST_JUMP_MINUTES: i64 = 25 * 60;
 
@@ -52,7 +53,9 @@ impl Cadence {
             error(why, "let at least five minutes pass between ticks, for example with */5")
         })?;
         let regular = match zone {
-            None => fields.regular().map(|(every, first)| (every * MINUTE, first * MINUTE)),
+            None => fields
+                .regular()
+                .map(|(every, first)| (every * MINUTE, first * MINUTE + fields.second * SECOND)),
             Some(_) => None,
         };
         Ok(Self { cron: cron.to_owned(), zone, fields, regular, unit })
@@ -89,11 +92,13 @@ impl Cadence {
         if let Some((every, first)) = self.regular {
             return Timestamp(((at.0 - first).div_euclid(every) + 1) * every + first);
         }
-        match self.zone {
+        let second = self.fields.second * SECOND;
+        let at = Timestamp(at.0 - second);
+        let minute = match self.zone {
             None => self.fields.next(at.0.div_euclid(MINUTE) + 1).map(from_minute),
             Some(zone) => self.next_in(zone, at),
-        }
-        .unwrap_or(Timestamp::MAX)
+        };
+        minute.map_or(Timestamp::MAX, |minute| Timestamp(minute.0 + second))
     }
 
     /// The last tick strictly before a time; the start of time where that is too early to be shown.
@@ -102,11 +107,13 @@ impl Cadence {
         if let Some((every, first)) = self.regular {
             return Timestamp((at.0 - first - 1).div_euclid(every) * every + first);
         }
-        match self.zone {
+        let second = self.fields.second * SECOND;
+        let at = Timestamp(at.0 - second);
+        let minute = match self.zone {
             None => self.fields.prev((at.0 - 1).div_euclid(MINUTE)).map(from_minute),
             Some(zone) => self.prev_in(zone, at),
-        }
-        .unwrap_or(Timestamp::MIN)
+        };
+        minute.map_or(Timestamp::MIN, |minute| Timestamp(minute.0 + second))
     }
 
     /// The time at which this cadence's clock shows what a UTC clock shows at `shown`; of a time that
@@ -327,7 +334,12 @@ mod tests {
             ("0 0 30 2 *", "no such day exists"),
             ("0 0 31 4,6,9,11 *", "no such day exists"),
             ("0 0 * *", "it has 4 fields instead of 5"),
-            ("0 0 0 * * *", "it has 6 fields instead of 5"),
+            ("0 0 * * * * * *", "it has 8 fields instead of 5"),
+            ("0 0 * * * */10", "it ticks more than once a minute"),
+            ("0 0 * * 5l", "'5l' is no weekday: use 0 (or 7, Sunday) to 6, or sun to sat"),
+            ("0 0 * * 1#6", "'1#6' counts no weekday of a month: use #1 to #5"),
+            ("0 0 * * 1#1,2", "'1#1,2' mixes weekdays of every week with those of a month"),
+            ("0 0 15w,20 * *", "'15w,20' has W beside other days"),
             ("@sometimes", "it has 1 fields instead of 5"),
             ("0 0 * * 8", "'8' is no weekday: use 0 (or 7, Sunday) to 6, or sun to sat"),
             ("0 0 * * 1/x", "'1/x' has no valid step"),

@@ -1,14 +1,13 @@
-//! The days and times of day that a five-field cron names, in wall-clock time.
+//! The days and times of day that a cron names, in wall-clock time.
 //!
-//! The `cron` crate reads lists, ranges and steps. Its day-of-week numbers (1 is Sunday) and its
-//! rule that both day fields must match differ from Unix, so days of week are rewritten before it
-//! reads them, and matching is done here on bit masks: the next tick costs a few instructions per
-//! month, whatever the cron.
+//! Texts are read as croniter reads them, which SQLMesh uses. Matching is done on bit masks: the next
+//! tick costs a few instructions per month, whatever the cron.
 
-use std::str::FromStr;
+use std::collections::BTreeSet;
 
 use chrono::{Datelike, NaiveDate};
-use cron::{Schedule, TimeUnitSpec};
+
+use super::cron_field::{self, DAY, Field, HOUR, MINUTE, MONTH, SECOND, WEEKDAY, YEAR};
 
 /// Why a cron or its time zone can't be used, with what to do instead.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -27,8 +26,8 @@ const FORM: &str = "write five fields (minute hour day month weekday), such as `
 const MINUTES_PER_DAY: i64 = 24 * 60;
 /// 1970-01-01 as days since the first of January of year 1, as chrono counts.
 const EPOCH_DAY: i64 = 719_163;
-/// A 29 February comes at least once in so many months.
-const LONGEST_GAP_MONTHS: u32 = 12 * 9;
+/// A day that doesn't come within so many months is none: a fifth Monday of February may take 40 years.
+const LONGEST_GAP_MONTHS: u32 = 12 * 50;
 
 /// The fields of a cron as bit masks. Wall-clock times are minutes since 1970-01-01 00:00.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -43,13 +42,23 @@ pub(super) struct Fields {
     weekdays: u8,
     any_day: bool,
     any_weekday: bool,
+    /// `L`: the last day of the month, too.
+    last_day: bool,
+    /// `15W`: the weekday nearest to the day, instead of days.
+    nearest: Option<u32>,
+    /// `1#2` and `L5`: weekdays that count once a month (0 is the last one), instead of weekdays.
+    nth: BTreeSet<(u32, u32)>,
+    /// The years, none meaning all.
+    years: BTreeSet<i32>,
+    /// The second of the minute at which it ticks.
+    pub(super) second: i64,
     /// Whether the hour field is `*`: such a cron follows elapsed time, so hours that a clock change
     /// skips are no ticks.
     pub(super) any_hour: bool,
 }
 
 impl Fields {
-    /// Reads five fields or a nickname such as `@daily`.
+    /// Reads five fields (six with a second, seven with a year) or a nickname such as `@daily`.
     pub(super) fn parse(cron: &str) -> Result<Self, CronError> {
         let error = |why: String, hint| CronError { cron: cron.to_owned(), why, hint };
         let lower = cron.trim().to_ascii_lowercase();
@@ -62,23 +71,51 @@ impl Fields {
             other => other,
         };
         let parts: Vec<&str> = text.split_ascii_whitespace().collect();
-        let [minute, hour, day, month, weekday] = parts[..] else {
-            return Err(error(format!("it has {} fields instead of 5", parts.len()), FORM));
+        let (minute, hour, day, month, weekday, second, year) = match parts[..] {
+            [minute, hour, day, month, weekday] => (minute, hour, day, month, weekday, "0", "*"),
+            [minute, hour, day, month, weekday, second] => (minute, hour, day, month, weekday, second, "*"),
+            [minute, hour, day, month, weekday, second, year] => {
+                (minute, hour, day, month, weekday, second, year)
+            }
+            _ => return Err(error(format!("it has {} fields instead of 5", parts.len()), FORM)),
         };
-        let weekday_numbers = weekday_list(weekday).map_err(|why| error(why, FORM))?;
-        let schedule = Schedule::from_str(&format!("0 {minute} {hour} {day} {month} {weekday_numbers}"))
-            .map_err(|e| error(reason(&e.to_string()), FORM))?;
+        let read = |text, kind| cron_field::parse(text, kind).map_err(|why| error(why, FORM));
+        let (days, weekdays) = (read(day, &DAY)?, read(weekday, &WEEKDAY)?);
+        let hours = read(hour, &HOUR)?;
+        let years = read(year, &YEAR)?;
+        let seconds = read(second, &SECOND)?.values;
+        let [second] = seconds.iter().copied().collect::<Vec<_>>()[..] else {
+            return Err(error(
+                "it ticks more than once a minute".to_owned(),
+                "name one second, for example 0",
+            ));
+        };
+        let all_weekdays = weekdays.values.len() == 7;
+        if !weekdays.nth.is_empty()
+            && !all_weekdays
+            && weekdays.values.iter().any(|day| !weekdays.nth.iter().any(|(known, _)| known == day))
+        {
+            let why = format!("'{weekday}' mixes weekdays of every week with those of a month");
+            return Err(error(why, "write `#` or `L` with each of them, or with none"));
+        }
+        let any_year = years.star || years.values.len() == 130;
         let fields = Self {
-            minutes: bits(schedule.minutes()),
-            hours: bits(schedule.hours()) as u32,
-            days: bits(schedule.days_of_month()) as u32,
-            months: bits(schedule.months()) as u32,
-            weekdays: (bits(schedule.days_of_week()) >> 1) as u8,
-            any_day: is_open(day, schedule.days_of_month().is_all(), weekday),
-            any_weekday: is_open(weekday, schedule.days_of_week().is_all(), day),
-            any_hour: schedule.hours().is_all(),
+            minutes: bits(&read(minute, &MINUTE)?),
+            hours: bits(&hours) as u32,
+            days: bits(&days) as u32,
+            months: bits(&read(month, &MONTH)?) as u32,
+            weekdays: bits(&weekdays) as u8,
+            any_day: days.star || (days.values.len() == 31 && weekday.contains('*')),
+            any_weekday: weekdays.star || (all_weekdays && day.contains('*')),
+            last_day: days.last,
+            nearest: days.nearest,
+            nth: weekdays.nth,
+            years: if any_year { BTreeSet::new() } else { years.values.iter().map(|y| *y as i32).collect() },
+            second: i64::from(second),
+            any_hour: hours.values.len() == 24,
         };
-        if fields.next(0).is_none() {
+        let first = fields.years.first().and_then(|year| day_of(*year, 1, 1)).unwrap_or(0);
+        if fields.next(first * MINUTES_PER_DAY).is_none() || !fields.days_meet(first) {
             return Err(error("no such day exists".to_owned(), "name a day that its month has"));
         }
         Ok(fields)
@@ -114,9 +151,9 @@ impl Fields {
     /// The constant distance between ticks and the first tick of the epoch's cycle, in minutes,
     /// where there is one: such crons need no calendar in a zone without clock changes.
     pub(super) fn regular(&self) -> Option<(i64, i64)> {
-        let every_month = self.months == 0b1_1111_1111_1110;
+        let every_month = self.months == 0b1_1111_1111_1110 && self.years.is_empty();
         let first = i64::from(self.next_time(0)?);
-        if !(every_month && self.any_day) {
+        if !(every_month && self.any_day && self.nth.is_empty()) {
             return None;
         }
         if self.any_weekday {
@@ -190,27 +227,57 @@ impl Fields {
         None
     }
 
+    /// Whether days that a month has once ever are the other field's days, too; croniter asks for it though
+    /// one of them suffices.
+    fn days_meet(&self, day: i64) -> bool {
+        if self.any_day || self.any_weekday || (self.nth.is_empty() && self.nearest.is_none()) {
+            return true;
+        }
+        let Some(year) = date_of(day).map(|date| date.year()) else { return false };
+        (0..LONGEST_GAP_MONTHS as i32).any(|at| {
+            let masks = self.masks(year + at / 12, at as u32 % 12 + 1);
+            masks.is_some_and(|(by_day, by_weekday, existing)| by_day & by_weekday & existing != 0)
+        })
+    }
+
     /// The days of a month that match, bit 1 being the first. Where both day fields are restricted,
-    /// either suffices, as in Unix.
+    /// either suffices, as in Unix, but for days that a month has once: those decide alone.
     fn day_mask(&self, year: i32, month: u32) -> u32 {
-        if self.months & (1 << month) == 0 {
-            return 0;
-        }
-        let Some(first) = NaiveDate::from_ymd_opt(year, month, 1) else { return 0 };
-        let length = u32::from(first.num_days_in_month());
-        let existing = (u32::MAX >> (31 - length)) & !1;
-        if self.any_day && self.any_weekday {
-            return existing;
-        }
-        let week = u64::from(self.weekdays);
-        let weeks = (0..6).fold(0u64, |mask, n| mask | week << (7 * n));
-        let by_weekday = ((weeks >> first.weekday().num_days_from_sunday()) << 1) as u32;
-        let matching = match (self.any_day, self.any_weekday) {
-            (true, _) => by_weekday,
-            (false, true) => self.days,
-            (false, false) => self.days | by_weekday,
+        let Some((by_day, by_weekday, existing)) = self.masks(year, month) else { return 0 };
+        let matching = if self.any_day || self.any_weekday {
+            by_day & by_weekday
+        } else {
+            match (self.nearest, self.nth.is_empty()) {
+                (None, true) => by_day | by_weekday,
+                (None, false) => by_weekday,
+                (Some(_), true) => by_day,
+                (Some(_), false) => by_day & by_weekday,
+            }
         };
         matching & existing
+    }
+
+    /// The days of a month that its day field names, those that its weekday field names, and all.
+    fn masks(&self, year: i32, month: u32) -> Option<(u32, u32, u32)> {
+        if self.months & (1 << month) == 0 || !(self.years.is_empty() || self.years.contains(&year)) {
+            return None;
+        }
+        let first = NaiveDate::from_ymd_opt(year, month, 1)?;
+        let length = u32::from(first.num_days_in_month());
+        let existing = (u32::MAX >> (31 - length)) & !1;
+        let by_day = match self.nearest {
+            Some(day) => 1 << nearest_weekday(first, day.min(length), length),
+            None if self.any_day => existing,
+            None => self.days | u32::from(self.last_day) << length,
+        };
+        let by_weekday = match (self.nth.is_empty(), self.any_weekday) {
+            (false, _) => {
+                self.nth.iter().fold(0, |mask, (day, nth)| mask | nth_weekday(first, *day, *nth, length))
+            }
+            (true, true) => existing,
+            (true, false) => every_week(first, self.weekdays),
+        };
+        Some((by_day, by_weekday, existing))
     }
 
     fn next_time(&self, time: u32) -> Option<u32> {
@@ -238,48 +305,32 @@ impl Fields {
 }
 
 /// The values of a field as a mask.
-fn bits(field: &impl TimeUnitSpec) -> u64 {
-    field.iter().fold(0, |mask, value| mask | 1 << value)
+fn bits(field: &Field) -> u64 {
+    field.values.iter().fold(0, |mask, value| mask | 1 << value)
 }
 
-/// Whether a day field leaves all days open: a star, or every value beside another field's star.
-fn is_open(field: &str, all: bool, other: &str) -> bool {
-    field.split(',').any(|part| part == "*" || part == "?") || (all && other.contains('*'))
+/// The days of a month that are some weekdays, bit 0 of which is Sunday.
+fn every_week(first: NaiveDate, weekdays: u8) -> u32 {
+    let weeks = (0..6).fold(0u64, |mask, n| mask | u64::from(weekdays) << (7 * n));
+    ((weeks >> first.weekday().num_days_from_sunday()) << 1) as u32
 }
 
-/// Rewrites weekdays (names, 0 to 7, wrapping ranges, steps) as a list of the crate's numbers.
-fn weekday_list(field: &str) -> Result<String, String> {
-    let mut numbers = Vec::new();
-    for part in field.split(',') {
-        let (range, step) = part.split_once('/').unwrap_or((part, ""));
-        let stride = match step {
-            "" if !part.contains('/') => 1,
-            step => step.parse().ok().filter(|n| *n > 0).ok_or(format!("'{part}' has no valid step"))?,
-        };
-        let (from, to) = match range.split_once('-') {
-            _ if range == "*" || range == "?" => (0, 6),
-            Some((from, to)) => (weekday_number(from)? % 7, weekday_number(to)?),
-            None if step.is_empty() => (weekday_number(range)? % 7, weekday_number(range)? % 7),
-            None => (weekday_number(range)? % 7, 6),
-        };
-        let to = if to < from { to + 7 } else { to };
-        numbers.extend((from..=to).step_by(stride).map(|day| (day % 7 + 1).to_string()));
+/// The nth of a weekday in a month as a mask, the last for 0; none where there are fewer.
+fn nth_weekday(first: NaiveDate, weekday: u32, nth: u32, length: u32) -> u32 {
+    let ahead = (weekday + 7 - first.weekday().num_days_from_sunday()) % 7;
+    let day = if nth == 0 { ahead + 1 + (length - ahead - 1) / 7 * 7 } else { ahead + 1 + 7 * (nth - 1) };
+    if day <= length { 1 << day } else { 0 }
+}
+
+/// The day of Monday to Friday that is nearest to a day, in the same month.
+fn nearest_weekday(first: NaiveDate, day: u32, length: u32) -> u32 {
+    match (first.weekday().num_days_from_sunday() + day - 1) % 7 {
+        6 if day > 1 => day - 1,
+        6 => day + 2,
+        0 if day < length => day + 1,
+        0 => day - 2,
+        _ => day,
     }
-    Ok(numbers.join(","))
-}
-
-fn weekday_number(text: &str) -> Result<u32, String> {
-    const NAMES: [&str; 7] = ["sun", "mon", "tue", "wed", "thu", "fri", "sat"];
-    let named = NAMES.iter().position(|name| *name == text).map(|n| n as u32);
-    let number = named.or_else(|| text.parse().ok().filter(|n| *n <= 7));
-    number.ok_or_else(|| format!("'{text}' is no weekday: use 0 (or 7, Sunday) to 6, or sun to sat"))
-}
-
-/// The crate's message on one line: its first line is all that doesn't draw a caret.
-fn reason(message: &str) -> String {
-    let last = message.lines().map(str::trim).rfind(|line| !line.is_empty()).unwrap_or("it can't be read");
-    let (head, tail) = last.split_at(last.chars().next().map_or(0, char::len_utf8));
-    format!("{}{}", head.to_lowercase(), tail.trim_end_matches('.'))
 }
 
 fn date_of(day: i64) -> Option<NaiveDate> {

@@ -6,6 +6,7 @@
 mod batch;
 mod cadence;
 mod cron;
+mod cron_field;
 mod missing;
 mod ready;
 mod set;

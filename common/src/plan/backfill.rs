@@ -29,6 +29,10 @@ pub struct TableRecord {
     /// The execution time of the last run that restated it by itself (`auto_restatement_cron`).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub restated: Option<Timestamp>,
+    /// Ranges that were committed once, from rows that were restated since, and that nobody has asked for
+    /// again: they don't count as done.
+    #[serde(default, skip_serializing_if = "IntervalSet::is_empty")]
+    pub stale: IntervalSet,
 }
 
 /// How missing ranges are cut into batches: at gaps, and after `size` units.
@@ -124,6 +128,8 @@ pub(super) struct Scope<'a> {
     pub(super) restatements: &'a Restatements,
     /// The snapshots that the project is compared with.
     pub(super) before: &'a BTreeMap<ModelName, SnapshotId>,
+    /// Models whose throwaway tables hold the whole history.
+    pub(super) unbounded: &'a BTreeSet<ModelName>,
 }
 
 /// What is recorded of a table. A view that is made anew beside the one before it has what that has.
@@ -158,11 +164,16 @@ fn earlier_generations(input: &PlanInput<'_>, record: &SnapshotRecord, table: &T
     if record.view.is_none() || table.dev || shown.is_some_and(|shown| shown.version == record.version) {
         return IntervalSet::new();
     }
+    generations(input, record)
+}
+
+/// What is recorded of all views of a version.
+fn generations(input: &PlanInput<'_>, record: &SnapshotRecord) -> IntervalSet {
     let same =
         |other: &&Arc<SnapshotRecord>| other.name() == record.name() && other.version == record.version;
-    let generations =
+    let tables =
         input.records.values().filter(same).filter_map(|other| input.tables.get(&other.table(false)));
-    generations.fold(IntervalSet::new(), |all, known| all.union(&known.done))
+    tables.fold(IntervalSet::new(), |all, known| all.union(&known.done))
 }
 
 /// What of a table counts as filled when a plan is shown. A new snapshot knows what the one before it
@@ -233,7 +244,8 @@ fn missing_of(
             end = cap;
         }
     }
-    let asked = if table.dev { times.covered_from } else { times.start };
+    let bounded = table.dev && !scope.unbounded.contains(snapshot.name());
+    let asked = if bounded { times.covered_from } else { times.start };
     let asked = times.starts.get(snapshot.name()).copied().or(asked);
     let asked = restated.map_or(asked, |range| Some(range.start));
     let from = asked.unwrap_or(earliest).max(start);
@@ -290,6 +302,11 @@ pub(super) fn assumed(
     let Some(table) = table else { return IntervalSet::new() };
     let none = IntervalSet::new();
     let of = |sets: &'_ BTreeMap<ModelName, IntervalSet>| sets.get(record.name()).unwrap_or(&none).clone();
+    let is_view = record.view.is_some() && !table.dev;
+    if is_view && input.options.skip_backfill {
+        // It shows what is below it from when it is made on: as complete as the one before it.
+        return generations(input, record);
+    }
     let mut assumed = kept(input, record, table)
         .union(&earlier_generations(input, record, table))
         .difference(&of(&windows.missing))

@@ -110,7 +110,10 @@ fn unfilled(input: &PlanInput<'_>, tables: &Tables, windows: &Windows) -> Option
         return None;
     }
     let emptied = |name: &&ModelName| {
-        if input.proposed.get(*name).is_some_and(|snapshot| snapshot.model.kind.is_audit()) {
+        let kind = input.proposed.get(*name).map(|snapshot| &snapshot.model.kind);
+        // A view shows what there is below it as soon as it is made.
+        let fills_itself = |kind: &ModelKind| matches!(kind, ModelKind::View { materialized: false });
+        if kind.is_some_and(|kind| kind.is_audit() || fills_itself(kind)) {
             return false;
         }
         let before = current.models.get(*name).and_then(|model| model.table.as_ref());

@@ -12,7 +12,9 @@ use crate::id::{Hasher, ModelName, Version};
 use crate::interval::Timestamp;
 use crate::project::model::{ModelKind, ModelSource};
 use crate::project::settings::Categorize;
-use crate::snapshot::{Category, Naming, Previous, Snapshot, SnapshotRecord, query_change};
+use crate::snapshot::{
+    Category, Informed, Naming, Previous, Snapshot, SnapshotRecord, outputs, query_change,
+};
 use crate::sql::QueryChange;
 
 /// How many earlier snapshots a record remembers, as SQLMesh does.
@@ -261,9 +263,7 @@ fn direct(rules: &Rules<'_>, new: &Snapshot, old: &Snapshot) -> Option<Category>
 
 /// Harmless where that can be shown, else breaking.
 fn shown(rules: &Rules<'_>, new: &Snapshot, old: &Snapshot) -> Category {
-    let unlike =
-        old.model.kind.name() != new.model.kind.name() || old.model.lookback() != new.model.lookback();
-    if unlike || rules.unknown.contains(new.name()) {
+    if old.model.lookback() != new.model.lookback() || rules.unknown.contains(new.name()) {
         return Category::Breaking;
     }
     match (&old.model.source, &new.model.source) {
@@ -280,18 +280,20 @@ fn query(rules: &Rules<'_>, old: &Snapshot, new: &Snapshot) -> Category {
     };
     let now = |name: &ModelName| rules.input.proposed.get(name)?.columns.as_deref();
     match query_change((old, &before), (new, &now)) {
-        Ok(QueryChange::Equal) if !keeps_columns(old, new) => Category::Breaking,
+        Ok(QueryChange::Equal | QueryChange::Additive) if !keeps_columns((old, &before), (new, &now)) => {
+            Category::Breaking
+        }
         Ok(QueryChange::Equal | QueryChange::Additive) => Category::NonBreaking,
         Ok(QueryChange::Other) | Err(_) => Category::Breaking,
     }
 }
 
 /// Whether the old columns are still there in their order, as far as both are known: the same text
-/// selects others when a star stands for others.
-fn keeps_columns(old: &Snapshot, new: &Snapshot) -> bool {
-    let (Some(was), Some(is)) = (&old.columns, &new.columns) else { return true };
+/// selects others when a star stands for others, and a name that the text gives isn't the engine's.
+fn keeps_columns(old: Informed<'_, '_>, new: Informed<'_, '_>) -> bool {
+    let (Some(was), Some(is)) = (outputs(old), outputs(new)) else { return true };
     let mut left = is.iter();
-    was.iter().all(|column| left.any(|other| other.name == column.name))
+    was.iter().all(|column| left.any(|other| other == column))
 }
 
 /// A seed's change is harmless when all old columns keep their values.
@@ -317,7 +319,8 @@ fn reaching_unknown_columns(input: &PlanInput<'_>, order: &[ModelName], diff: &D
     let mut found = BTreeSet::new();
     for name in order.iter().rev() {
         let snapshot = &input.proposed[name];
-        let lacks = snapshot.columns.is_none();
+        let known = |name: &ModelName| input.proposed.get(name)?.columns.as_deref();
+        let lacks = outputs((snapshot, &known)).is_none();
         let indirectly = diff.changes.get(name) == Some(&Change::IndirectlyModified);
         if (lacks && indirectly) || found.contains(name) {
             found.extend(snapshot.upstream().cloned());

@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::categorize::{Records, is_forward_only};
 use super::options::Times;
 use super::restate::Restatements;
-use super::{PlanInput, Tables};
+use super::{PlanInput, Purpose, Tables};
 use crate::id::{ModelName, SnapshotId};
 use crate::interval::{IntervalSet, Timestamp};
 use crate::project::model::ModelKind;
@@ -21,6 +21,9 @@ pub(super) struct Places {
     /// The table that its batches fill: where the environment shows production's own, or one that
     /// production shares, but may not write it, a throwaway one that nobody reads.
     pub(super) filled: Tables,
+    /// In a run of a development environment: models that would have a throwaway table wherever it
+    /// started. Runs fill those from the models' own starts on.
+    pub(super) unbounded: BTreeSet<ModelName>,
 }
 
 /// What the choice of tables follows from.
@@ -35,11 +38,14 @@ pub(super) struct Ground<'a> {
 
 /// The tables of each model that has any; `order` has parents first.
 pub(super) fn tables(ground: &Ground<'_>, order: &[ModelName]) -> Places {
+    let covered_from = ground.times.covered_from;
     let (shown, written) = if ground.input.options.environment.is_prod() {
         (BTreeSet::new(), BTreeSet::new())
     } else {
-        throwaways(ground, order)
+        throwaways(ground, order, covered_from)
     };
+    let is_run = ground.input.purpose == Purpose::Run;
+    let unbounded = if is_run { throwaways(ground, order, None).0 } else { BTreeSet::new() };
     let places = |throwaway: &BTreeSet<ModelName>| {
         ground
             .records
@@ -48,11 +54,16 @@ pub(super) fn tables(ground: &Ground<'_>, order: &[ModelName]) -> Places {
             .map(|(name, record)| (name.clone(), record.table(throwaway.contains(name))))
             .collect()
     };
-    Places { read: places(&shown), filled: places(&written) }
+    Places { read: places(&shown), filled: places(&written), unbounded }
 }
 
-/// Models whose environment reads a throwaway table, and those that fill one.
-fn throwaways(ground: &Ground<'_>, order: &[ModelName]) -> (BTreeSet<ModelName>, BTreeSet<ModelName>) {
+/// Models whose environment reads a throwaway table, and those that fill one, where the environment covers
+/// time from `covered_from` on.
+fn throwaways(
+    ground: &Ground<'_>,
+    order: &[ModelName],
+    covered_from: Option<Timestamp>,
+) -> (BTreeSet<ModelName>, BTreeSet<ModelName>) {
     let Ground { input, records, .. } = *ground;
     let mut throwaway = BTreeSet::new();
     let mut written = BTreeSet::new();
@@ -69,7 +80,7 @@ fn throwaways(ground: &Ground<'_>, order: &[ModelName]) -> (BTreeSet<ModelName>,
             || record.category == Category::IndirectNonBreaking
             || (is_forward_only(kind) && record.category != Category::Metadata)
             || follows_forward_only(record, &live);
-        let valid = valid_start(ground, record);
+        let valid = valid_start(ground, record, covered_from);
         // What is restated by itself holds another time's rows than those around it.
         let by_itself = kind.auto_restatement_cron().is_some();
         let deployable = !tainted && !keeps_table && !by_itself && valid;
@@ -94,7 +105,7 @@ fn throwaways(ground: &Ground<'_>, order: &[ModelName]) -> (BTreeSet<ModelName>,
 /// Whether only metadata changed since a forward-only change that production doesn't show: the rows are
 /// as little production's as before. SQLMesh lets development fill production's table then.
 fn follows_forward_only(record: &SnapshotRecord, live: &BTreeSet<SnapshotId>) -> bool {
-    if record.category != Category::Metadata {
+    if record.category != Category::Metadata || live.contains(&record.id()) {
         return false;
     }
     let kept = is_forward_only(&record.snapshot.model.kind);
@@ -111,9 +122,9 @@ fn follows_forward_only(record: &SnapshotRecord, live: &BTreeSet<SnapshotId>) ->
 
 /// A table that depends on its own past can only be taken over when nothing before the start is
 /// left out.
-fn valid_start(ground: &Ground<'_>, record: &SnapshotRecord) -> bool {
+fn valid_start(ground: &Ground<'_>, record: &SnapshotRecord, covered_from: Option<Timestamp>) -> bool {
     let snapshot = &record.snapshot;
-    let Some(from) = ground.times.covered_from.filter(|_| snapshot.depends_on_past()) else { return true };
+    let Some(from) = covered_from.filter(|_| snapshot.depends_on_past()) else { return true };
     let unit = snapshot.interval_unit();
     let first = unit.ceil(ground.starts[record.name()]);
     let known = ground.input.tables.get(&record.table(false));

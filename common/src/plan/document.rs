@@ -31,6 +31,24 @@ pub struct PlanDocument {
     blockers: Vec<Blocker>,
     #[serde(skip_serializing_if = "Option::is_none")]
     executed: Option<Vec<Executed>>,
+    /// What audits found that hold nothing up.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    warnings: Vec<AuditWarning>,
+}
+
+/// Bad rows that an audit found without failing its batch.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct AuditWarning {
+    /// The audit.
+    pub audit: String,
+    /// The model or standalone audit whose batch it was.
+    pub model: String,
+    /// The batch's first point, RFC 3339.
+    pub start: String,
+    /// The first point after it.
+    pub end: String,
+    /// How many rows.
+    pub rows: u64,
 }
 
 #[derive(Debug, Clone, Serialize)]
@@ -68,6 +86,12 @@ impl PlanDocument {
         self.notes.push(note);
         self
     }
+
+    /// The same document with what audits found.
+    #[must_use]
+    pub fn with_warnings(self, warnings: Vec<AuditWarning>) -> Self {
+        Self { warnings, ..self }
+    }
 }
 
 /// Writes a plan down for readers outside; `executed` lists what applying it ran.
@@ -86,6 +110,7 @@ pub fn document(plan: &Plan, executed: Option<Vec<Executed>>) -> PlanDocument {
         blockers: plan.blockers.clone(),
         notes: notes(plan),
         executed,
+        warnings: Vec::new(),
     }
 }
 

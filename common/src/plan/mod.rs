@@ -32,7 +32,7 @@ use serde::{Deserialize, Serialize};
 pub use backfill::{BatchRule, TableRecord};
 pub use blocker::Blocker;
 pub use change::Change;
-pub use document::{Executed, PlanDocument, document};
+pub use document::{AuditWarning, Executed, PlanDocument, document};
 pub use environment::{Environment, EnvironmentModel, Tables, bindings, views, views_by_gateway};
 pub use hooks::{Hooks, PlannedHooks};
 pub use options::{Choice, PlanOptions, Selectors};
@@ -329,6 +329,7 @@ pub fn plan(input: &PlanInput<'_>) -> Result<Planned, PlanError> {
         backfilled: backfilled.as_ref(),
         restatements: &restatements,
         before: &diff.before,
+        unbounded: &places.unbounded,
     };
     let windows = backfill::windows(input, &scope, records, &tables);
     environment::stay(input, records, &mut tables, &windows);
@@ -443,10 +444,12 @@ impl Plan {
         self.layout.gateways.clone()
     }
 
-    /// Whether applying would do nothing at all.
+    /// Whether applying would do nothing at all. Where nothing is to be computed, ranges alone are no
+    /// reason to: as SQLMesh, declaring them complete goes with a change.
     pub fn is_empty(&self) -> bool {
         let stays = !self.has_changes && !self.widens;
-        stays && !self.requires_backfill() && !self.models.iter().any(|model| model.create)
+        let computes = self.requires_backfill() && !self.empty_backfill && !self.skip_backfill;
+        stays && !computes && !self.models.iter().any(|model| model.create)
     }
 }
 

@@ -49,6 +49,10 @@ pub struct Clear {
     pub table: TableId,
     /// What of it; the whole of time for tables that are only ever rebuilt whole.
     pub range: Interval,
+    /// Whether the range stays on record as computed once, where SQLMesh would leave it complete: of a
+    /// table that no environment shows, and of rows that follow from restated ones. Nothing else differs.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub on_record: bool,
 }
 
 /// Restating a model that isn't there would do nothing, in silence.
@@ -269,7 +273,8 @@ fn earliest(input: &PlanInput<'_>, records: &Records, starts: &BTreeMap<ModelNam
 /// Which ranges of other tables stop being complete when production recomputed `restated`: those of
 /// other versions of the restated models and of everything below them, wherever an environment or a
 /// kept snapshot has one. Tables that production shows are never among them: what of those must be
-/// recomputed is in the plan itself.
+/// recomputed is in the plan itself. Tables that no environment shows are only said to be computed again
+/// before something shows them ([`Clear::on_record`]) unless some environment shows another version.
 ///
 /// `records` are the snapshots that the state holds, `environments` all environments. Ranges are given
 /// whether or not they are recorded as complete, except that tables without any record are left out.
@@ -292,31 +297,44 @@ pub fn clears(
             }
         }
     }
-    // Snapshots that no environment shows may still be promoted one day.
-    let mut widest: BTreeMap<&ModelName, Interval> =
-        restated.iter().map(|(name, range)| (name, *range)).collect();
-    for (id, range) in &affected {
-        let name = records[id].name();
-        widest.entry(name).and_modify(|known| *known = hull(*known, *range)).or_insert(*range);
-    }
-    let mut found: BTreeMap<TableId, Interval> = BTreeMap::new();
+    let widest = widest(&affected, records);
+    let mut found: BTreeMap<(TableId, bool), Interval> = BTreeMap::new();
     for record in records.values().filter(|record| !shared(record)) {
-        let asked = affected.get(&record.id()).or_else(|| widest.get(record.name()));
-        let Some(range) = asked else { continue };
+        let shown = affected.get(&record.id()).or_else(|| widest.get(record.name()));
+        // Snapshots that no environment shows may still be promoted one day.
+        let Some(asked) = shown.or_else(|| restated.get(record.name())) else { continue };
         let snapshot = &record.snapshot;
-        let range = match () {
-            () if snapshot.model.kind.full_history_restatement_only() => Interval::ALL,
-            // Rows that follow from their own past are wrong from the first restated one on.
-            () if snapshot.depends_on_self() => Interval { end: Timestamp::MAX, ..*range },
-            () => *range,
-        };
+        let whole = snapshot.model.kind.full_history_restatement_only();
+        let range = if whole { Interval::ALL } else { *asked };
         // Throwaway tables stay as they are: none of them can be promoted.
         let table = record.table(false);
-        if is_recorded(&table) {
-            found.entry(table).and_modify(|known| *known = hull(*known, range)).or_insert(range);
+        if !is_recorded(&table) {
+            continue;
+        }
+        let mut add = |range: Interval, on_record: bool| {
+            let known = found.entry((table.clone(), on_record));
+            known.and_modify(|known| *known = hull(*known, range)).or_insert(range);
+        };
+        add(range, shown.is_none());
+        // Rows that follow from their own past are wrong from the first restated one on.
+        if let Some(later) = Interval::new(range.end, Timestamp::MAX).filter(|_| snapshot.depends_on_self()) {
+            add(later, true);
         }
     }
-    found.into_iter().map(|(table, range)| Clear { table, range }).collect()
+    found.into_iter().map(|((table, on_record), range)| Clear { table, range, on_record }).collect()
+}
+
+/// The widest range of each model, whichever of its snapshots is affected.
+fn widest<'a>(
+    affected: &BTreeMap<SnapshotId, Interval>,
+    records: &'a BTreeMap<SnapshotId, Arc<SnapshotRecord>>,
+) -> BTreeMap<&'a ModelName, Interval> {
+    let mut widest: BTreeMap<&ModelName, Interval> = BTreeMap::new();
+    for (id, range) in affected {
+        let known = widest.entry(records[id].name());
+        known.and_modify(|known| *known = hull(*known, *range)).or_insert(*range);
+    }
+    widest
 }
 
 /// The snapshots of one environment that a restatement touches: the restated models, and what reads them.

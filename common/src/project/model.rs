@@ -61,9 +61,10 @@ pub struct Model {
     /// The gateway that runs the model, where it isn't the default one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub gateway: Option<String>,
-    /// Whether analysis may rewrite the query; ours never does, but it is part of identity.
-    #[serde(default = "yes", skip_serializing_if = "is_true")]
-    pub optimize_query: bool,
+    /// Whether analysis may rewrite the query, where the project says; ours never does, but it is part
+    /// of identity.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub optimize_query: Option<bool>,
     /// Properties that are kept and hashed but not acted on, by name, as written.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub other: BTreeMap<String, String>,
@@ -506,6 +507,11 @@ impl Model {
             ModelSource::Query(code) => Some(code),
             ModelSource::Seed(_) | ModelSource::External => None,
         }
+    }
+
+    /// Whether changes of its query are judged by what it means rather than by how it is written.
+    pub fn optimizes(&self) -> bool {
+        self.optimize_query != Some(false)
     }
 
     /// What its table is partitioned by: a table of time ranges by its time column first, unless the model

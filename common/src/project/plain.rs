@@ -35,7 +35,7 @@ pub(crate) fn plain(
         depends_on: Vec::new(),
         storage: Storage::default(),
         gateway: None,
-        optimize_query: true,
+        optimize_query: None,
         other: BTreeMap::new(),
         blueprint: BTreeMap::new(),
         pre_statements: Vec::new(),

@@ -228,7 +228,7 @@ impl BlockReader<'_, '_> {
                 ..Storage::default()
             },
             gateway: self.gateway.explicit.clone(),
-            optimize_query: defaults.optimize_query.unwrap_or(true),
+            optimize_query: defaults.optimize_query,
             ..plain(defaults, name, kind, self.dialect, at)
         }
     }
@@ -314,7 +314,7 @@ impl BlockReader<'_, '_> {
             "columns" => model.columns = fields.columns(property),
             "depends_on" => model.depends_on = fields.names(property, catalog),
             "stamp" => model.stamp = fields.text(property),
-            "optimize_query" => model.optimize_query = fields.flag(property).unwrap_or(true),
+            "optimize_query" => model.optimize_query = fields.flag(property),
             "default_catalog" => self.error(
                 "unknown-property",
                 property.location(),

@@ -4,6 +4,7 @@
 
 mod audit;
 pub(crate) mod jinja;
+mod python;
 mod signal;
 pub(crate) mod time;
 mod usage;

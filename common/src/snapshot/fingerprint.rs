@@ -7,8 +7,9 @@ use serde::{Deserialize, Serialize};
 
 use super::unit;
 use crate::id::{Hash128, Hasher, ModelName, SnapshotId, Version};
-use crate::project::model::{Audit, Code, ColumnDef, Model, ModelKind, ModelSource};
+use crate::project::model::{Audit, Code, ColumnDef, Language, Model, ModelKind, ModelSource};
 use crate::project::render::RenderEnv;
+use crate::sql::Dialect;
 
 /// The four hashes of a snapshot.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -69,8 +70,12 @@ pub(super) fn settings(model: &Model, env: &RenderEnv) -> Hash128 {
     add_json(&mut hash, "stamp", &model.stamp);
     add_json(&mut hash, "gateway", &model.gateway);
     hash.add("unit", unit(model).name());
-    add_json(&mut hash, "optimize_query", &model.optimize_query);
-    add_json(&mut hash, "columns", &model.columns);
+    add_json(&mut hash, "optimize_query", &model.optimizes());
+    if model.optimize_query == Some(true) {
+        // To say what is so anyway is a change in SQLMesh.
+        hash.add("optimize_query_given", "true");
+    }
+    add_json(&mut hash, "columns", &columns(model));
     add_json(&mut hash, "variables", &env.variables);
     add_json(&mut hash, "jinja_macros", &env.jinja_macros);
     add_json(&mut hash, "blueprint", &model.blueprint);
@@ -80,15 +85,52 @@ pub(super) fn settings(model: &Model, env: &RenderEnv) -> Hash128 {
     hash.finish()
 }
 
+/// The model's own columns as the engine calls them.
+fn columns(model: &Model) -> Option<Vec<ColumnDef>> {
+    let named = |column: &ColumnDef| ColumnDef {
+        name: model.dialect.normalize(&column.name, false),
+        data_type: data_type(&column.data_type),
+    };
+    model.columns.as_ref().map(|columns| columns.iter().map(named).collect())
+}
+
+/// A type without what its spelling leaves open: case, and a synonym or two.
+fn data_type(text: &str) -> String {
+    if text.contains(['"', '`', '\'']) {
+        return text.to_owned();
+    }
+    match text.to_ascii_uppercase().as_str() {
+        "INTEGER" => "INT".to_owned(),
+        "BOOL" => "BOOLEAN".to_owned(),
+        "NUMERIC" => "DECIMAL".to_owned(),
+        other => other.to_owned(),
+    }
+}
+
 /// A table of time ranges is partitioned by its time column, whether or not it says so.
 fn partitions(hash: &mut Hasher, model: &Model) {
-    let own = &model.storage.partitioned_by;
+    let own: Vec<String> =
+        model.storage.partitioned_by.iter().map(|text| column_name(text, model.dialect)).collect();
     match &model.kind {
         ModelKind::IncrementalByTimeRange(kind) if matches!(own.as_slice(), [only] if only.eq_ignore_ascii_case(&kind.time_column)) =>
         {
             add_json(hash, "partitioned_by", &[""; 0]);
         }
-        _ => add_json(hash, "partitioned_by", own),
+        _ => add_json(hash, "partitioned_by", &own),
+    }
+}
+
+/// A column's name as the engine calls it, with quotes only where they mean something; other texts as
+/// they are.
+fn column_name(text: &str, dialect: Dialect) -> String {
+    let inner = text.strip_prefix(['"', '`']).and_then(|text| text.strip_suffix(['"', '`']));
+    let name = inner.unwrap_or(text);
+    let plain = !name.is_empty() && name.chars().all(|c| c.is_alphanumeric() || c == '_');
+    let folded = dialect.normalize(name, false);
+    if plain && (inner.is_none() || dialect.normalize(name, true) == folded) {
+        folded
+    } else {
+        text.to_owned()
     }
 }
 
@@ -97,6 +139,9 @@ fn kind_data(hash: &mut Hasher, kind: &ModelKind) {
         ModelKind::IncrementalByTimeRange(kind) => {
             hash.add("time_column", &kind.time_column);
             hash.add("time_format", &kind.time_format);
+            if !kind.partition_by_time_column {
+                hash.add("partition_by_time_column", "false");
+            }
         }
         ModelKind::IncrementalByUniqueKey(kind) => {
             add_json(hash, "unique_key", &kind.unique_key);
@@ -150,6 +195,9 @@ fn source(hash: &mut Hasher, source: &ModelSource) {
 fn codes(hash: &mut Hasher, name: &str, codes: &[Code]) {
     for code in codes {
         hash.add(name, code.text.trim());
+        if code.language == Language::Jinja {
+            hash.add("language", "jinja");
+        }
     }
 }
 
@@ -162,8 +210,14 @@ pub(super) fn metadata(model: &Model, env: &RenderEnv) -> Hash128 {
     add_json(&mut hash, "start", &model.start);
     add_json(&mut hash, "end", &model.end);
     add_json(&mut hash, "allow_partials", &model.allow_partials);
-    add_json(&mut hash, "about", &model.about);
-    add_json(&mut hash, "kind", &model.kind);
+    let mut about = model.about.clone();
+    about.tags.sort();
+    add_json(&mut hash, "about", &about);
+    match &model.kind {
+        // Where a seed's file lies says nothing of its rows.
+        ModelKind::Seed(seed) => add_json(&mut hash, "seed", &(seed.batch_size, &seed.csv_settings)),
+        kind => add_json(&mut hash, "kind", kind),
+    }
     add_json(&mut hash, "session_properties", &model.storage.session_properties);
     add_json(&mut hash, "virtual_properties", &model.storage.virtual_properties);
     add_json(&mut hash, "audits", &model.audits);

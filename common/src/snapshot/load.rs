@@ -33,8 +33,8 @@ pub(crate) fn query_change<'a, 'b>(
     let after = Known { default_catalog: new.env.default_catalog.as_deref(), known };
     // Without optimisation only spelling is overlooked, as in SQLMesh.
     let timeless = known_times && also;
-    let before: &dyn Schemas = if timeless && old.model.optimize_query { &before } else { &() };
-    let after: &dyn Schemas = if timeless && new.model.optimize_query { &after } else { &() };
+    let before: &dyn Schemas = if timeless && old.model.optimizes() { &before } else { &() };
+    let after: &dyn Schemas = if timeless && new.model.optimizes() { &after } else { &() };
     Ok(compare_known((&was, before), (&is, after)))
 }
 
@@ -50,6 +50,16 @@ fn timeless(snapshot: &Snapshot) -> Result<(Query, bool), Box<Diagnostic>> {
         Some(query) => Ok((query, true)),
         None => Ok((load_query(snapshot)?, false)),
     }
+}
+
+/// The names of a snapshot's columns in order, and whether they are its own or up to the engine, where it
+/// has no others.
+pub(crate) fn outputs<'a>((snapshot, known): Informed<'_, 'a>) -> Option<Vec<(String, bool)>> {
+    if let Some(columns) = &snapshot.columns {
+        return Some(columns.iter().map(|column| (column.name.clone(), true)).collect());
+    }
+    let schemas = Known { default_catalog: snapshot.env.default_catalog.as_deref(), known };
+    load_query(snapshot).ok()?.outputs(&schemas)
 }
 
 /// Whether two snapshots' statements are the same but for layout.
@@ -195,14 +205,18 @@ fn statements(hash: &mut Hasher, model: &Model, env: &RenderEnv) {
             let this = "\"this_model\"";
             let context =
                 RenderContext { this_model: Some(this), ..context(model, env, time, Stage::Loading) };
+            let text = code.text.trim();
+            let defines = text.get(..4).is_some_and(|start| start.eq_ignore_ascii_case("@def"));
             match render::render_statement(code, &context) {
+                // One that does nothing while a project loads is there all the same.
+                Ok(texts) if texts.is_empty() && !defines => hash.add(name, text),
                 Ok(texts) => {
                     for text in texts {
                         hash.add(name, parse_statement(&text, model.dialect).canonical());
                     }
                 }
                 // What only renders when it runs is compared as it is written.
-                Err(_) => hash.add(name, code.text.trim()),
+                Err(_) => hash.add(name, text),
             }
         }
     }

@@ -19,7 +19,7 @@ use serde::{Deserialize, Serialize};
 
 pub use build::{Snapshots, build, build_with};
 pub use fingerprint::Fingerprint;
-pub(crate) use load::{Informed, context, query_change, same_statements, unrenderable};
+pub(crate) use load::{Informed, context, outputs, query_change, same_statements, unrenderable};
 pub use load::{load_query, load_text, model_name, own_name};
 pub use naming::{Naming, aside_relation, merged_relation, view_relation};
 pub use reads::reads;

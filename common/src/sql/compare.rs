@@ -3,7 +3,7 @@
 //! Both trees must have the same nodes everywhere, but SELECT lists may have gained items. Trees
 //! are compared in a plain form, in which what means the same is the same.
 
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, json};
 
 use super::lineage::Schemas;
 use super::parse::Query;
@@ -31,19 +31,31 @@ pub fn compare(old: &Query, new: &Query) -> QueryChange {
 /// what a reader sees to be the same is the same then. Else only spelling is overlooked.
 pub fn compare_known(old: (&Query, &dyn Schemas), new: (&Query, &dyn Schemas)) -> QueryChange {
     let ((old, known_before), (new, known)) = (old, new);
-    if old.dialect != new.dialect {
-        return QueryChange::Other;
-    }
-    if old.opaque || new.opaque {
+    if old.dialect != new.dialect || old.opaque || new.opaque {
         return if old.canonical() == new.canonical() { QueryChange::Equal } else { QueryChange::Other };
+    }
+    if spellings(old).ne(spellings(new)) {
+        return QueryChange::Other;
     }
     let (Some(before), Some(after)) = (meaning(old, known_before), meaning(new, known)) else {
         return if old.canonical() == new.canonical() { QueryChange::Equal } else { QueryChange::Other };
     };
     match lockstep(&before, &after, Order::NONE) {
         QueryChange::Additive if depends_on_all_columns(&before) => QueryChange::Other,
+        QueryChange::Other if named(before) == named(after) => QueryChange::Equal,
         change => change,
     }
+}
+
+/// Words that the trees don't show, and that make a query another one in SQLMesh: `FULL JOIN` beside
+/// `FULL OUTER JOIN`, `AS MATERIALIZED`.
+fn spellings(query: &Query) -> impl Iterator<Item = (&str, &str)> {
+    let words = query.canonical().split(' ');
+    words.clone().zip(words.skip(1)).filter(|(first, second)| {
+        let is = |word: &str, known: &str| word.eq_ignore_ascii_case(known);
+        is(first, "FULL") && (is(second, "JOIN") || is(second, "OUTER"))
+            || is(second, "MATERIALIZED") && (is(first, "AS") || is(first, "NOT"))
+    })
 }
 
 /// The query's tree as its reader understands it.
@@ -56,6 +68,23 @@ fn meaning(query: &Query, schemas: &dyn Schemas) -> Option<Value> {
         }
         None => tree,
     })
+}
+
+/// With the names that columns have without an alias written out.
+fn named(mut node: Value) -> Value {
+    fn walk(node: &mut Value) {
+        match node {
+            Value::Array(items) => items.iter_mut().for_each(walk),
+            Value::Object(fields) => fields.values_mut().for_each(walk),
+            _ => return,
+        }
+        let Some(expr) = node.get("UnnamedExpr") else { return };
+        if let Some(alias) = resolve::name_of(expr) {
+            *node = json!({"ExprWithAlias": {"expr": expr, "alias": alias}});
+        }
+    }
+    walk(&mut node);
+    node
 }
 
 /// A whole number's value.
@@ -233,11 +262,32 @@ fn changes_rows(item: &Value, select: &Map<String, Value>, before: &[Value], ord
     let ungrouped = keys.is_some_and(Vec::is_empty);
     let aggregates = |node: &Value| calls(node, &AGGREGATES);
     let grain = if keys.is_none() {
-        !aggregates(item)
+        !aggregates(item) && !adds_no_key(item, before)
     } else {
         ungrouped && select["having"].is_null() && aggregates(item) && !before.iter().any(aggregates)
     };
     calls(item, &TABLE_FUNCTIONS) || grain || shadows(item, select, order)
+}
+
+/// Whether an item that `GROUP BY ALL` groups by tells no more rows apart: a constant, or one again.
+fn adds_no_key(item: &Value, before: &[Value]) -> bool {
+    fn is_constant(node: &Value) -> bool {
+        match node {
+            Value::Array(items) => items.iter().all(is_constant),
+            Value::Object(fields) => fields.iter().all(|(key, field)| match key.as_str() {
+                "Value" | "Cast" | "expr" | "Array" | "elem" | "UnaryOp" | "Nested" => is_constant(field),
+                "BareCall" | "value" | "data_type" | "alias" | "kind" | "format" | "named" | "op" => true,
+                _ => false,
+            }),
+            node => !node.is_string(),
+        }
+    }
+    let expr = |item: &Value| {
+        item.get("ExprWithAlias").and_then(|item| item.get("expr")).or(item.get("UnnamedExpr")).cloned()
+    };
+    expr(item).is_some_and(|added| {
+        is_constant(&added) || before.iter().any(|item| expr(item).as_ref() == Some(&added))
+    })
 }
 
 /// Whether the item's alias takes over a name that the SELECT or its ORDER BY uses.
@@ -249,8 +299,10 @@ fn shadows(item: &Value, select: &Map<String, Value>, order: Order<'_>) -> bool 
 fn uses(node: &Value, name: &str) -> bool {
     match node {
         Value::Object(fields) => {
+            // Names of relations and functions are no columns'.
+            let parts = fields.iter().filter(|(key, part)| !(*key == "name" && part.is_array()));
             fields.get("Identifier").and_then(Value::as_str) == Some(name)
-                || fields.values().any(|field| uses(field, name))
+                || parts.into_iter().any(|(_, field)| uses(field, name))
         }
         Value::Array(items) => items.iter().any(|item| uses(item, name)),
         _ => false,

@@ -133,14 +133,19 @@ fn balanced(tokens: &[&TokenWithSpan]) -> bool {
 fn misspelt(tokens: &[&TokenWithSpan], error: &SqlError) -> bool {
     let place = Location { line: error.line.into(), column: error.column.into() };
     let at = tokens.iter().position(|t| t.span.start >= place).unwrap_or(tokens.len());
-    let near = &tokens[at.saturating_sub(3)..(at + 1).min(tokens.len())];
-    let words = near.iter().filter_map(|t| match &t.token {
+    let near = at.saturating_sub(3)..(at + 1).min(tokens.len());
+    // A part of a qualified name isn't a word of the frame: `shop.orders`.
+    let dot =
+        |at: Option<usize>| at.is_some_and(|at| tokens.get(at).is_some_and(|t| t.token == Token::Period));
+    let alone = near.filter(|at| !dot(at.checked_sub(1)) && !dot(Some(at + 1)));
+    let words = alone.filter_map(|at| match &tokens[at].token {
         Token::Word(word) if word.quote_style.is_none() && word.keyword == Keyword::NoKeyword => {
             Some(&word.value)
         }
         _ => None,
     });
-    words.into_iter().any(|word| FRAME.iter().any(|frame| is_slip(word, frame)))
+    let mut words = words;
+    words.any(|word| FRAME.iter().any(|frame| is_slip(word, frame)))
 }
 
 /// One letter too many, too few or wrong, or two that changed places.

@@ -27,6 +27,9 @@ fn plain(node: &mut Value, dialect: Dialect) {
             }
             fields.values_mut().for_each(|field| plain(field, dialect));
             ordering(fields, dialect);
+            if fields.remove("flavor").is_some_and(|flavor| flavor == "FromFirstNoSelect") {
+                fields.insert("projection".to_owned(), json!([{"Wildcard": star()}]));
+            }
             if let Some(data_type) = fields.get_mut("data_type") {
                 name_type(data_type, dialect);
             }
@@ -34,6 +37,15 @@ fn plain(node: &mut Value, dialect: Dialect) {
         }
         _ => {}
     }
+}
+
+/// A star without anything behind it.
+fn star() -> Value {
+    let mut star = serde_json::to_value(ast::WildcardAdditionalOptions::default()).unwrap_or_default();
+    if let Some(fields) = star.as_object_mut() {
+        fields.retain(|key, _| !key.ends_with("_token"));
+    }
+    star
 }
 
 fn identifier(fields: &Map<String, Value>, dialect: Dialect) -> Option<String> {
@@ -183,6 +195,15 @@ fn spell(node: &mut Value) {
             positive(kind, inner)
         }
         "UnaryOp" if inner["op"] == "Plus" => Some(inner["expr"].take()),
+        "Substring" => {
+            inner["special"] = json!(true);
+            inner["shorthand"] = json!(false);
+            return;
+        }
+        "Ceil" | "Floor" if inner["field"] == json!({"DateTimeField": "NoDateTime"}) => {
+            inner["field"].take();
+            return;
+        }
         "Array" => {
             let list = json!({"elem": inner["elem"].take(), "named": false});
             *inner = list;
@@ -237,6 +258,8 @@ fn call(function: &mut Value) -> Option<Value> {
             let (left, right) = (operand(left.take()), operand(right.take()));
             Some(json!({"BinaryOp": {"left": left, "op": "Modulo", "right": right}}))
         }
+        ("ceil", [value]) => Some(json!({"Ceil": {"expr": value.take(), "field": null}})),
+        ("floor", [value]) => Some(json!({"Floor": {"expr": value.take(), "field": null}})),
         ("array", _) => Some(json!({"Array": {"elem": args, "named": false}})),
         ("current_date" | "current_timestamp" | "current_time", []) => Some(json!({"BareCall": name})),
         ("date_trunc", [unit, _]) => {

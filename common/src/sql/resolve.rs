@@ -7,6 +7,8 @@
 mod expression;
 mod select;
 
+pub(super) use select::name_of;
+
 use serde_json::{Value, json};
 
 use super::Dialect;

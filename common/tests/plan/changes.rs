@@ -213,6 +213,18 @@ fn a_seed_with_new_values_is_breaking_and_with_a_new_column_is_not() {
 }
 
 #[test]
+fn a_seed_whose_file_is_renamed_is_the_same() {
+    let mut world = live();
+    world.write("seeds/other.csv", "id,ds,amount\n1,2024-01-01,10\n2,2024-01-02,20\n");
+    world.model(
+        "raw.events",
+        "kind SEED (path '../seeds/other.csv'), columns (id INT, ds DATE, amount INT)",
+        "",
+    );
+    assert!(world.plan("prod").plan.is_empty());
+}
+
+#[test]
 fn development_reads_the_tables_of_production_where_nothing_changed() {
     let mut world = live();
     world.model(
@@ -440,6 +452,20 @@ fn another_incremental_kind_keeps_the_table_if_it_is_partitioned_as_before() {
         assert_eq!(forward_only, kept, "{partitions}: a table of time ranges has its days as partitions");
         assert_eq!(missing(&planned, "mart.daily").is_empty(), kept, "{partitions}");
     }
+}
+
+#[test]
+fn another_kind_of_the_same_partitions_changes_what_its_query_changes() {
+    let mut world = world();
+    let query = "SELECT ds, CAST(COUNT(*) AS INT) AS n FROM stg.events GROUP BY ds";
+    world.model("mart.keyed", "kind INCREMENTAL_BY_UNIQUE_KEY (unique_key ds)", query);
+    world.model("mart.after", "kind FULL", "SELECT SUM(n) AS n FROM mart.keyed");
+    world.plan_and_apply("prod");
+    world.model("mart.keyed", "kind INCREMENTAL_UNMANAGED", query);
+    let planned = world.plan("dev");
+    // What reads it isn't previewed then.
+    assert_eq!(missing(&planned, "mart.keyed"), "01-07..01-08");
+    assert_eq!(missing(&planned, "mart.after"), "");
 }
 
 #[test]

@@ -79,6 +79,16 @@ fn production_never_shows_tables_that_a_selection_leaves_unfilled() {
 }
 
 #[test]
+fn a_view_that_a_selection_leaves_out_is_made_all_the_same() {
+    let mut world = live();
+    world.model("stg.events", INCREMENTAL, &STAGED.replace("SELECT id", "SELECT id, 1 AS one"));
+    let planned = ask(&world, "prod", |options| options.selectors.select = vec!["stg.events".to_owned()]);
+    let top = find(&planned, "mart.top");
+    assert!(top.create && top.missing.is_empty(), "it reads what is below it");
+    assert_eq!(blockers(&planned), [""; 0]);
+}
+
+#[test]
 fn at_least_so_many_ticks_are_considered_and_parents_cover_their_children() {
     let mut world = live();
     world.model("stg.events", INCREMENTAL, &format!("{STAGED} AND amount > 1"));
@@ -122,6 +132,37 @@ fn what_isnt_computed_because_nothing_is_to_be_is_still_told() {
     let users = find(&planned, "mart.users");
     assert!(users.missing.is_empty() && !users.skipped.is_empty());
     assert!(!planned.plan.requires_backfill());
+}
+
+#[test]
+fn where_nothing_is_computed_ranges_alone_are_no_reason_to_apply() {
+    let mut world = live();
+    world.now = at("2024-01-09 12:00:00");
+    let later = |options: &mut PlanOptions| options.execution_time = Some("2024-01-09 12:00:00".to_owned());
+    assert!(!ask(&world, "prod", later).plan.is_empty());
+    let declared = ask(&world, "prod", |options| {
+        later(options);
+        options.empty_backfill = true;
+    });
+    assert!(!find(&declared, "stg.events").missing.is_empty() && declared.plan.is_empty());
+    let skipped = ask(&world, "prod", |options| {
+        later(options);
+        options.skip_backfill = true;
+    });
+    assert!(skipped.plan.is_empty());
+}
+
+#[test]
+fn a_view_that_is_made_anew_without_a_backfill_is_as_complete_as_before() {
+    let mut world = live();
+    world.model("stg.events", INCREMENTAL, &STAGED.replace("SELECT id", "SELECT id, 1 AS one"));
+    let planned = ask(&world, "prod", |options| options.skip_backfill = true);
+    world.apply(&planned);
+    let next = world.plan("prod");
+    assert_eq!(
+        (missing(&next, "stg.events").as_str(), missing(&next, "mart.top").as_str()),
+        ("01-01..01-08", "")
+    );
 }
 
 #[test]

@@ -156,3 +156,19 @@ fn ranges_that_end_before_they_start_are_empty() {
         assert!(!planned.plan.requires_backfill());
     }
 }
+
+#[test]
+fn a_run_of_development_fills_the_tables_that_it_shows() {
+    let mut world = world();
+    world.plan_and_apply("prod");
+    world.model("mart.users", "kind FULL", "SELECT id, 1 AS total FROM stg.events");
+    let mut bounded = options("dev");
+    bounded.start = Some("2024-01-06".to_owned());
+    let planned = world.try_plan(&bounded).expect("a plan");
+    world.apply(&planned);
+    world.now = crate::world::at("2024-01-09 12:00:00");
+    let run = world.run("dev");
+    let users = find(&run, "mart.users");
+    assert!(users.fills.is_none() && users.table.as_ref().is_some_and(|table| table.dev));
+    assert_eq!(missing(&run, "mart.users"), "01-08..01-09");
+}

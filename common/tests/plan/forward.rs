@@ -200,4 +200,13 @@ fn metadata_on_top_of_a_forward_only_change_leaves_productions_table_alone() {
     );
     let next = planned(&world, &options("dev")).expect("a plan");
     assert!(!shown(&next).dev);
+    // What production shows itself is its own, whoever computes the next day of it.
+    world.plan_and_apply("prod");
+    world.model("mart.users", "kind FULL", "SELECT id, 1 AS total FROM stg.events");
+    world.now = at("2024-01-10 12:00:00");
+    let later = PlanOptions { execution_time: Some("2024-01-10 12:00:00".to_owned()), ..options("dev") };
+    let dev = planned(&world, &later).expect("a plan");
+    let events = find(&dev, "stg.events");
+    assert!(events.fills.is_none() && !shown(&dev).dev, "{:?}", events.fills);
+    assert_eq!(missing(&dev, "stg.events"), "01-08..01-10");
 }

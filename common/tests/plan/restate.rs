@@ -119,6 +119,28 @@ fn restating_production_clears_the_range_in_tables_of_other_environments_and_of_
 }
 
 #[test]
+fn tables_that_no_environment_shows_stay_on_record_and_are_computed_again_before_they_are_shown() {
+    let mut world = live();
+    let old = world.files.clone();
+    world.model("stg.events", INCREMENTAL, &format!("{STAGED} AND amount > 1"));
+    world.plan_and_apply("prod");
+    let planned = restate(&world, "prod", "stg.events", "2024-01-03", "2024-01-04");
+    let clears = &planned.plan.clears;
+    assert_eq!(clears.len(), 4, "the tables that production showed before");
+    assert!(clears.iter().all(|clear| clear.on_record));
+    for clear in clears {
+        if let Some(table) = world.tables.get_mut(&clear.table) {
+            table.done.remove(clear.range);
+        }
+    }
+    // Whoever goes back to them gets new rows.
+    world.files = old;
+    let planned = world.plan("prod");
+    assert_eq!(missing(&planned, "stg.events"), "01-03..01-05");
+    assert_eq!(missing(&planned, "mart.users"), "01-01..01-08");
+}
+
+#[test]
 fn restating_production_leaves_throwaway_tables_alone() {
     let mut world = live();
     world.model("stg.events", INCREMENTAL, &STAGED.replace("CAST(amount AS INT)", "CAST(amount + 1 AS INT)"));
@@ -216,4 +238,23 @@ fn windows_that_lie_over_a_restated_day_are_restated_and_so_is_what_reads_them()
     // No further than what is complete.
     let planned = restate(&world, "prod", "stg.events", "2024-01-07", "2024-01-07");
     assert_eq!(missing(&planned, "mart.rolling"), "01-07..01-08");
+}
+
+#[test]
+fn a_run_of_development_fills_throwaway_tables_from_the_models_start_on() {
+    let mut world = world();
+    let kind = "kind INCREMENTAL_BY_TIME_RANGE (time_column ds, auto_restatement_cron '@weekly')";
+    world.model("stg.events", kind, STAGED);
+    world.plan_and_apply("prod");
+    world.model("stg.events", kind, &format!("{STAGED} AND amount > 1"));
+    let mut bounded = options("dev");
+    bounded.start = Some("2024-01-06".to_owned());
+    let planned = world.try_plan(&bounded).expect("a plan");
+    assert_eq!(missing(&planned, "stg.events"), "01-06..01-08");
+    world.apply(&planned);
+    world.now = at("2024-01-09 12:00:00");
+    let planned = world.plan_held(&options("dev"), Purpose::Run).expect("a run");
+    // It is computed again by itself, so it is never production's, wherever development starts.
+    assert!(find(&planned, "stg.events").table.as_ref().is_some_and(|table| table.dev));
+    assert_eq!(missing(&planned, "stg.events"), "01-01..01-06 01-08..01-09");
 }

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use coord_common::plan::{Executed, Plan, Purpose, document};
+use coord_common::plan::{AuditWarning, Executed, Plan, Purpose, document};
 use coord_common::project::Settings;
 use coordinator::control::{ExecutedBatch, PlanView};
 
@@ -106,7 +106,8 @@ async fn follow(session: &Session, client: &mut Client, plan: &Plan) -> CliResul
     };
     progress.done(&view);
     if session.format() == Format::Json {
-        output::json(&document(plan, Some(executed.iter().map(row).collect())))?;
+        let warnings = executed.iter().flat_map(warnings).collect();
+        output::json(&document(plan, Some(executed.iter().map(row).collect())).with_warnings(warnings))?;
     }
     match view.state.as_str() {
         "finished" => {
@@ -141,6 +142,16 @@ fn row(batch: &ExecutedBatch) -> Executed {
         batch.interval.end.to_string(),
         batch.status.clone(),
     )
+}
+
+fn warnings(batch: &ExecutedBatch) -> impl Iterator<Item = AuditWarning> {
+    batch.warnings.iter().map(|(audit, rows)| AuditWarning {
+        audit: audit.clone(),
+        model: batch.model.clone(),
+        start: batch.interval.start.to_string(),
+        end: batch.interval.end.to_string(),
+        rows: *rows,
+    })
 }
 
 fn failed(plan: &Plan, view: &PlanView) -> CliError {

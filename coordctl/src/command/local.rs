@@ -1,6 +1,6 @@
 //! Commands that read the project and nothing else: `render`, `dag`, `lint`.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use coord_common::diagnostic::Diagnostic;
 use coord_common::id::ModelName;
@@ -9,6 +9,7 @@ use coord_common::plan::{self, Selectors};
 use coord_common::project::render::{RenderContext, Stage, TimeVars, render as expand};
 use coord_common::project::{self, suggest_model};
 use coord_common::snapshot::{self, Snapshot, Snapshots};
+use coord_common::sql::{Query, SqlError};
 use serde_json::json;
 
 use super::git;
@@ -44,7 +45,7 @@ pub(crate) fn render(session: &Session, args: &RenderArgs) -> CliResult {
         );
         return Err(CliError::user("unknown-model", format!("there is no model `{name}`"), hint));
     };
-    let text = render_one(found, args)?;
+    let text = Scene::new(&snapshots, args)?.query(found, 0)?;
     match session.format() {
         Format::Json => output::json(&json!({ "model": name, "sql": text })),
         Format::Text | Format::Csv => {
@@ -64,10 +65,11 @@ fn render_all(
     let with_query = |snapshot: &&std::sync::Arc<Snapshot>| snapshot.model.query().is_some();
     let all = snapshots.order.iter().filter_map(|name| snapshots.by_name.get(name)).filter(with_query);
     let mut documents = Vec::new();
+    let scene = Scene::new(snapshots, args)?;
     let mut errors: Vec<Diagnostic> = findings.iter().filter(|finding| finding.is_error()).cloned().collect();
     for snapshot in all {
         let name = snapshot.name();
-        match render_one(snapshot, args) {
+        match scene.query(snapshot, 0) {
             Ok(text) if session.format() == Format::Json => {
                 documents.push(json!({ "model": name, "sql": text }));
             }
@@ -85,6 +87,59 @@ fn render_all(
         output::json(&json!({ "models": documents }))?;
     }
     if errors.is_empty() { Ok(()) } else { Err(CliError::project(errors)) }
+}
+
+/// What queries are rendered with.
+struct Scene<'a> {
+    snapshots: &'a Snapshots,
+    args: &'a RenderArgs,
+    /// Models whose queries stand in their names' place; absent: all that have one.
+    expanded: Option<BTreeSet<ModelName>>,
+}
+
+impl<'a> Scene<'a> {
+    fn new(snapshots: &'a Snapshots, args: &'a RenderArgs) -> CliResult<Self> {
+        let all = args.expand.iter().any(|name| name.eq_ignore_ascii_case("true"));
+        let none = |name: &&String| !name.eq_ignore_ascii_case("false");
+        let expanded = match all {
+            true => None,
+            false => Some(args.expand.iter().filter(none).map(|name| model(name)).collect::<CliResult<_>>()?),
+        };
+        Ok(Self { snapshots, args, expanded })
+    }
+
+    /// A model's query for the batch that the arguments name, with what it reads put in where that was
+    /// asked for.
+    fn query(&self, found: &Snapshot, depth: usize) -> CliResult<String> {
+        let text = render_one(found, self.args)?;
+        if self.expanded.as_ref().is_some_and(BTreeSet::is_empty) || depth > 64 {
+            return Ok(text);
+        }
+        let dialect = found.model.dialect;
+        let invalid = |error: &SqlError| {
+            CliError::user("invalid-sql", format!("{}: {error}", found.model.location.path), "mend the query")
+        };
+        let query = Query::parse(&text, dialect).map_err(|error| invalid(&error))?;
+        let mut trouble = None;
+        let rewritten = query.rewrite_tables(&mut |reference| {
+            let name = snapshot::model_name(reference, dialect, found.env.default_catalog.as_deref())?;
+            let wanted =
+                name != *found.name() && self.expanded.as_ref().is_none_or(|all| all.contains(&name));
+            let below = self.snapshots.by_name.get(&name).filter(|_| wanted)?;
+            below.model.query()?;
+            match self.query(below, depth + 1) {
+                Ok(text) => Some(format!("({}\n)", text.trim())),
+                Err(error) => {
+                    trouble.get_or_insert(error);
+                    None
+                }
+            }
+        });
+        match trouble {
+            Some(error) => Err(error),
+            None => rewritten.map_err(|error| invalid(&error)),
+        }
+    }
 }
 
 /// A model's query for the batch that the arguments name.

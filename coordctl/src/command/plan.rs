@@ -4,7 +4,7 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use coord_common::id::{EnvironmentName, ModelName};
-use coord_common::plan::{Blocker, Choice, Plan, PlanDocument, PlanOptions, Selectors};
+use coord_common::plan::{Blocker, Change, Choice, Plan, PlanDocument, PlanOptions, PlannedModel, Selectors};
 use coord_common::project::Settings;
 
 use super::{apply, git, test};
@@ -21,10 +21,14 @@ pub(crate) async fn plan(session: &mut Session, args: PlanArgs) -> CliResult<Exi
     let settings = files.settings()?;
     let options = plan_options(&args, &settings, &files.folder)?;
     let preview = options.forward_only && !options.environment.is_prod();
-    if !args.skip_tests {
-        test::before_plan(session, &files).await?;
+    if !args.skip_tests && !args.test_changed_only {
+        test::before_plan(session, &files, None).await?;
     }
     let mut answer = planned(session, &files, options.clone()).await?;
+    if args.test_changed_only && !args.explain {
+        let only = touched(&answer.plan, &args.select_model);
+        test::before_plan(session, &files, Some(&only)).await?;
+    }
     let mut findings = files.settings_findings();
     let others = answer.findings.iter().filter(|finding| !ProjectFiles::is_about_settings(finding));
     findings.extend(others.cloned());
@@ -59,6 +63,13 @@ pub(crate) async fn plan(session: &mut Session, args: PlanArgs) -> CliResult<Exi
         return finish(session, &answer);
     }
     apply::carry_out(session, &settings, files.folder.clone(), &answer.plan).await
+}
+
+/// The models that a plan changes or restates, and what was selected of them.
+fn touched(plan: &Plan, select: &[String]) -> test::Tested {
+    let touched = |model: &&PlannedModel| model.change != Change::Unchanged || model.restatement.is_some();
+    let models = plan.models.iter().filter(touched).map(|model| model.name.clone()).collect();
+    test::Tested { models, select: select.to_vec() }
 }
 
 /// The blocker of plans with changes whose meaning nobody said.

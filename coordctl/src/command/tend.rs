@@ -82,7 +82,8 @@ pub(crate) async fn abandon(session: &mut Session, what: &str) -> CliResult {
 
 /// `coordctl janitor`.
 pub(crate) async fn janitor(session: &mut Session, args: JanitorArgs) -> CliResult {
-    let answer = tend(session, Tend::Janitor { ignore_ttl: args.ignore_ttl }).await?;
+    let answer =
+        tend(session, Tend::Janitor { ignore_ttl: args.ignore_ttl, environment: args.environment }).await?;
     if session.format() == Format::Json {
         return output::json(&answer);
     }
@@ -92,7 +93,7 @@ pub(crate) async fn janitor(session: &mut Session, args: JanitorArgs) -> CliResu
 
 /// What the janitor does, before something else: what it can't do is no reason not to go on.
 pub(super) async fn tidy_up(session: &mut Session) {
-    if let Err(error) = tend(session, Tend::Janitor { ignore_ttl: false }).await {
+    if let Err(error) = tend(session, Tend::Janitor { ignore_ttl: false, environment: None }).await {
         output::error_line(&format!("the janitor: {}", error.message));
     }
 }

@@ -1,6 +1,6 @@
 //! `test`: unit tests of models, run in this process on the project's test connection.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Component, Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -77,15 +77,38 @@ pub(super) fn mistakes(session: &Session) -> CliResult<Vec<Diagnostic>> {
     Ok(load(&project, &sources, &files.environment()).1)
 }
 
-/// Runs all tests before a plan: a failure stops it. A project without tests costs a look at its
-/// folder. Mistakes of models are left to the plan, which tells them.
-pub(super) async fn before_plan(session: &Session, files: &ProjectFiles) -> CliResult {
+/// Whose tests are run.
+pub(super) struct Tested {
+    /// The tests of these models,
+    pub(super) models: BTreeSet<ModelName>,
+    /// as far as they are selected, where there are selectors.
+    pub(super) select: Vec<String>,
+}
+
+impl Tested {
+    fn of<'a>(
+        &self,
+        tests: &'a [UnitTest],
+        files: &ProjectFiles,
+        snapshots: &Snapshots,
+    ) -> CliResult<Vec<&'a UnitTest>> {
+        let mut models = self.models.clone();
+        if let Some(selected) = selected(&self.select, files, snapshots)? {
+            models.retain(|name| selected.contains(name));
+        }
+        Ok(tests.iter().filter(|test| models.contains(&test.model)).collect())
+    }
+}
+
+/// Runs tests before a plan, all or those of some models: a failure stops it. A project without tests costs
+/// a look at its folder. Mistakes of models are left to the plan, which tells them.
+pub(super) async fn before_plan(session: &Session, files: &ProjectFiles, only: Option<&Tested>) -> CliResult {
     let sources = files::tests(&files.folder)?;
     if sources.is_empty() {
         return Ok(());
     }
     let (project, findings) = project::load(&files.input());
-    let (tests, mistakes) = load(&project, &sources, &files.environment());
+    let (tests, mut mistakes) = load(&project, &sources, &files.environment());
     if findings.iter().any(Diagnostic::is_error) {
         return Ok(());
     }
@@ -93,8 +116,15 @@ pub(super) async fn before_plan(session: &Session, files: &ProjectFiles) -> CliR
     if more.iter().any(Diagnostic::is_error) {
         return Ok(());
     }
-    let all: Vec<&UnitTest> = tests.iter().collect();
-    let report = match run(files, &project, &snapshots, &all, 0).await {
+    let chosen: Vec<&UnitTest> = match only {
+        None => tests.iter().collect(),
+        Some(only) => {
+            // What is wrong with other tests than those that are meant doesn't matter here.
+            mistakes.clear();
+            only.of(&tests, files, &snapshots)?
+        }
+    };
+    let report = match run(files, &project, &snapshots, &chosen, 0).await {
         Ok(report) => report,
         // Planning needs no warehouse, so that a machine without a driver can plan.
         Err(error) if error.code == DRIVER_MISSING => {
@@ -286,16 +316,23 @@ fn refused(test: &UnitTest, error: &EngineError) -> Diagnostic {
 }
 
 fn selection(args: &TestArgs, files: &ProjectFiles, snapshots: &Snapshots) -> CliResult<Selection> {
-    let models = match args.select_model.is_empty() {
-        true => None,
-        false => {
-            let selectors = Selectors { select: args.select_model.clone(), ..Selectors::default() };
-            let changed = git::changed_files(&selectors, &files.folder)?;
-            Some(plan::select_all(&selectors.select, &snapshots.by_name, &changed)?)
-        }
-    };
+    let models = selected(&args.select_model, files, snapshots)?;
     let tests = args.tests.iter().map(|test| within(&files.folder, test)).collect();
     Ok(Selection { tests, patterns: args.patterns.clone(), models })
+}
+
+/// The models that selectors name, where there are any.
+fn selected(
+    select: &[String],
+    files: &ProjectFiles,
+    snapshots: &Snapshots,
+) -> CliResult<Option<BTreeSet<ModelName>>> {
+    if select.is_empty() {
+        return Ok(None);
+    }
+    let selectors = Selectors { select: select.to_vec(), ..Selectors::default() };
+    let changed = git::changed_files(&selectors, &files.folder)?;
+    Ok(Some(plan::select_all(&selectors.select, &snapshots.by_name, &changed)?))
 }
 
 /// A path as given, here or in the project, as the project's files are named.

@@ -164,12 +164,14 @@ pub(crate) fn work(plan: &Plan, book: &Book, todo: &BTreeMap<TableId, Todo>) -> 
             }),
             todo: left.ranges.clone(),
             assumed: model.assumed.clone(),
+            void: book.plans.get(&plan.id).map(|(record, _)| record.void_of(table)).unwrap_or_default(),
             create: left.create,
             migrate: left.migrate,
             mode: NodeMode::Write,
             cut: cut(model, record, book),
             concurrency: model.concurrency,
             sequential: model.sequential,
+            made_first: aside.is_none() && !model.sequential && is_silent(record),
             anew: model.restatement.is_some(),
             parents: Vec::new(),
         });
@@ -183,6 +185,13 @@ pub(crate) fn work(plan: &Plan, book: &Book, todo: &BTreeMap<TableId, Todo>) -> 
         Purpose::Change => 0,
     };
     PlanWork { plan: plan.id, priority, limits: RetryLimits::default(), tables: known, nodes }
+}
+
+/// Whether making a table does nothing but that: the model has no statements of its own, which would
+/// run once more.
+fn is_silent(record: &SnapshotRecord) -> bool {
+    let model = &record.snapshot.model;
+    model.pre_statements.is_empty() && model.post_statements.is_empty()
 }
 
 /// Which table each model's readers use.

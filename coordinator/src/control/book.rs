@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use coord_common::id::{EnvironmentName, Hash128, PlanId, SnapshotId};
 use coord_common::interval::{IntervalSet, Timestamp};
-use coord_common::plan::{Environment, Plan, TableRecord};
+use coord_common::plan::{Clear, Environment, Plan, TableRecord};
 use coord_common::snapshot::SnapshotRecord;
 use coord_common::task::{Batch, DropTable, Failure, TableId};
 use serde::{Deserialize, Serialize};
@@ -179,6 +179,9 @@ pub(crate) struct PlanRecord {
     /// For a restatement: how it goes about.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) restatement: Option<Restatement>,
+    /// What was restated since it began and doesn't count where its batches fill it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(crate) void: Vec<Clear>,
     /// The call that last had it carried out: made again as its answer got lost, it starts nothing.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) asked: Option<String>,
@@ -220,6 +223,12 @@ impl Restatement {
 }
 
 impl PlanRecord {
+    /// What its batches fill of a table and doesn't count.
+    pub(crate) fn void_of(&self, table: &TableId) -> IntervalSet {
+        let of_table = self.void.iter().filter(|clear| clear.table == *table);
+        of_table.fold(IntervalSet::new(), |all, clear| all.union(&clear.range.into()))
+    }
+
     /// Whether there may be tables aside in the warehouse that only this plan knows of.
     pub(crate) fn has_asides(&self) -> bool {
         self.restatement.as_ref().is_some_and(|known| known.aside)
@@ -334,12 +343,17 @@ impl Book {
         }
         for entry in store.range(keys::INTERVALS).await?.entries {
             let done = record::decode_intervals(&entry.key, &entry.value)?;
-            let known = TableRecord { done, created: true, restated: None };
+            let known = TableRecord { done, created: true, ..TableRecord::default() };
             book.tables.insert(name(&entry, keys::INTERVALS)?, known);
         }
         for entry in store.range(keys::RESTATED).await?.entries {
             let table = name(&entry, keys::RESTATED)?;
             book.tables.entry(table).or_default().restated = Some(decode(&entry)?);
+        }
+        for entry in store.range(keys::STALE).await?.entries {
+            let stale = record::decode_intervals(&entry.key, &entry.value)?;
+            let known = book.tables.entry(name(&entry, keys::STALE)?).or_default();
+            known.stale = stale.difference(&known.done);
         }
         for entry in store.range(keys::LOST).await?.entries {
             book.lost.push(name(&entry, keys::LOST)?);

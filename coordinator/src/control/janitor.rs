@@ -194,6 +194,7 @@ impl Control {
                 txn = txn
                     .put(keys::drop(&drop.table), encode_json(drop)?)
                     .delete(keys::intervals(&drop.table))
+                    .delete(keys::stale(&drop.table))
                     .delete(keys::restated(&drop.table))
                     .delete_prefix(keys::lost_of(&drop.table));
             }

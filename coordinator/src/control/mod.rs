@@ -348,6 +348,7 @@ impl Control {
                 Record::Committed(committed) => {
                     let table = self.book.tables.entry(committed.table.clone()).or_default();
                     table.done = committed.done.clone();
+                    table.stale = table.stale.difference(&table.done);
                     table.created = committed.created;
                     self.book.lost.retain(|batch| {
                         batch.table != committed.table || !committed.superseded.contains(&batch.interval)

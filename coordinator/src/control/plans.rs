@@ -103,6 +103,7 @@ impl Control {
             history: Vec::new(),
             failures: Vec::new(),
             restatement,
+            void: Vec::new(),
             asked: None,
         };
         self.put_plan(id, record, Txn::new()).await?;
@@ -135,6 +136,7 @@ impl Control {
             materialised: false,
             failures: Vec::new(),
             restatement,
+            void: Vec::new(),
             asked: None,
             ..record
         };

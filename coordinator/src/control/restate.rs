@@ -1,11 +1,10 @@
 //! Restatements: unfinished ones stay on record until they are at their end; what was computed aside
 //! is published at once, and only then does anything count.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use coord_common::id::PlanId;
-use coord_common::interval::IntervalSet;
-use coord_common::plan::{Clear, Environment, Plan};
+use coord_common::plan::{Clear, Environment, Plan, PlannedModel, TableRecord};
 use coord_common::task::{Failure, Publish, TableId};
 use tracing::{info, warn};
 
@@ -172,34 +171,62 @@ impl Control {
     /// changes are committed; those are returned, to go with the plan's end. Leases over the ranges
     /// are marked before: whoever takes over then knows that what they commit doesn't count.
     async fn clears(&mut self, plan: &Plan, out: &mut Output) -> Result<Txn, ControlError> {
-        let mut done: BTreeMap<&TableId, IntervalSet> = BTreeMap::new();
-        let mut ranges = Vec::new();
         let cleared = self.cleared(plan).await?;
-        for clear in &cleared {
+        self.void(plan, &cleared).await?;
+        let mut ranges = Vec::new();
+        let mut left: BTreeMap<TableId, TableRecord> = BTreeMap::new();
+        for clear in cleared {
+            let known = self.book.tables.get(&clear.table);
+            if let Some(known) = known.filter(|known| !known.done.is_empty() || !known.stale.is_empty()) {
+                strike(left.entry(clear.table.clone()).or_insert_with(|| known.clone()), &clear);
+            }
             // A table that isn't made yet may be in flight.
-            ranges.push((clear.table.clone(), clear.range));
-            let Some(known) = self.book.tables.get(&clear.table) else { continue };
-            let left = done.entry(&clear.table).or_insert_with(|| known.done.clone());
-            left.remove(clear.range);
+            ranges.push((clear.table, clear.range));
         }
-        done.retain(|table, left| self.book.tables.get(table).is_some_and(|known| known.done != *left));
-        let changes: Vec<_> = done.into_iter().map(|(table, left)| (table.clone(), left)).collect();
+        left.retain(|table, left| self.book.tables.get(table).is_some_and(|known| known != left));
         if !ranges.is_empty() {
             info!(plan = %plan.id, tables = ranges.len(), "other tables are no longer complete");
             self.scheduler.on(self.now(), Event::Clear(ranges), out);
             self.record_now(out).await?;
         }
         let mut txn = Txn::new();
-        for (n, (table, left)) in changes.iter().enumerate() {
-            if n > 0 && n % CHUNK == 0 {
+        for (n, (table, left)) in left.iter().enumerate() {
+            if n > 0 && 2 * n % CHUNK == 0 {
                 self.commit(std::mem::take(&mut txn)).await?;
             }
-            txn = txn.put(keys::intervals(table), encode_intervals(left));
+            txn = txn.put(keys::intervals(table), encode_intervals(&left.done));
+            let stale = keys::stale(table);
+            let none = left.stale.is_empty();
+            txn = if none { txn.delete(stale) } else { txn.put(stale, encode_intervals(&left.stale)) };
         }
-        for (table, left) in changes {
-            self.book.tables.entry(table).or_default().done = left;
-        }
+        self.book.tables.extend(left);
         Ok(txn)
+    }
+
+    /// Notes with the plans that go on, or may, what of their tables doesn't count when they fill it: they
+    /// don't compute again what they read of other tables' stale ranges.
+    async fn void(&mut self, plan: &Plan, cleared: &[Clear]) -> Result<(), ControlError> {
+        let open: Vec<(PlanId, PlanRecord)> = self.open_plans(plan.id);
+        for (id, record) in open {
+            let body: PlanBody = read_blob(&*self.store, record.body).await?;
+            let tables: BTreeSet<&TableId> = body.plan.models.iter().flat_map(PlannedModel::tables).collect();
+            let new = |clear: &&Clear| tables.contains(&clear.table) && !record.void.contains(clear);
+            let more: Vec<Clear> = cleared.iter().filter(new).cloned().collect();
+            if !more.is_empty() {
+                let void = [record.void.clone(), more].concat();
+                self.put_plan(id, PlanRecord { void, ..record }, Txn::new()).await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Plans that go on, or may, but for one.
+    fn open_plans(&self, but: PlanId) -> Vec<(PlanId, PlanRecord)> {
+        let open = |record: &PlanRecord| {
+            record.state.is_under_way() || matches!(record.state, PlanState::Failed | PlanState::Cancelled)
+        };
+        let others = self.book.plans.iter().filter(|(id, (record, _))| **id != but && open(record));
+        others.map(|(id, (record, _))| (*id, record.clone())).collect()
     }
 
     /// What a restatement has made stale: what its plan says, and what has come since it was made. Plans
@@ -207,11 +234,7 @@ impl Control {
     async fn cleared(&self, plan: &Plan) -> Result<Vec<Clear>, ControlError> {
         let mut environments: Vec<Environment> =
             self.book.environments.values().map(|(environment, _)| (**environment).clone()).collect();
-        for (id, (record, _)) in &self.book.plans {
-            let resumable = matches!(record.state, PlanState::Failed | PlanState::Cancelled);
-            if *id == plan.id || !(record.state.is_under_way() || resumable) {
-                continue;
-            }
+        for (_, record) in self.open_plans(plan.id) {
             let body: PlanBody = read_blob(&*self.store, record.body).await?;
             environments.push(to_be(body.plan));
         }
@@ -299,6 +322,17 @@ impl Control {
         self.logs.failed(id, format!("publication on gateway {gateway}"), failure);
         self.finish(id, PlanState::Failed, "restated rows could not be published").await
     }
+}
+
+/// Takes a range off what a table holds, and off what it held once unless that stays on record.
+fn strike(table: &mut TableRecord, clear: &Clear) {
+    if clear.on_record {
+        let kept = table.done.ranges().iter().filter_map(|done| done.intersection(clear.range));
+        table.stale = kept.fold(std::mem::take(&mut table.stale), |stale, range| stale.union(&range.into()));
+    } else {
+        table.stale.remove(clear.range);
+    }
+    table.done.remove(clear.range);
 }
 
 /// What an environment will show once a plan is through.

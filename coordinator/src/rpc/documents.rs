@@ -225,10 +225,12 @@ fn ranges(ranges: &[Interval]) -> Vec<Value> {
         .collect()
 }
 
-/// Environments, and what is recorded of their tables: ids are opaque, only equality counts.
+/// Environments, and what is recorded of their tables: ids are opaque, only equality counts. What of the
+/// ranges is stale is computed again before it is shown.
 pub(super) fn state(book: &Book) -> Value {
     let mut environments = serde_json::Map::new();
     let mut tables: BTreeMap<String, BTreeMap<String, IntervalSet>> = BTreeMap::new();
+    let mut stale = tables.clone();
     for (environment, _) in book.environments.values() {
         let models: serde_json::Map<String, Value> =
             environment.models.iter().map(|(name, model)| (name.to_string(), shown(book, model))).collect();
@@ -239,15 +241,23 @@ pub(super) fn state(book: &Book) -> Value {
     let versions = versions(book);
     for (table, known) in book.tables.iter().filter(|(table, _)| table.aside.is_none()) {
         let id = versions.get(table).unwrap_or(table).to_string();
-        let of_version = tables.entry(table.model.to_string()).or_default().entry(id).or_default();
-        *of_version = of_version.union(&counted(book, table, &known.done));
+        let of_version = tables.entry(table.model.to_string()).or_default().entry(id.clone()).or_default();
+        *of_version = of_version.union(&counted(book, table, &known.done)).union(&known.stale);
+        if !known.stale.is_empty() {
+            stale.entry(table.model.to_string()).or_default().insert(id, known.stale.clone());
+        }
     }
     let recorded = |sets: BTreeMap<String, IntervalSet>| -> serde_json::Map<String, Value> {
         sets.into_iter().map(|(id, done)| (id, Value::Array(ranges(done.ranges())))).collect()
     };
-    let tables: BTreeMap<String, _> =
-        tables.into_iter().map(|(model, sets)| (model, recorded(sets))).collect();
-    json!({ "environments": environments, "tables": tables })
+    let by_model = |sets: BTreeMap<String, _>| -> BTreeMap<String, _> {
+        sets.into_iter().map(|(model, sets)| (model, recorded(sets))).collect()
+    };
+    let mut document = json!({ "environments": environments, "tables": by_model(tables) });
+    if !stale.is_empty() {
+        document["stale"] = json!(by_model(stale));
+    }
+    document
 }
 
 /// Every snapshot that is known: its version, and its tables that the warehouse has.

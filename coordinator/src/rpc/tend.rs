@@ -65,8 +65,12 @@ async fn steps(
         }
         Action::Abandon(wire::Abandon { what }) => vec![abandon(handle, &what).await?],
         Action::Destroy(wire::Destroy {}) => vec![Tend::RetireAll, Tend::Collect { ignore_ttl: true }],
-        Action::Janitor(wire::Janitor { ignore_ttl }) => {
+        Action::Janitor(wire::Janitor { ignore_ttl, environment }) if environment.is_empty() => {
             vec![Tend::Retire { environment: None }, Tend::Collect { ignore_ttl }]
+        }
+        // What nothing needs is everybody's: one environment's end leaves it where it is.
+        Action::Janitor(wire::Janitor { environment, .. }) => {
+            vec![Tend::Retire { environment: Some(parse("environment", &environment)?) }]
         }
     })
 }

@@ -58,11 +58,13 @@ impl Scheduler {
             table,
             mode: work.mode,
             assumed: work.assumed,
+            void: work.void,
             create: work.create,
             // A table that isn't made yet is made with the right columns.
             migrate: work.migrate && self.tables.get(table).created,
             concurrency: work.concurrency,
             sequential: work.sequential,
+            made_first: work.made_first,
             anew: work.anew,
             parents: work.parents,
             children: Vec::new(),
@@ -92,7 +94,13 @@ impl Scheduler {
             let table = self.tables.get(node.table);
             for (interval, token) in &table.in_flight {
                 let misses = node.todo.overlaps(*interval) && !table.done.overlaps(*interval);
+                let void = self.leases.get(token).and_then(|held| match &held.target {
+                    Target::Batch(lease) => Some(&lease.void),
+                    _ => None,
+                });
+                let counts = void.is_none_or(|void| node.is_void(*interval, void));
                 if misses
+                    && counts
                     && node.mode == NodeMode::Write
                     && plan.reads_are_done(index, *interval, &self.tables)
                 {
@@ -188,7 +196,7 @@ impl Scheduler {
     pub(super) fn take_range(&mut self, at: NodeRef, interval: Interval) {
         let Some(plan) = self.plans.get_mut(&at.plan) else { return };
         let node = &mut plan.nodes[at.node];
-        if interval == Node::CREATE && (node.migrate || node.todo.is_empty()) {
+        if interval == Node::CREATE {
             return;
         }
         node.pending.remove(interval);

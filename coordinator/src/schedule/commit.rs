@@ -117,10 +117,8 @@ impl Scheduler {
     /// Strikes off what a node still had to do for its table to exist.
     fn no_longer_to_create(&mut self, at: NodeRef, cleared: &mut Vec<Record>) {
         let Some(plan) = self.plans.get_mut(&at.plan) else { return };
-        if !plan.nodes[at.node].todo.is_empty() {
-            return;
-        }
-        for node in plan.refit(at.node, Interval::ALL, &self.tables, cleared) {
+        let nothing = Interval { start: Timestamp::MIN, end: Timestamp::MIN };
+        for node in plan.refit(at.node, nothing, &self.tables, cleared) {
             self.refresh(NodeRef { plan: at.plan, node });
         }
     }

@@ -149,6 +149,9 @@ pub struct NodeWork {
     pub todo: IntervalSet,
     /// What counts as filled once the table is made, although nobody fills it.
     pub assumed: IntervalSet,
+    /// What doesn't count although the plan fills it: it follows from rows that were restated since the
+    /// plan began.
+    pub void: IntervalSet,
     /// Whether the table must exist at the end, even if there is nothing to fill. Also assumed
     /// where another node reads the table.
     pub create: bool,
@@ -163,6 +166,9 @@ pub struct NodeWork {
     pub concurrency: Option<u32>,
     /// Whether batches depend on the past: each only after all earlier ones are committed.
     pub sequential: bool,
+    /// Whether a lease of its own makes the table before the first of several batches. Otherwise that
+    /// batch makes it along the way.
+    pub made_first: bool,
     /// Whether a todo that covers all that is recorded of the table replaces the whole of it, as a
     /// restatement does; otherwise only a table of which nothing is recorded is filled anew.
     pub anew: bool,

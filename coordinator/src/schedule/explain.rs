@@ -216,7 +216,8 @@ impl Scheduler {
         });
         let batch = batch.unwrap_or(point);
         let mut reasons = self.upstream_reasons(plan, node, batch);
-        if let Some(retry) = node.retry.get(&batch).filter(|retry| retry.not_before > self.now) {
+        let tries = [batch, Node::CREATE].into_iter().filter_map(|of| node.retry.get(&of));
+        if let Some(retry) = tries.into_iter().find(|retry| retry.not_before > self.now) {
             reasons.push(Reason::Backoff { until: retry.not_before });
         }
         reasons.extend(self.own_reasons(node, table, batch));

@@ -9,7 +9,7 @@ use coord_common::task::{
 };
 
 use super::fleet::Ready;
-use super::plan::{Phase, Retry};
+use super::plan::{Node, Phase, Retry};
 use super::queue::Standing;
 use super::table::NodeRef;
 use super::{BatchLease, Held, Output, Record, Scheduler, Target, Timer};
@@ -58,6 +58,7 @@ impl Scheduler {
         let Retry { attempts, losses, .. } =
             retry.unwrap_or(Retry { attempts: 0, losses: 0, not_before: self.now });
         let (table, gateway) = (node.table, node.gateway);
+        let void = node.void_of(interval);
         if retry.is_none() {
             self.take_fresh(at, interval);
         }
@@ -71,7 +72,7 @@ impl Scheduler {
             losses,
             serves: self.served_by(at, interval, offer.mode),
             supersedes: self.tables.get(table).lost_over(interval),
-            void: IntervalSet::new(),
+            void,
         };
         let deadline = self.now.after(self.config.accept);
         let standing = Standing::new(behind);
@@ -86,7 +87,7 @@ impl Scheduler {
     fn take_fresh(&mut self, at: NodeRef, interval: Interval) {
         let Some(plan) = self.plans.get_mut(&at.plan) else { return };
         let node = &mut plan.nodes[at.node];
-        if node.todo.is_empty() || node.migrate {
+        if interval == Node::CREATE {
             return;
         }
         node.pending.remove(interval);
@@ -100,12 +101,14 @@ impl Scheduler {
         if !mode.fills() {
             return served;
         }
-        let table = self.tables.get(self.plans[&at.plan].nodes[at.node].table);
+        let own = &self.plans[&at.plan].nodes[at.node];
+        let (void, table) = (own.void_of(interval), self.tables.get(own.table));
         for user in table.users.iter().filter(|user| **user != at) {
             let plan = &self.plans[&user.plan];
             let node = &plan.nodes[user.node];
             if node.mode == super::NodeMode::Write
                 && node.todo.overlaps(interval)
+                && node.is_void(interval, &void)
                 && plan.reads_are_done(user.node, interval, &self.tables)
             {
                 served.push(*user);

@@ -48,11 +48,14 @@ pub(super) struct Node {
     pub(super) gateway: GatewayNo,
     pub(super) mode: NodeMode,
     pub(super) assumed: IntervalSet,
+    /// What its batches fill and doesn't count.
+    pub(super) void: IntervalSet,
     pub(super) create: bool,
     /// Whether the table must still get the columns of the plan's snapshot.
     pub(super) migrate: bool,
     pub(super) concurrency: Option<u32>,
     pub(super) sequential: bool,
+    pub(super) made_first: bool,
     pub(super) anew: bool,
     pub(super) parents: Vec<Edge>,
     /// Who reads it, and by which of their edges.
@@ -117,7 +120,8 @@ impl Node {
         if self.stopped.is_some() {
             return false;
         }
-        if self.migrate && !self.failed.is_empty() {
+        let unprepared = self.migrate && !self.failed.is_empty();
+        if unprepared || self.failed.contains_key(&Self::CREATE) {
             return self.in_flight > 0;
         }
         let waits = !self.pending.is_empty() || !self.retry.is_empty() || self.in_flight > 0;
@@ -137,6 +141,16 @@ impl Node {
     fn starts_anew(&self, batch: Interval, table: &Table) -> bool {
         let first = self.todo.hull().is_some_and(|todo| todo.start == batch.start);
         first && (table.done.is_empty() || (self.anew && table.done.difference(&self.todo).is_empty()))
+    }
+
+    /// What of a batch doesn't count.
+    pub(super) fn void_of(&self, batch: Interval) -> IntervalSet {
+        self.void.intersection(&IntervalSet::from(batch))
+    }
+
+    /// Whether what doesn't count of another node's batch doesn't count here either.
+    pub(super) fn is_void(&self, batch: Interval, void: &IntervalSet) -> bool {
+        void.intersection(&IntervalSet::from(batch)).difference(&self.void).is_empty()
     }
 
     /// How many batches of its table may be in flight at once, now.
@@ -253,14 +267,21 @@ impl Plan {
         cleared: &mut Vec<Record>,
     ) -> Vec<usize> {
         let node = &mut self.nodes[n];
-        let migrating = node.migrate;
-        let touched = |batch: &Interval| batch.overlaps(range) && !(migrating && *batch == Node::CREATE);
+        // To make a table is done once it is there, to migrate it when a lease of its own says so.
+        let made = !node.migrate && tables.get(node.table).created;
+        let touched = |batch: &Interval| if *batch == Node::CREATE { made } else { batch.overlaps(range) };
         let waiting: Vec<Interval> = node.retry.keys().copied().filter(touched).collect();
         let failed: Vec<Interval> = node.failed.keys().copied().filter(touched).collect();
-        let filled: Vec<Interval> = failed.into_iter().filter(|batch| !node.todo.overlaps(*batch)).collect();
+        let filled: Vec<Interval> = failed
+            .into_iter()
+            .filter(|batch| *batch == Node::CREATE || !node.todo.overlaps(*batch))
+            .collect();
         for batch in &waiting {
             node.retry.remove(batch);
             node.due.remove(batch);
+            if *batch == Node::CREATE {
+                continue;
+            }
             for piece in node.todo.clip(*batch).ranges() {
                 node.pending.insert(*piece);
             }
@@ -354,6 +375,9 @@ impl Plan {
         {
             self.rescan(n, candidate.start, tables);
         }
+        if self.creates_ahead(n, table) {
+            return self.whole_offer(n, Mode::Create, table, tables);
+        }
         let node = &self.nodes[n];
         let retry = node.due.iter().copied().find(|batch| table.busy(*batch).is_none());
         let interval = retry.into_iter().chain(node.candidate).min()?;
@@ -368,6 +392,24 @@ impl Plan {
             (NodeMode::Write, true) => Mode::Write,
         };
         Some(self.offer(n, interval, mode))
+    }
+
+    /// Whether the table is made by a lease of its own before its batches, so that several can begin
+    /// at once and those of what reads it find theirs made, too.
+    fn creates_ahead(&mut self, n: usize, table: &Table) -> bool {
+        let node = &self.nodes[n];
+        if table.created || !node.made_first {
+            return false;
+        }
+        if !node.failed.is_empty() {
+            // What can't be made can't be filled either.
+            return node.failed.contains_key(&Node::CREATE);
+        }
+        if node.retry.contains_key(&Node::CREATE) {
+            return true;
+        }
+        let Some(todo) = node.todo.hull() else { return false };
+        self.grids[n].cell_at(todo.start).is_some_and(|first| first.end < todo.end)
     }
 
     /// A batch that is about the table as a whole.

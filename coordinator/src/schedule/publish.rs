@@ -134,14 +134,20 @@ impl Scheduler {
         out.notices.push(Notice::Published { plan, publish });
     }
 
-    /// Ranges of tables count as empty from now on, also where a lease over them commits later: it
-    /// may have read what was restated. Such leases are written down anew.
+    /// Ranges of tables count as empty from now on, also where a batch of a plan that is under way fills them
+    /// later: what it reads, or has read, follows from rows that were restated. Leases in flight are
+    /// written down anew; of batches to come, the plan's record tells.
     pub(super) fn clear(&mut self, ranges: &[(TableId, Interval)], out: &mut Output) {
         let mut voided = BTreeSet::new();
         for (table, range) in ranges {
             let Some(no) = self.tables.find(table) else { continue };
             let table = self.tables.get_mut(no);
             table.done.remove(*range);
+            for user in &table.users {
+                if let Some(plan) = self.plans.get_mut(&user.plan) {
+                    plan.nodes[user.node].void.insert(*range);
+                }
+            }
             let tokens: Vec<Token> = table
                 .in_flight
                 .iter()

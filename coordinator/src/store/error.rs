@@ -88,6 +88,11 @@ fn pid_text(pid: Option<u32>) -> String {
 }
 
 impl StoreError {
+    /// Whether the medium below refuses, which its operator can mend while this process waits.
+    pub fn may_be_mended(&self) -> bool {
+        matches!(self, Self::Storage { .. })
+    }
+
     /// Whether asking again can't help, now or in another term: the state itself is wrong, or access
     /// to it is.
     pub fn is_final(&self) -> bool {

@@ -19,6 +19,7 @@
 //! r1/setback/<plan>/failed/<batch>       a batch that failed for good
 //! r1/lease/<token>                       a batch or promotion in flight
 //! r1/auto/<table>                        when a table was last restated by itself
+//! r1/stale/<table>                       intervals that it held, of rows that were restated since
 //! r1/lost/<batch>                        a batch whose lease was lost and whose fence is to be raised
 //! ```
 
@@ -41,6 +42,8 @@ pub const BLOBS: &str = "r1/blob/";
 pub const PLANS: &str = "r1/plan/";
 /// All tables' intervals.
 pub const INTERVALS: &str = "r1/iv/";
+/// What tables held of rows that were restated since.
+pub const STALE: &str = "r1/stale/";
 /// When tables were last restated by themselves.
 pub const RESTATED: &str = "r1/auto/";
 /// All that plans have still to do.
@@ -126,6 +129,11 @@ pub fn plan(plan: PlanId) -> String {
 /// The intervals that a table holds.
 pub fn intervals(table: &TableId) -> String {
     join(INTERVALS, &[table])
+}
+
+/// What a table held of rows that were restated since.
+pub fn stale(table: &TableId) -> String {
+    join(STALE, &[table])
 }
 
 /// When a table was last restated by itself.

@@ -3,10 +3,14 @@
 //!
 //! Those that take long are ignored; `make faults` runs all of them and adds up what was injected.
 
+mod chaos;
+mod crowd;
+mod disk;
 mod etcd;
 mod hang;
 mod network;
 mod poison;
 mod processes;
 mod run;
+mod sqlmesh;
 mod warehouse;

@@ -1,7 +1,5 @@
 //! Networks that lose what is sent, one way or both, without a word.
 
-use std::time::Duration;
-
 use coord_tests::fleet::{FleetOptions, wait_until};
 use coord_tests::namespace::{Lost, Namespace};
 use coord_tests::project::Project;
@@ -79,5 +77,13 @@ fn a_worker_whose_requests_get_lost_lets_go_and_another_goes_on() {
 fn a_worker_that_hears_no_answers_lets_go_and_another_goes_on() {
     if let Some(apart) = apart("network-answers", quick()) {
         lose(apart, &[Lost::Back], "network cut one way", "no heartbeat was answered in time");
+    }
+}
+
+#[test]
+fn a_worker_that_loses_only_its_warehouse_stops_in_time_and_another_goes_on() {
+    let worker_arguments = vec!["--batch-timeout=6".to_owned()];
+    if let Some(apart) = apart("network-warehouse", FleetOptions { worker_arguments, ..quick() }) {
+        lose(apart, &[Lost::ToSecond], "network cut one way", "took longer than 6s and was stopped");
     }
 }

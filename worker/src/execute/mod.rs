@@ -8,6 +8,7 @@ mod merge;
 mod patience;
 mod prepare;
 mod publication;
+mod reach;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -32,6 +33,7 @@ use crate::engine::{
 use check::Trouble;
 use fetch::Snapshots;
 use patience::within;
+use reach::OutOfReach;
 
 /// The audits of a model over a range that is complete: each one's name, and the query that counts its
 /// bad rows. Audits that are skipped are left out.
@@ -53,12 +55,18 @@ pub struct Executor {
     engines: BTreeMap<String, Arc<dyn Engine>>,
     snapshots: Snapshots,
     batch_timeout: Option<Duration>,
+    out_of_reach: OutOfReach,
 }
 
 impl Executor {
     /// An executor with the engines of each gateway, which fetches snapshots from `source`.
     pub fn new(engines: BTreeMap<String, Arc<dyn Engine>>, source: SnapshotSource) -> Self {
-        Self { engines, snapshots: Snapshots::new(source), batch_timeout: None }
+        Self {
+            engines,
+            snapshots: Snapshots::new(source),
+            batch_timeout: None,
+            out_of_reach: OutOfReach::default(),
+        }
     }
 
     /// The same, which stops batches, and statements around plans, that take longer; batches of
@@ -250,7 +258,14 @@ impl Execute for Executor {
             }
             Work::Drop(work) => info_span!("drop", table = %work.table, token = lease.token.0),
         };
+        let gateway = lease.work.gateway();
         let run = async {
+            if let Some(engine) = self.engines.get(gateway)
+                && !self.out_of_reach.may_begin(gateway, &**engine, &cancel).await
+            {
+                // Another worker may reach it.
+                return Outcome::HandedBack;
+            }
             match &lease.work {
                 Work::Evaluate(work) => self.evaluate(&lease, work, &cancel).await,
                 Work::Promote(work) => self.promote(work, &cancel).await,
@@ -262,6 +277,7 @@ impl Execute for Executor {
         };
         let outcome = run.instrument(span.clone()).await;
         if let Outcome::Failed(failure) = &outcome {
+            self.out_of_reach.note(gateway, failure.code.as_deref());
             span.in_scope(|| warn!(%failure, attempt = lease.attempt, "failed"));
         }
         outcome

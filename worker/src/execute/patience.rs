@@ -8,7 +8,7 @@ use tokio_util::sync::CancellationToken;
 use crate::engine::{Class, EngineError};
 
 /// The code of failures of what took too long.
-const TIMED_OUT: &str = "batch-timeout";
+pub(super) const TIMED_OUT: &str = "batch-timeout";
 
 /// Waits for work, which gets a token of its own. Once it has taken longer than `limit`, it is
 /// cancelled, which stops its statement in the warehouse, and the error says so. What has committed

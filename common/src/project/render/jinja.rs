@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use minijinja::value::{Kwargs, Rest, Value as Jinja};
 use minijinja::{Environment, Error, ErrorKind, State, UndefinedBehavior};
 
+use super::python;
 use super::time::{self, TimeVar};
 use super::{RenderContext, RenderError, TimeVars, Value};
 use crate::project::macros::lex;
@@ -16,6 +17,7 @@ pub(super) fn render(code: &Code, context: &RenderContext<'_>) -> Result<String,
     let mut env = Environment::new();
     env.set_undefined_behavior(UndefinedBehavior::SemiStrict);
     env.set_recursion_limit(100);
+    python::add(&mut env);
     add_macros(&mut env, context).map_err(|(path, why)| {
         let message =
             format!("the Jinja macros in {path} line {} can't be read: {why}", why.line().unwrap_or(1));
@@ -28,7 +30,8 @@ pub(super) fn render(code: &Code, context: &RenderContext<'_>) -> Result<String,
         env.add_function("gateway", move || gateway.clone());
     }
     let failed = |why: &Error| failure(why, code);
-    let template = env.template_from_str(&code.text).map_err(|why| failed(&why))?;
+    let text = python::changeable(&code.text);
+    let template = env.template_from_str(&text).map_err(|why| failed(&why))?;
     template.render(()).map_err(|why| failed(&why))
 }
 
@@ -112,7 +115,8 @@ fn macros_use_time(code: &Code, context: &RenderContext<'_>) -> bool {
 /// Makes every macro of every file a function by its name.
 fn add_macros<'s>(env: &mut Environment<'s>, context: &'s RenderContext<'_>) -> Result<(), (String, Error)> {
     for (path, source) in &context.env.jinja_macros {
-        env.add_template(path, source).map_err(|why| (path.clone(), why))?;
+        env.add_template_owned(path.clone(), python::changeable(source).into_owned())
+            .map_err(|why| (path.clone(), why))?;
         for name in macro_names(source) {
             let (path, macro_name) = (path.clone(), name.to_owned());
             let call =
@@ -178,7 +182,7 @@ fn time_value(name: &str, context: &RenderContext<'_>) -> Option<Jinja> {
     Some(match value.number() {
         Some(number) if value.is_integer() => Jinja::from(number as i64),
         Some(number) => Jinja::from(number),
-        None => Jinja::from(value.bare()),
+        None => value.object().unwrap_or_else(|| Jinja::from(value.bare())),
     })
 }
 

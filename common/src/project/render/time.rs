@@ -3,8 +3,10 @@
 use std::fmt::Write as _;
 
 use chrono::{Datelike, Timelike};
+use minijinja::value::Value as Jinja;
 
 use super::TimeVars;
+use super::python::{Date, DateTime};
 use crate::interval::Timestamp;
 use crate::sql::Dialect;
 
@@ -115,6 +117,17 @@ impl TimeValue {
             Form::Epoch => format!("{:?}", self.moment.millis() as f64 / 1000.0),
             Form::Millis => self.moment.millis().to_string(),
             Form::Hour => self.moment.at.to_datetime().hour().to_string(),
+        }
+    }
+
+    /// The value as Python's date or time, for forms that are one.
+    pub(crate) fn object(self) -> Option<Jinja> {
+        let at = self.moment.at.to_datetime().naive_utc();
+        let at = at.with_nanosecond(self.moment.nanos_of_second()).unwrap_or(at);
+        match self.form {
+            Form::Date => Some(Jinja::from_object(Date::of(at.date()))),
+            Form::Dt | Form::DtNtz => Some(Jinja::from_object(DateTime::of(at, self.form == Form::Dt))),
+            _ => None,
         }
     }
 

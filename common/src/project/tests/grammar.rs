@@ -29,6 +29,7 @@ fn a_block_gives_every_property() {
     assert_eq!(model.about.tags, ["a", "b c"]);
     assert_eq!(model.about.grains, ["id", "(a, b)"]);
     assert_eq!(model.about.references, ["customer_id"]);
+    assert!(!model.optimizes());
     let columns: Vec<(String, String)> =
         model.columns.into_iter().flatten().map(|column| (column.name, column.data_type)).collect();
     let expected = [("id", "int"), ("full name", "varchar(10)"), ("s", "struct<a int, b map<int, int>>")];
@@ -36,7 +37,6 @@ fn a_block_gives_every_property() {
     assert_eq!(model.about.column_descriptions, map(&[("id", "the key")]));
     let depends_on: Vec<&str> = model.depends_on.iter().map(crate::id::ModelName::as_str).collect();
     assert_eq!(depends_on, ["other.raw.z", "raw.x", "raw.y"]);
-    assert!(!model.optimize_query);
     let audits: Vec<_> = model.audits.into_iter().map(|call| (call.name, call.args)).collect();
     let expected =
         [("not_null", map(&[("columns", "(id, s)")])), ("number_of_rows", map(&[("threshold", "10")]))];

@@ -72,6 +72,13 @@ impl Query {
         Some(table.columns.iter().map(output).collect())
     }
 
+    /// The names of the result's columns in order, and whether the text gives them, where no star stands
+    /// for others; a column whose name is up to the engine is called as in [`Lineage`].
+    pub(crate) fn outputs(&self, schemas: &dyn Schemas) -> Option<Vec<(String, bool)>> {
+        let table = (!self.opaque).then(|| self.table(schemas)).filter(|table| table.complete)?;
+        Some(table.columns.into_iter().map(|column| (column.name, column.named)).collect())
+    }
+
     /// What every output column is made of.
     pub fn lineage(&self, schemas: &dyn Schemas) -> Lineage {
         if self.opaque {

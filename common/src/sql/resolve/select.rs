@@ -301,7 +301,7 @@ fn grouped(select: &Value) -> bool {
 }
 
 /// The name that an expression has by itself.
-pub(super) fn name_of(expr: &Value) -> Option<String> {
+pub(in super::super) fn name_of(expr: &Value) -> Option<String> {
     let (kind, inner) = expr.as_object()?.iter().next()?;
     match kind.as_str() {
         "Identifier" => inner.as_str().map(str::to_owned),

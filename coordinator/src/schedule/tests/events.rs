@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use coord_common::id::Token;
-use coord_common::interval::Timestamp;
+use coord_common::interval::{Interval, Timestamp};
 use coord_common::task::{
     Batch, Done, DropTable, FailureClass, LeaseState, Mode, Outcome, Promote, TableKind, Verdict,
 };
@@ -60,8 +60,9 @@ fn a_plan_with_nothing_to_do_is_complete_at_once() {
 }
 
 #[test]
-fn the_first_batch_makes_the_table_alone() {
-    let mut bench = Bench::new(vec![plan(1, vec![node(0, &[(0, 30)], &[])])]);
+fn a_table_that_is_not_made_first_is_made_by_its_first_batch_alone() {
+    let first = crate::schedule::NodeWork { made_first: false, ..node(0, &[(0, 30)], &[]) };
+    let mut bench = Bench::new(vec![plan(1, vec![first])]);
     let leases = bench.leases("a", 9);
     assert_eq!(leases.iter().map(shown).collect::<Vec<_>>(), ["m0 0-10"]);
     assert_eq!(evaluate(&leases[0]).mode, Mode::First);
@@ -71,8 +72,58 @@ fn the_first_batch_makes_the_table_alone() {
 }
 
 #[test]
+fn a_table_of_several_batches_is_made_so_that_they_can_begin_at_once() {
+    let mut bench = Bench::new(vec![plan(1, vec![node(0, &[(0, 30)], &[])])]);
+    let made = bench.leases("a", 9);
+    assert_eq!(made.iter().map(|lease| evaluate(lease).mode).collect::<Vec<_>>(), [Mode::Create]);
+    let out = bench.done("a", made[0].token);
+    let then: Vec<_> = out.grants.iter().map(|(_, lease)| shown(lease)).collect();
+    assert_eq!(then, ["m0 0-10", "m0 10-20", "m0 20-30"]);
+    // Alone in its table, a batch makes it along the way.
+    let mut bench = Bench::new(vec![plan(1, vec![node(0, &[(0, 10)], &[])])]);
+    assert_eq!(evaluate(&bench.leases("a", 9)[0]).mode, Mode::First);
+}
+
+#[test]
+fn a_table_is_made_while_its_batches_wait_for_what_they_read() {
+    let one = |number, parents: &[_]| crate::schedule::NodeWork {
+        concurrency: Some(1),
+        ..node(number, &[(0, 30)], parents)
+    };
+    let mut bench = Bench::new(vec![plan(1, vec![one(0, &[]), one(1, &[(0, whole())])])]);
+    let made = bench.leases("a", 9).remove(0);
+    let then = bench.done("a", made.token).grants;
+    let modes: Vec<_> = then.iter().map(|(_, lease)| evaluate(lease).mode).collect();
+    assert_eq!(modes, [Mode::Create, Mode::Anew], "the second table, and the first one's first batch");
+}
+
+#[test]
+fn what_cannot_be_made_is_not_filled_and_the_plan_ends() {
+    let mut bench = Bench::new(vec![plan(1, vec![node(0, &[(0, 30)], &[])])]);
+    let made = bench.leases("a", 9).remove(0);
+    let out = bench.report("a", made.token, failure(FailureClass::Permanent));
+    assert!(out.grants.is_empty());
+    let Some(PlanOutcome::Failed { failures, .. }) = settled(&out) else { panic!("{:?}", out.notices) };
+    assert_eq!(failures.len(), 1);
+}
+
+#[test]
+fn a_table_that_another_plan_makes_meanwhile_is_filled() {
+    let nodes = |todo| vec![node(0, &[todo], &[])];
+    let mut bench = Bench::new(vec![plan(1, nodes((0, 30))), plan(2, nodes((30, 40)))]);
+    let made = bench.leases("a", 1).remove(0);
+    bench.report("a", made.token, failure(FailureClass::Transient));
+    let other = bench.leases("a", 1).remove(0);
+    assert_eq!((shown(&other).as_str(), evaluate(&other).mode), ("m0 30-40", Mode::First));
+    let out = bench.done("a", other.token);
+    let batch = Batch { table: table_id(0), interval: Interval::ALL };
+    assert!(out.records.contains(&Record::Cleared { plan: plan_id(1), batch }), "{:?}", out.records);
+    assert_eq!(bench.granted("a", 9), ["m0 0-10", "m0 10-20", "m0 20-30"]);
+}
+
+#[test]
 fn a_batch_is_awaited_until_it_is_committed() {
-    let mut bench = Bench::new(vec![plan(1, vec![node(0, &[(0, 20)], &[])])]);
+    let mut bench = Bench::new(vec![plan_on_tables(1, vec![node(0, &[(0, 20)], &[])])]);
     let batch = |start, end| Batch { table: table_id(0), interval: range(start, end) };
     let first = bench.leases("a", 1).remove(0);
     assert!(bench.scheduler.awaits(&batch(0, 10)) && bench.scheduler.awaits(&batch(10, 20)));
@@ -520,4 +571,26 @@ fn what_was_cleared_under_a_lease_stays_cleared_under_the_next_leader() {
         _ => None,
     });
     assert_eq!(committed, Some(set(&[(0, 15), (25, 30)])));
+}
+
+#[test]
+fn what_was_cleared_under_a_plan_doesnt_count_when_it_is_filled_from_stale_rows() {
+    let nodes = || vec![node(0, &[(10, 20)], &[]), node(1, &[(0, 20)], &[(0, window(0))])];
+    let tables = || vec![existing(0, &[(0, 10)]), existing(1, &[])];
+    let mut bench = Bench::new(vec![PlanWork { tables: tables(), ..plan(1, nodes()) }]);
+    bench.on(Event::Clear(vec![(table_id(0), range(5, 8)), (table_id(1), range(5, 8))]));
+    let mut committed = Vec::new();
+    for _ in 0..3 {
+        let lease = bench.leases("a", 1).remove(0);
+        let out = bench.done("a", lease.token);
+        committed.extend(out.records.iter().filter_map(|record| match record {
+            Record::Committed(committed) => Some((committed.table.clone(), committed.done.clone())),
+            _ => None,
+        }));
+    }
+    let of =
+        |number| committed.iter().rev().find(|(table, _)| *table == table_id(number)).map(|(_, done)| done);
+    // Its reader's batch of the same days was computed from them.
+    assert_eq!(of(1), Some(&set(&[(0, 5), (8, 20)])));
+    assert_eq!(of(0), Some(&set(&[(0, 5), (8, 20)])));
 }

@@ -46,6 +46,7 @@ fn nodes(shapes: &[Shape]) -> Vec<NodeWork> {
         NodeWork {
             cut: Arc::new(Every(shape.batch)),
             sequential: shape.sequential,
+            made_first: !shape.sequential,
             ..node(n, &[(0, 60)], &parents)
         }
     };
@@ -96,11 +97,11 @@ fn apply(warehouse: &mut Warehouse, shapes: &[Shape], number: u128, fails: &BTre
         if queue.is_empty() {
             queue.extend(bench.leases("w", 2));
         }
-        let lease = queue.pop_front().expect("it goes on or ends");
+        let lease = queue.pop_front().unwrap_or_else(|| panic!("it goes on or ends: {:#?}", bench.scheduler));
         let work = evaluate(&lease);
         let table: usize = work.batch.table.model.table()[1..].parse().expect("tables are numbered");
         granted += 1;
-        let fill = matches!(work.mode, Mode::First | Mode::Write);
+        let fill = matches!(work.mode, Mode::First | Mode::Anew | Mode::Write);
         let report = if fill && fails.contains(&granted) {
             failure(FailureClass::Permanent)
         } else {

@@ -131,6 +131,9 @@ impl World {
                 if !open || table.running() >= node.limit(table) as usize {
                     continue;
                 }
+                if node.retry.contains_key(&Node::CREATE) || node.failed.contains_key(&Node::CREATE) {
+                    continue;
+                }
                 let first = node.todo.hull().map(|hull| hull.start);
                 let fits = |start| !node.sequential || Some(start) == first;
                 for range in node.pending.ranges() {
@@ -432,6 +435,7 @@ fn random_table(random: &mut Random, n: usize) -> NodeWork {
     let mut table = node(n, &[], &parents);
     table.concurrency = [None, None, Some(1), Some(2)][random.up_to(3) as usize];
     table.sequential = random.up_to(5) == 0;
+    table.made_first = !table.sequential && random.up_to(3) != 0;
     if random.up_to(4) == 0 {
         Arc::make_mut(&mut table.task).gateway = "other".to_owned();
     }

@@ -223,6 +223,8 @@ impl Store {
                     void: void.clone(),
                 };
                 self.check_grant(&granted);
+                let known = self.void.entry(lease.token).or_default();
+                *known = known.union(void);
                 self.leases.insert(lease.token, granted);
             }
             Record::Committed(committed) => self.commit(committed),
@@ -331,7 +333,7 @@ impl Store {
         if mode == Mode::Migrate {
             assert!(created && self.in_flight(&batch.table).is_empty(), "a migration is alone");
         } else if mode == Mode::Create {
-            assert!(todo.is_empty() && !created);
+            assert!(!created && node.made_first || todo.is_empty(), "made once, {todo:?}");
         } else {
             assert!(todo.covers(batch.interval), "what is leased is still to do");
             assert!(self.failed.keys().all(|(p, b)| {
