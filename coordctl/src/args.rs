@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use coord_proto::tls::ClientTlsArgs;
+use coordinator::access::Role;
 
 /// Plans and applies changes to SQL models, interval by interval, on one machine or a fleet.
 #[derive(Debug, Parser)]
@@ -41,6 +42,9 @@ pub(crate) struct Global {
     pub(crate) server_timeout: u64,
     #[command(flatten)]
     pub(crate) tls: ClientTlsArgs,
+    /// A file with the token that the coordinator asks for; without it, COORDCTL_TOKEN is.
+    #[arg(long, global = true, env = "COORDCTL_TOKEN_FILE", value_name = "FILE")]
+    pub(crate) token_file: Option<PathBuf>,
     /// The gateway to use instead of the project's default.
     #[arg(long, global = true, value_name = "NAME")]
     pub(crate) gateway: Option<String>,
@@ -75,6 +79,8 @@ pub(crate) enum Command {
     Plan(PlanArgs),
     /// Carry a plan out, or resume it.
     Apply(ApplyArgs),
+    /// Approve somebody else's plan for a protected environment.
+    Approve(PlanId),
     /// Compute what an environment misses by now.
     Run(RunArgs),
     /// Print a model's query with its macros expanded.
@@ -97,6 +103,8 @@ pub(crate) enum Command {
     Abandon(AbandonArgs),
     /// List what environments showed: who moved each, when, from what to what.
     Promotions(PromotionsArgs),
+    /// List who had what done, and check that nothing of it was changed.
+    History(HistoryArgs),
     /// List plans and what happened to them.
     Plans,
     /// Show what is complete and what is missing.
@@ -128,6 +136,9 @@ pub(crate) enum Command {
     State(StateArgs),
     /// Run the unit tests of models.
     Test(TestArgs),
+    /// Make tokens for a coordinator that asks for them.
+    #[command(subcommand)]
+    Token(TokenCommand),
     /// Manage warehouse drivers.
     #[command(subcommand)]
     Driver(DriverCommand),
@@ -393,6 +404,25 @@ pub(crate) struct JanitorArgs {
 pub(crate) struct PromotionsArgs {
     /// The environment [default: all].
     pub(crate) environment: Option<String>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct HistoryArgs {
+    /// Only what was done to this environment [default: all].
+    pub(crate) environment: Option<String>,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum TokenCommand {
+    /// Print a new token, once, and the line for the coordinator's file.
+    New {
+        /// Whose it is; a worker's name is also its `--name`.
+        #[arg(long)]
+        name: String,
+        /// What its owner may do: viewer, planner, approver, applier, worker, admin.
+        #[arg(long, required = true, value_delimiter = ',', value_name = "ROLE")]
+        role: Vec<Role>,
+    },
 }
 
 #[derive(Debug, Args)]

@@ -74,6 +74,7 @@ impl PlanUpload {
             gateway: self.gateway,
             run: self.run,
             no_signals,
+            by: crate::command::who(),
         };
         let mut messages = vec![wire::PlanRequest { part: Some(wire::plan_request::Part::Options(options)) }];
         for file in self.files {
@@ -205,9 +206,20 @@ impl Client {
         }
     }
 
+    /// Approves a plan: its environment, and whether that asks for it.
+    pub(crate) async fn approve(&mut self, plan: &str, by: String) -> CliResult<(String, bool)> {
+        let request = wire::ApproveRequest { plan_id: plan.to_owned(), by };
+        let answer = self.ask(|mut client| {
+            let request = request.clone();
+            async move { client.approve(request).await }
+        });
+        let reply = answer.await?.into_inner();
+        Ok((reply.environment, reply.needed))
+    }
+
     /// Stops a plan.
-    pub(crate) async fn cancel(&mut self, plan: &str) -> CliResult<String> {
-        let request = wire::CancelRequest { plan_id: plan.to_owned() };
+    pub(crate) async fn cancel(&mut self, plan: &str, by: String) -> CliResult<String> {
+        let request = wire::CancelRequest { plan_id: plan.to_owned(), by };
         let answer = self.ask(|mut client| {
             let request = request.clone();
             async move { client.cancel(request).await }

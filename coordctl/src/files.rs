@@ -7,6 +7,7 @@ use coord_common::diagnostic::Diagnostic;
 use coord_common::project::settings::{self, CONFIG_FILES, redact_config};
 use coord_common::project::{ProjectInput, Settings, SourceFile, load_settings, seed_path};
 use coord_common::unit_test::{files_named, is_test_file};
+use coord_proto::net::TOKEN_VARIABLE;
 
 use crate::args::Global;
 use crate::encoding::Encoding;
@@ -104,6 +105,8 @@ pub(crate) fn read(global: &Global) -> CliResult<ProjectFiles> {
     files.sort_by(|a, b| a.path.cmp(&b.path));
     let env = std::env::vars_os()
         .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
+        // No text of a project can name it.
+        .filter(|(name, _)| name != TOKEN_VARIABLE)
         .collect();
     Ok(ProjectFiles { folder, files, env, gateway: global.gateway.clone() })
 }

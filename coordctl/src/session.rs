@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use coord_common::interval::{Timestamp, parse_time};
 use coord_common::project::Settings;
-use coord_proto::net::{self, ConnectOptions, Transport};
+use coord_proto::net::{self, ConnectOptions, Credential, Transport};
 use coord_proto::tls::ClientTls;
 use coordinator::Clock;
 
@@ -82,6 +82,7 @@ impl Session {
         }
         let options = ConnectOptions {
             tls: self.certificates()?,
+            credential: self.credential()?,
             // Somebody waits for each call.
             keepalive: Duration::from_secs(5),
             ..ConnectOptions::default()
@@ -93,6 +94,14 @@ impl Session {
             CliError::user("bad-server", format!("--server: {error}"), hint)
         })?;
         Ok(self.remote.insert(remote).clone())
+    }
+
+    /// What coordinators are shown, if anything was given.
+    fn credential(&self) -> CliResult<Option<Credential>> {
+        Credential::given(self.global.token_file.as_deref()).map_err(|error| {
+            let hint = "give --token-file FILE or COORDCTL_TOKEN; `coordctl token new` makes tokens";
+            CliError::user("bad-token", error.to_string(), hint)
+        })
     }
 
     /// The certificates for `--server`.

@@ -1,6 +1,7 @@
 //! The coordinator: owns every decision and all durable state; runs no SQL and holds no warehouse
 //! credential.
 
+pub mod access;
 mod apply;
 pub mod control;
 mod limits;

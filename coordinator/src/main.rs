@@ -1,14 +1,17 @@
 //! The coordinator's process: configure, start, signal, drain.
 
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
 use clap::Parser;
+use coord_common::id::EnvironmentName;
 use coord_common::interval::Timestamp;
 use coord_common::plan::Retention;
 use coord_proto::net;
+use coordinator::access::{Access, OidcConfig};
 use coordinator::store::{self, StoreUrl};
 use coordinator::{Clock, ControlConfig, Planning, Server, telemetry};
 use tokio::net::TcpListener;
@@ -52,6 +55,27 @@ struct Args {
     /// For how many days after they were replaced.
     #[arg(long, default_value_t = 7)]
     keep_promotions_days: u32,
+    /// A file with the bearer tokens that callers may show; `coordctl token new` makes its lines.
+    #[arg(long, value_name = "FILE", env = "COORDINATOR_TOKENS")]
+    tokens: Option<PathBuf>,
+    /// Take the tokens of this identity provider (OpenID Connect): exactly their claim `iss`.
+    #[arg(long, value_name = "URL", requires_all = ["oidc_audience", "oidc_jwks"])]
+    oidc_issuer: Option<String>,
+    /// For whom these tokens must be: their claim `aud`.
+    #[arg(long, value_name = "NAME", requires = "oidc_issuer")]
+    oidc_audience: Option<String>,
+    /// The provider's public keys: a JSON web key set in a file, or at an https:// address.
+    #[arg(long, value_name = "FILE|URL", requires = "oidc_issuer")]
+    oidc_jwks: Option<String>,
+    /// Certificates that are trusted to speak for that address, instead of the public ones.
+    #[arg(long, value_name = "FILE", requires = "oidc_issuer")]
+    oidc_ca: Option<PathBuf>,
+    /// The claim that lists roles; a path with dots where it is within others.
+    #[arg(long, value_name = "CLAIM", default_value = "roles")]
+    oidc_roles_claim: String,
+    /// Environments that change only by plans which somebody else than their author has approved.
+    #[arg(long, value_name = "ENV", value_delimiter = ',')]
+    protect: Vec<EnvironmentName>,
     /// For how many days plans are kept that nothing needs.
     #[arg(long, default_value_t = 14)]
     keep_plans_days: u32,
@@ -67,6 +91,11 @@ async fn main() -> anyhow::Result<()> {
         args.insecure || args.listen.ip().is_loopback(),
         "{} is not a loopback address and nothing is authenticated yet: give --insecure to listen there all the same",
         args.listen
+    );
+    let access = access(&args)?;
+    anyhow::ensure!(
+        args.protect.is_empty() || access.is_required(),
+        "--protect needs to know who calls: give --tokens or --oidc-issuer, too"
     );
     let url = StoreUrl::parse(&args.state).context("--state")?;
     let store = store::open(&url).await?;
@@ -87,12 +116,13 @@ async fn main() -> anyhow::Result<()> {
             promotion_age: i64::from(args.keep_promotions_days) * 86_400_000,
             plan_age: i64::from(args.keep_plans_days) * 86_400_000,
         },
+        protected: args.protect.iter().cloned().collect(),
     };
     let place = match &url {
         StoreUrl::Etcd(_) => "etcd".to_owned(),
         StoreUrl::Sqlite(path) => path.display().to_string(),
     };
-    let server = Server::new(store, place, config, clock()?).await?;
+    let server = Server::new(store, place, config, clock()?).await?.guarded_by(access);
     let stop = CancellationToken::new();
     stop_on_signals(stop.clone())?;
     info!(listen = %listener.local_addr()?, "serving");
@@ -100,6 +130,33 @@ async fn main() -> anyhow::Result<()> {
     server.serve(TcpIncoming::from(listener).with_nodelay(Some(true)), stop).await?;
     telemetry.end();
     Ok(())
+}
+
+/// What callers must show, if anything.
+fn access(args: &Args) -> anyhow::Result<Access> {
+    let oidc = oidc(args);
+    if args.tokens.is_none() && oidc.is_none() {
+        return Ok(Access::trusting());
+    }
+    let mut access = Access::requiring();
+    if let Some(tokens) = &args.tokens {
+        access = access.tokens(tokens).context("--tokens")?;
+    }
+    if let Some(oidc) = oidc {
+        access = access.oidc(oidc).context("--oidc-jwks")?;
+    }
+    Ok(access.build())
+}
+
+/// Whose signed tokens are taken, if anybody's.
+fn oidc(args: &Args) -> Option<OidcConfig> {
+    Some(OidcConfig {
+        issuer: args.oidc_issuer.clone()?,
+        audience: args.oidc_audience.clone()?,
+        jwks: args.oidc_jwks.clone()?,
+        authority: args.oidc_ca.clone(),
+        roles_claim: args.oidc_roles_claim.clone(),
+    })
 }
 
 /// The address that standbys name: as it is given, or where this process listens, unless that is

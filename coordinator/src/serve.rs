@@ -12,8 +12,10 @@ use tokio_stream::Stream;
 use tokio_util::sync::CancellationToken;
 use tonic::service::Routes;
 use tonic::transport::server::Connected;
+use tower::Layer as _;
 use tracing::{error, warn};
 
+use crate::access::{Access, AccessLayer};
 use crate::control::{self, Clock, Command, ControlConfig, ControlError, Handle, Standing};
 use crate::limits::{Gate, count};
 use crate::rpc::{ControlService, WorkService};
@@ -49,6 +51,7 @@ pub struct Server {
     config: ControlConfig,
     clock: Clock,
     place: String,
+    access: Access,
 }
 
 impl Server {
@@ -63,7 +66,14 @@ impl Server {
         clock: Clock,
     ) -> Result<Self, ServeError> {
         check_schema(&*store).await?;
-        Ok(Self { store, config, clock, place })
+        Ok(Self { store, config, clock, place, access: Access::trusting() })
+    }
+
+    /// From now on only callers who may do so reach it. Without this, whoever reaches it may do
+    /// everything: right within one process.
+    #[must_use]
+    pub fn guarded_by(self, access: Access) -> Self {
+        Self { access, ..self }
     }
 
     /// Serves connections until `stop` fires: leads whenever nobody else does.
@@ -123,7 +133,9 @@ impl Server {
         let control = ControlServer::new(control)
             .max_decoding_message_size(MAX_REQUEST)
             .max_encoding_message_size(MAX_MESSAGE);
-        (Routes::new(work).add_service(control), lead_on(self, inbox, changed, tells, stop))
+        let guard = AccessLayer(self.access.clone());
+        let services = Routes::new(guard.layer(work)).add_service(guard.layer(control));
+        (services, lead_on(self, inbox, changed, tells, stop))
     }
 }
 

@@ -1,5 +1,6 @@
 //! The system end to end: real processes, real servers.
 
+mod access;
 mod again;
 mod appends;
 mod asked;

@@ -9,6 +9,7 @@ pub mod cli;
 pub mod etcd;
 pub mod faults;
 pub mod fleet;
+pub mod guarded;
 pub mod namespace;
 pub mod oracle;
 pub mod postgres;

@@ -11,7 +11,7 @@ use clap::Parser;
 use coord_common::id::WorkerId;
 use coord_common::project::settings::CONFIG_FILES;
 use coord_common::project::{ProjectInput, Settings, SourceFile, load_settings, read_timeout};
-use coord_proto::net::{self, ConnectOptions};
+use coord_proto::net::{self, ConnectOptions, Credential, TOKEN_VARIABLE};
 use coord_proto::tls::{ClientTls, ClientTlsArgs};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
@@ -42,6 +42,9 @@ struct Args {
     /// Gateways to serve, by name [default: the config's default gateway].
     #[arg(long)]
     gateway: Vec<String>,
+    /// A file with the token that the coordinator asks for; without it, COORDCTL_TOKEN is.
+    #[arg(long, env = "COORDCTL_TOKEN_FILE", value_name = "FILE")]
+    token_file: Option<PathBuf>,
     /// How many leases to hold at once [default: the gateways' concurrent_tasks].
     #[arg(long)]
     slots: Option<u32>,
@@ -52,7 +55,8 @@ struct Args {
     /// the warehouse. A model's session property `batch_timeout` counts more [default: no limit].
     #[arg(long, value_parser = time_span)]
     batch_timeout: Option<Duration>,
-    /// The session's name; a process id and a time are added.
+    /// The session's name, to which a process id and a time are added; that of its token or certificate
+    /// where the coordinator asks for one.
     #[arg(long, default_value = "worker")]
     name: String,
 }
@@ -89,7 +93,11 @@ async fn run() -> anyhow::Result<()> {
     }
     let slots =
         args.slots.unwrap_or_else(|| engines.values().map(|engine| engine.concurrency() as u32).sum());
-    let options = ConnectOptions { tls: ClientTls::new(&args.tls)?, ..ConnectOptions::default() };
+    let options = ConnectOptions {
+        tls: ClientTls::new(&args.tls)?,
+        credential: Credential::given(args.token_file.as_deref())?,
+        ..ConnectOptions::default()
+    };
     let transport = net::connect(&args.coordinator, &options).context("--coordinator")?;
     let config = AgentConfig {
         worker: session(&args.name)?,
@@ -123,6 +131,8 @@ fn settings(folder: &Path) -> anyhow::Result<Settings> {
     }
     let env: BTreeMap<String, String> = std::env::vars_os()
         .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
+        // No text of a project can name it.
+        .filter(|(name, _)| name != TOKEN_VARIABLE)
         .collect();
     let (settings, findings) = load_settings(&ProjectInput { files: &files, env: &env, gateway: None });
     let errors: Vec<String> =

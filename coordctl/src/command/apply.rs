@@ -87,8 +87,18 @@ pub(crate) async fn watch(session: &mut Session, plan: &str) -> CliResult<ExitCo
 
 /// `coordctl cancel`.
 pub(crate) async fn cancel(session: &mut Session, plan: &str) -> CliResult {
-    let state = session.client().await?.cancel(plan).await?;
+    let state = session.client().await?.cancel(plan, who()).await?;
     output::line(&state);
+    Ok(())
+}
+
+/// `coordctl approve`.
+pub(crate) async fn approve(session: &mut Session, plan: &str) -> CliResult {
+    let (environment, needed) = session.client().await?.approve(plan, who()).await?;
+    output::line(&match needed {
+        true => format!("Approved: the plan may be applied to `{environment}`."),
+        false => format!("Approved; `{environment}` isn't protected and would not have asked for it."),
+    });
     Ok(())
 }
 
@@ -187,7 +197,7 @@ fn failed(plan: &Plan, view: &PlanView) -> CliError {
 }
 
 /// Who applies, for the evidence.
-pub(super) fn who() -> String {
+pub(crate) fn who() -> String {
     let user =
         std::env::var("USER").or_else(|_| std::env::var("LOGNAME")).unwrap_or_else(|_| "unknown".to_owned());
     let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();

@@ -79,6 +79,37 @@ pub(crate) async fn promotions(session: &mut Session, given: Option<&str>) -> Cl
     show(session, &document, "promotions", &columns)
 }
 
+/// `coordctl history`; exits with 1 where the evidence was touched.
+pub(crate) async fn history(session: &mut Session, given: Option<&str>) -> CliResult<ExitCode> {
+    let name = given.map(|given| environment(Some(given), &coord_common::project::Settings::default()));
+    let name = name.transpose()?.map(|name| name.to_string()).unwrap_or_default();
+    let mut document = session.client().await?.list("history", &name).await?;
+    if session.format() != Format::Json {
+        for row in document["history"].as_array_mut().into_iter().flatten() {
+            let approvers = row["approved_by"].as_array().into_iter().flatten();
+            row["approved_by"] = approvers.filter_map(Value::as_str).collect::<Vec<_>>().join(" ").into();
+        }
+    }
+    let columns = [
+        ("seq", "seq"),
+        ("at", "at"),
+        ("by", "by"),
+        ("did", "did"),
+        ("environment", "environment"),
+        ("plan", "plan_id"),
+        ("approved by", "approved_by"),
+    ];
+    show(session, &document, "history", &columns)?;
+    if document["whole"] == true {
+        return Ok(ExitCode::SUCCESS);
+    }
+    output::error_line(&format!(
+        "the evidence was changed, or a part of it is missing, at {}",
+        document["broken_at"]
+    ));
+    Ok(ExitCode::FAILURE)
+}
+
 /// `coordctl plans`.
 pub(crate) async fn plans(session: &mut Session) -> CliResult {
     let document = session.client().await?.list("plans", "").await?;
@@ -239,6 +270,10 @@ pub(crate) async fn info(session: &mut Session, args: &InfoArgs) -> CliResult {
     let reply = session.client().await?.info().await?;
     document["state"] = json!(reply.state);
     document["workers"] = json!(reply.workers);
+    if !session.is_embedded() {
+        document["you_are"] = json!(reply.identity);
+        document["roles"] = json!(reply.roles);
+    }
     if !args.skip_connection {
         document["warehouse"] = match fetch::engine(&files, &settings) {
             Ok(engine) => match engine.ping().await {

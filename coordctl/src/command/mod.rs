@@ -12,6 +12,9 @@ mod plan;
 mod run;
 mod tend;
 mod test;
+mod token;
+
+pub(crate) use apply::who;
 
 use std::process::ExitCode;
 
@@ -25,6 +28,7 @@ pub(crate) async fn run(session: &mut Session, command: Command) -> CliResult<Ex
         Command::Init(args) => init::init(session, &args)?,
         Command::Plan(args) => return plan::plan(session, args).await,
         Command::Apply(args) => return apply::apply(session, args).await,
+        Command::Approve(args) => apply::approve(session, &args.plan).await?,
         Command::Run(args) => return run::run(session, args).await,
         Command::Audit(args) => return audit::audit(session, args).await,
         Command::Render(args) => local::render(session, &args)?,
@@ -36,6 +40,7 @@ pub(crate) async fn run(session: &mut Session, command: Command) -> CliResult<Ex
         Command::Rollback(args) => tend::rollback(session, args).await?,
         Command::Abandon(args) => tend::abandon(session, &args.what).await?,
         Command::Promotions(args) => inspect::promotions(session, args.environment.as_deref()).await?,
+        Command::History(args) => return inspect::history(session, args.environment.as_deref()).await,
         Command::Plans => inspect::plans(session).await?,
         Command::Intervals(args) => inspect::intervals(session, args.environment).await?,
         Command::TableName(args) => inspect::table_name(session, args).await?,
@@ -50,6 +55,7 @@ pub(crate) async fn run(session: &mut Session, command: Command) -> CliResult<Ex
         Command::Info(args) => inspect::info(session, &args).await?,
         Command::State(args) => fetch::state(session, &args).await?,
         Command::Test(args) => return test::test(session, &args).await,
+        Command::Token(args) => token::token(session, args)?,
         Command::Driver(args) => driver::driver(session, args)?,
         Command::Doctor => return inspect::doctor(session).await,
     }

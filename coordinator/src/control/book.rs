@@ -11,6 +11,8 @@ use coord_common::snapshot::SnapshotRecord;
 use coord_common::task::{Batch, DropTable, Failure, TableId};
 use serde::{Deserialize, Serialize};
 
+use super::approval::Approval;
+use super::evidence::Head;
 use super::history::{Kept, Promotion};
 
 use crate::store::{Entry, Revision, Store, StoreError, blob, keys, record};
@@ -40,6 +42,8 @@ pub(crate) struct Book {
     pub(crate) tables: BTreeMap<TableId, TableRecord>,
     /// Lost batches that nothing has superseded.
     pub(crate) lost: Vec<Batch>,
+    /// The end of the evidence.
+    pub(crate) evidence: Head,
 }
 
 /// Where an environment's pointer points: small, as the set itself is a blob.
@@ -165,6 +169,12 @@ pub(crate) struct PlanRecord {
     pub(crate) state: PlanState,
     /// The blob that holds the plan and its new snapshots.
     pub(crate) body: Hash128,
+    /// Who made it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) author: Option<String>,
+    /// Who approved it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(crate) approvals: Vec<Approval>,
     /// When it was made.
     pub(crate) created: Timestamp,
     /// Whether all it has to do is on record.
@@ -357,6 +367,9 @@ impl Book {
         }
         for entry in store.range(keys::LOST).await?.entries {
             book.lost.push(name(&entry, keys::LOST)?);
+        }
+        if let Some(entry) = store.get(keys::EVIDENCE_HEAD).await? {
+            book.evidence = decode(&entry)?;
         }
         Ok(book)
     }

@@ -3,13 +3,15 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use coord_common::id::{PlanId, SnapshotId, Token, WorkerId};
+use coord_common::id::{EnvironmentName, PlanId, SnapshotId, Token, WorkerId};
 use coord_common::interval::Interval;
 use coord_common::plan::{Blocker, Plan, Planned};
 use coord_common::snapshot::SnapshotRecord;
 use coord_common::task::{Lease, LeaseState, Report, TableId, Verdict};
 use tokio::sync::{mpsc, oneshot, watch};
 
+use super::approval::Approved;
+use super::evidence::Told;
 use super::fleet::Poll;
 use super::tend::{Left, Tend, Tended, Waits};
 use super::{Book, Clock, PlanBody, PlanState, PlanView, Standing, WorkerView};
@@ -19,10 +21,16 @@ use crate::schedule::Reason;
 /// The answer's way back.
 pub(crate) type Reply<T> = oneshot::Sender<T>;
 
-/// A worker that isn't registered, or not any more.
+/// Why a worker isn't answered.
 #[derive(Debug, Clone, Copy, thiserror::Error)]
-#[error("this worker session is not registered")]
-pub(crate) struct Refused;
+pub(crate) enum Refused {
+    /// It isn't registered, or not any more.
+    #[error("this worker session is not registered")]
+    Unknown,
+    /// It reports on a lease of a worker of another name.
+    #[error("lease {0} is another worker's")]
+    NotTheirs(Token),
+}
 
 /// Why a plan isn't applied.
 #[derive(Debug, Clone, thiserror::Error)]
@@ -66,6 +74,25 @@ pub(crate) enum ApplyError {
     /// The restatement was cancelled, and what it had computed is dropped.
     #[error("restatement `{0}` was cancelled, and what it had computed is dropped")]
     GivenUp(PlanId),
+    /// Nobody but its author has approved it.
+    #[error("`{environment}` is protected: the plan needs the approval of somebody else than {author}")]
+    Unapproved {
+        /// The environment.
+        environment: EnvironmentName,
+        /// Who made it.
+        author: String,
+    },
+    /// Nobody approves their own plan.
+    #[error("the plan is yours, `{0}`: somebody else has to approve it")]
+    OwnPlan(String),
+    /// The plan can't be approved any more.
+    #[error("plan `{plan}` is {state}, which is too late to approve it")]
+    TooLate {
+        /// The plan.
+        plan: PlanId,
+        /// Its state.
+        state: &'static str,
+    },
     /// The plan can't be stopped in its state.
     #[error("plan `{plan}` is {state}")]
     NotRunning {
@@ -93,7 +120,14 @@ pub(crate) enum Command {
         reply: Reply<Result<Vec<(Token, LeaseState)>, Refused>>,
     },
     /// A worker reports.
-    Complete { worker: WorkerId, reports: Vec<Report>, reply: Reply<Result<Vec<(Token, Verdict)>, Refused>> },
+    Complete {
+        worker: WorkerId,
+        reports: Vec<Report>,
+        /// Whether names of workers are proven: a report on a lease of another name is refused then,
+        /// where it would only be stale otherwise.
+        named: bool,
+        reply: Reply<Result<Vec<(Token, Verdict)>, Refused>>,
+    },
     /// A worker takes no more work.
     Drain { worker: WorkerId, reply: Reply<()> },
     /// A snapshot's record.
@@ -101,7 +135,7 @@ pub(crate) enum Command {
     /// A copy of all that is known.
     Book { reply: Reply<Book> },
     /// Keep a plan.
-    StorePlan { planned: Box<Planned>, reply: Reply<PlanState> },
+    StorePlan { planned: Box<Planned>, by: String, reply: Reply<PlanState> },
     /// A plan's body.
     PlanBody { plan: PlanId, reply: Reply<Option<PlanBody>> },
     /// Carry a plan out.
@@ -111,8 +145,10 @@ pub(crate) enum Command {
         request: Option<String>,
         reply: Reply<Result<&'static str, ApplyError>>,
     },
+    /// Approve a plan; whether its environment asks for it.
+    Approve { plan: PlanId, by: String, reply: Reply<Result<Approved, ApplyError>> },
     /// Give a plan up.
-    Cancel { plan: PlanId, reply: Reply<Result<&'static str, ApplyError>> },
+    Cancel { plan: PlanId, by: String, reply: Reply<Result<&'static str, ApplyError>> },
     /// Tend environments.
     Tend { tend: Tend, by: String, reply: Reply<Result<Tended, Refusal>> },
     /// How far that is.
@@ -123,6 +159,8 @@ pub(crate) enum Command {
     Progress { plan: PlanId, log: u64, since: usize, reply: Reply<Option<PlanView>> },
     /// Why a batch waits.
     Why { plan: PlanId, table: TableId, at: Interval, reply: Reply<Vec<Reason>> },
+    /// What people had done, oldest first.
+    Evidence { reply: Reply<Told> },
     /// The registered workers.
     Workers { reply: Reply<Vec<WorkerView>> },
 }

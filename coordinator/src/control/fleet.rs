@@ -91,7 +91,7 @@ impl Workers {
 
     pub(super) fn poll(&mut self, id: &WorkerId, poll: Poll, reply: PollReply) -> Polled {
         let Some(worker) = self.workers.get_mut(id) else {
-            let _ = reply.send(Err(Refused));
+            let _ = reply.send(Err(Refused::Unknown));
             return Polled::Answered;
         };
         worker.seen = Instant::now();

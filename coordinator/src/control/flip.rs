@@ -8,6 +8,7 @@ use coord_common::task::Promote;
 use tracing::info;
 
 use super::book::{HistoryEntry, PlanBody, PlanRecord, PlanState, Pointer, read_blob};
+use super::evidence::Deed;
 use super::history::Promotion;
 use super::tend::later;
 use super::{Control, ControlError, nothing_left};
@@ -59,6 +60,17 @@ impl Control {
         let promotion =
             Promotion { plan: id, set, at: now, by, from, back_to: None, asked: None, replaced: None };
         let txn = self.put_promotion(&plan.environment, pointer.seq, &promotion, txn)?;
+        let checked = vec![
+            "everything that the plan has to compute is committed".to_owned(),
+            "the environment is as it was when the plan was read".to_owned(),
+        ];
+        self.witness(Deed {
+            plan: Some(id),
+            environment: Some(plan.environment.clone()),
+            approved_by: record.approvers(),
+            checked,
+            ..self.deed(&promotion.by, format!("flipped to revision {}", pointer.seq))
+        });
         let revision = self.put_plan(id, record, txn).await?;
         self.note_promotion(&plan.environment, pointer.seq, promotion);
         info!(plan = %id, environment = %plan.environment, seq = environment.seq, "flipped");

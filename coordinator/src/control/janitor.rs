@@ -25,6 +25,7 @@ impl Control {
     pub(super) async fn collect(
         &mut self,
         ignore_ttl: bool,
+        by: &str,
         out: &mut Output,
     ) -> Result<Tended, ControlError> {
         let mut tended = Tended::default();
@@ -53,6 +54,10 @@ impl Control {
         // Tables of which nothing is on record are dropped, too, but mostly were never made.
         let known = |drop: &&DropTable| self.book.tables.contains_key(&drop.table);
         tended.tables = drops.iter().filter(known).map(|drop| drop.relation.to_string()).collect();
+        if !drops.is_empty() {
+            let did = format!("dropped what nothing needs: {} tables", drops.len());
+            self.witness(self.deed(by, did));
+        }
         self.put_drops(&drops).await?;
         self.forget_snapshots(&garbage.snapshots).await?;
         tended.snapshots = garbage.snapshots.len();

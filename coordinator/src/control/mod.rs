@@ -4,8 +4,10 @@
 //! durable in transactions conditioned on this leader's term, and only then tell anybody. When the
 //! store refuses, the loop ends: whoever leads next rebuilds all from the store.
 
+mod approval;
 pub(crate) mod book;
 mod command;
+mod evidence;
 mod fleet;
 mod flip;
 mod history;
@@ -17,6 +19,7 @@ mod recover;
 mod report;
 mod restate;
 mod rollback;
+mod stored;
 mod switch;
 mod tend;
 mod turn;
@@ -25,7 +28,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use coord_common::id::PlanId;
+use coord_common::id::{EnvironmentName, PlanId};
 use coord_common::interval::Timestamp;
 use coord_common::plan::Retention;
 use tokio::sync::{mpsc, watch};
@@ -36,6 +39,7 @@ use tracing::{info, warn};
 pub use book::PlanState;
 pub(crate) use book::{Book, PlanBody, Todo};
 pub(crate) use command::{ApplyError, Command, Handle, NotReady, Refused};
+pub(crate) use evidence::{Deed, Told};
 pub use report::{ExecutedBatch, FailureView, ModelView, PlanView, WorkerView};
 pub(crate) use tend::{RollbackTo, Tend, Tended};
 
@@ -70,6 +74,8 @@ pub struct ControlConfig {
     pub lone: bool,
     /// For how long what was is kept.
     pub retention: Retention,
+    /// Environments that change only by plans which somebody else than their author has approved.
+    pub protected: BTreeSet<EnvironmentName>,
     /// Where plans are made.
     pub planning: Planning,
     /// Most connections that are open at once; those beyond are closed.
@@ -97,6 +103,7 @@ impl Default for ControlConfig {
             retry_base: Duration::from_secs(2),
             lone: false,
             retention: Retention::default(),
+            protected: BTreeSet::new(),
             planning: Planning::default(),
             connections: 10_000,
         }
@@ -139,6 +146,8 @@ pub(crate) struct Control {
     promoting: BTreeMap<PlanId, BTreeSet<String>>,
     /// What went wrong with switches and drops, by what they were about, since this term began.
     troubles: BTreeMap<String, String>,
+    /// What the next transaction is to be the evidence of.
+    deeds: Vec<evidence::Deed>,
     changed: watch::Sender<u64>,
 }
 
@@ -212,6 +221,7 @@ impl Control {
             publishing: BTreeMap::new(),
             promoting: BTreeMap::new(),
             troubles: BTreeMap::new(),
+            deeds: Vec::new(),
             changed,
         };
         control.recover().await?;
@@ -332,8 +342,12 @@ impl Control {
     /// # Errors
     /// [`ControlError`] also where the outcome is unknown: the next term reads what is true.
     async fn commit(&mut self, txn: Txn) -> Result<Revision, ControlError> {
+        let (txn, head) = self.testify(txn)?;
         match self.store.commit(txn.require(self.lead.compare())).await? {
-            Outcome::Committed(revision) => Ok(revision),
+            Outcome::Committed(revision) => {
+                self.book.evidence = head.unwrap_or(self.book.evidence);
+                Ok(revision)
+            }
             Outcome::Conflict => {
                 warn!("a transaction's conditions no longer hold");
                 Err(ControlError::Deposed)

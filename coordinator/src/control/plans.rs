@@ -4,15 +4,15 @@
 use std::collections::BTreeMap;
 
 use coord_common::id::{EnvironmentName, PlanId};
-use coord_common::plan::{Plan, Planned, Purpose};
+use coord_common::plan::{Plan, Purpose};
 use coord_common::task::TableId;
 use tracing::{info, warn};
 
 use super::book::{
-    FailureRecord, HistoryEntry, PlanBody, PlanRecord, PlanState, Restatement, StoredSnapshot, Todo,
-    read_blob,
+    FailureRecord, HistoryEntry, PlanBody, PlanRecord, PlanState, StoredSnapshot, Todo, read_blob,
 };
 use super::command::{ApplyError, Command};
+use super::evidence::Deed;
 use super::history::Kept;
 use super::tend::later;
 use super::{Control, ControlError};
@@ -32,8 +32,8 @@ impl Control {
         match command {
             Command::Snapshot { id, reply } => drop(reply.send(self.book.snapshots.get(&id).cloned())),
             Command::Book { reply } => drop(reply.send(self.book.clone())),
-            Command::StorePlan { planned, reply } => {
-                let state = self.store_plan(*planned).await?;
+            Command::StorePlan { planned, by, reply } => {
+                let state = self.store_plan(*planned, &by).await?;
                 let _ = reply.send(state);
             }
             Command::PlanBody { plan, reply } => {
@@ -47,8 +47,13 @@ impl Control {
                 let answer = self.apply(plan, by, request).await?;
                 drop(reply.send(answer));
             }
-            Command::Cancel { plan, reply } => {
-                let answer = self.cancel(plan).await?;
+            Command::Approve { plan, by, reply } => {
+                let answer = self.approve(plan, by).await?;
+                drop(reply.send(answer));
+            }
+            Command::Evidence { reply } => drop(reply.send(self.tell().await?)),
+            Command::Cancel { plan, by, reply } => {
+                let answer = self.cancel(plan, &by).await?;
                 drop(reply.send(answer));
             }
             Command::Tend { tend, by, reply } => {
@@ -79,70 +84,6 @@ impl Control {
             | Command::Drain { .. } => {}
         }
         Ok(())
-    }
-
-    /// Keeps a plan; one that is kept already stays as it is.
-    async fn store_plan(&mut self, planned: Planned) -> Result<PlanState, ControlError> {
-        let id = planned.plan.id;
-        if let Some((record, _)) = self.book.plans.get(&id).cloned() {
-            return self.plan_again(id, record, &planned.plan).await;
-        }
-        let environment = planned.plan.environment.clone();
-        let plan = &planned.plan;
-        let restatement =
-            plan.recomputes().then(|| Restatement { in_place: plan.in_place, ..Restatement::default() });
-        let body = PlanBody { plan: planned.plan, records: planned.new_records };
-        let bytes = serde_json::to_vec(&body).map_err(|error| StoreError::Invalid(error.to_string()))?;
-        let hash = blob::put_blob(&*self.store, &bytes).await?;
-        let record = PlanRecord {
-            environment,
-            state: PlanState::Planned,
-            body: hash,
-            created: (self.clock)(),
-            materialised: false,
-            history: Vec::new(),
-            failures: Vec::new(),
-            restatement,
-            void: Vec::new(),
-            asked: None,
-        };
-        self.put_plan(id, record, Txn::new()).await?;
-        Ok(PlanState::Planned)
-    }
-
-    /// A finished plan whose environment has gone since can be carried out once more; so can a
-    /// restatement, which leaves the environment as it was, and what was abandoned.
-    async fn plan_again(
-        &mut self,
-        id: PlanId,
-        record: PlanRecord,
-        plan: &Plan,
-    ) -> Result<PlanState, ControlError> {
-        let again = match &record.restatement {
-            _ if record.state == PlanState::Abandoned => true,
-            Some(known) => known.is_over(record.state),
-            None => {
-                record.state == PlanState::Finished
-                    && plan.purpose == Purpose::Change
-                    && apply::check_base(plan, &self.book, (self.clock)()).is_ok()
-            }
-        };
-        if !again {
-            return Ok(record.state);
-        }
-        let restatement = record.restatement.clone().map(Restatement::again);
-        let mut record = PlanRecord {
-            state: PlanState::Planned,
-            materialised: false,
-            failures: Vec::new(),
-            restatement,
-            void: Vec::new(),
-            asked: None,
-            ..record
-        };
-        record.history.push(HistoryEntry { at: (self.clock)(), what: "planned again".to_owned(), by: None });
-        self.put_plan(id, record, Txn::new()).await?;
-        Ok(PlanState::Planned)
     }
 
     /// Puts a plan's record together with other changes, if the record is as it was read.
@@ -216,6 +157,9 @@ impl Control {
         if self.is_flipped(id, &record.environment) {
             return self.promote_again(id, record, by).await.map(Ok);
         }
+        if let Some(refusal) = self.lacks_approval(&body.plan, &record) {
+            return Ok(Err(refusal));
+        }
         match self.still_fits(&body.plan, &record) {
             Ok(restatement) => record.restatement = restatement,
             Err(stale) => {
@@ -229,7 +173,8 @@ impl Control {
         record.state = PlanState::Applying;
         record.failures.clear();
         let what = if resumed { "resumed" } else { "started" };
-        record.history.push(HistoryEntry { at: (self.clock)(), what: what.to_owned(), by: Some(by) });
+        record.history.push(HistoryEntry { at: (self.clock)(), what: what.to_owned(), by: Some(by.clone()) });
+        self.witness_start(id, &record, &by, what);
         let env_key = keys::applying(&record.environment);
         let claim = Txn::new()
             .require(Compare::Absent(env_key.clone()))
@@ -261,8 +206,9 @@ impl Control {
         record.history.push(HistoryEntry {
             at: (self.clock)(),
             what: "switching views again".to_owned(),
-            by: Some(by),
+            by: Some(by.clone()),
         });
+        self.witness_start(id, &record, &by, "switching views again");
         let claim = keys::applying(&environment);
         let txn = Txn::new()
             .require(Compare::Absent(claim.clone()))
@@ -385,7 +331,11 @@ impl Control {
         Ok(())
     }
 
-    async fn cancel(&mut self, id: PlanId) -> Result<Result<&'static str, ApplyError>, ControlError> {
+    async fn cancel(
+        &mut self,
+        id: PlanId,
+        by: &str,
+    ) -> Result<Result<&'static str, ApplyError>, ControlError> {
         let Some((record, _)) = self.book.plans.get(&id).cloned() else {
             return Ok(Err(ApplyError::Unknown(id)));
         };
@@ -394,7 +344,7 @@ impl Control {
             PlanState::Cancelling => return Ok(Ok("cancelling")),
             PlanState::Cancelled => return Ok(Ok("cancelled")),
             PlanState::Failed if record.restatement.is_some() => {
-                return self.abandon(id, record).await.map(Ok);
+                return self.abandon(id, record, by).await.map(Ok);
             }
             state @ (PlanState::Planned
             | PlanState::Promoting
@@ -405,7 +355,11 @@ impl Control {
                 return Ok(Err(ApplyError::NotRunning { plan: id, state: state.name() }));
             }
         }
-        let record = PlanRecord { state: PlanState::Cancelling, ..record };
+        let mut record = PlanRecord { state: PlanState::Cancelling, ..record };
+        let at = (self.clock)();
+        record.history.push(HistoryEntry { at, what: "cancelling".to_owned(), by: Some(by.to_owned()) });
+        let environment = Some(record.environment.clone());
+        self.witness(Deed { plan: Some(id), environment, ..self.deed(by, "cancelling") });
         self.put_plan(id, record, Txn::new()).await?;
         let mut out = Output::default();
         self.scheduler.on(self.now(), Event::Cancel { plan: id }, &mut out);
@@ -557,6 +511,12 @@ impl Control {
         let mut record = record;
         record.state = state;
         record.history.push(HistoryEntry { at: (self.clock)(), what: what.to_owned(), by: None });
+        let by = record.history.iter().rev().find_map(|entry| entry.by.clone()).unwrap_or_default();
+        self.witness(Deed {
+            plan: Some(id),
+            environment: Some(record.environment.clone()),
+            ..self.deed(&by, what)
+        });
         let mut txn = txn.delete(keys::applying(&record.environment));
         if record.restatement.is_some() {
             self.ended.push(id);

@@ -9,6 +9,7 @@ use coord_common::task::{Failure, Publish, TableId};
 use tracing::{info, warn};
 
 use super::book::{HistoryEntry, PlanBody, PlanRecord, PlanState, Restatement, read_blob};
+use super::evidence::Deed;
 use super::{Control, ControlError, nothing_left};
 use crate::apply::{self, Asides, StalePlan};
 use crate::schedule::{Event, Output};
@@ -260,9 +261,16 @@ impl Control {
         &mut self,
         id: PlanId,
         mut record: PlanRecord,
+        by: &str,
     ) -> Result<&'static str, ControlError> {
         record.state = PlanState::Cancelled;
-        record.history.push(HistoryEntry { at: (self.clock)(), what: "cancelled".to_owned(), by: None });
+        record.history.push(HistoryEntry {
+            at: (self.clock)(),
+            what: "cancelled".to_owned(),
+            by: Some(by.to_owned()),
+        });
+        let environment = Some(record.environment.clone());
+        self.witness(Deed { plan: Some(id), environment, ..self.deed(by, "cancelled") });
         self.put_plan(id, record, Txn::new()).await?;
         let mut out = Output::default();
         self.discard(id, &mut out).await?;

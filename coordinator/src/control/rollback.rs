@@ -10,6 +10,7 @@ use coord_common::plan::Environment;
 use serde::Serialize;
 
 use super::book::{HistoryEntry, PlanBody, PlanRecord, PlanState, Pointer, SwitchKind, read_blob};
+use super::evidence::Deed;
 use super::history::{Kept, Promotion};
 use super::tend::{RollbackTo, Tended, unknown};
 use super::{Control, ControlError};
@@ -269,7 +270,7 @@ impl Control {
         if record.restatement.is_some() {
             // What it computed aside is dropped before it counts as given up.
             if record.state == PlanState::Failed {
-                self.abandon(id, record).await?;
+                self.abandon(id, record, by).await?;
             }
             return Ok(());
         }
@@ -277,6 +278,8 @@ impl Control {
         let body: PlanBody = read_blob(&*self.store, record.body).await?;
         let mut record = PlanRecord { state: PlanState::Abandoned, materialised: false, ..record };
         record.history.push(HistoryEntry { at: now, what: "abandoned".to_owned(), by: Some(by.to_owned()) });
+        let environment = Some(record.environment.clone());
+        self.witness(Deed { plan: Some(id), environment, ..self.deed(by, "abandoned") });
         let txn = Txn::new().delete_prefix(keys::todos_of(id)).delete_prefix(keys::setbacks_of(id));
         self.put_plan(id, record, txn).await?;
         self.no_longer_kept(body.records.iter().map(|record| record.id()).collect()).await

@@ -10,6 +10,7 @@ use coord_common::task::{Failure, Promote, Relation};
 use tracing::{info, warn};
 
 use super::book::{PlanBody, Pointer, Switch, SwitchKind, read_blob};
+use super::evidence::Deed;
 use super::{Control, ControlError};
 use crate::schedule::Output;
 use crate::store::record::encode_json;
@@ -91,6 +92,11 @@ impl Control {
             .put(keys::environment(name), encode_json(&pointer)?)
             .put(keys::applying(name), encode_json(&switch.id)?)
             .put(keys::switch(name), encode_json(&switch)?);
+        let environment = Some(name.clone());
+        let checked = vec!["the environment is as it was read, and no plan is applied to it".to_owned()];
+        let plan = (switch.what == SwitchKind::Rollback).then_some(pointer.plan);
+        let deed = self.deed(&switch.by, switch.what.name());
+        self.witness(Deed { environment, plan, checked, ..deed });
         let revision = self.commit(txn).await?;
         info!(environment = %name, seq = switch.seq, by = switch.by, what = switch.what.name(), "switching");
         if let Some(entry) = self.book.environments.get_mut(name) {

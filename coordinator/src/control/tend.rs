@@ -9,6 +9,7 @@ use coord_common::task::TableId;
 use serde::Serialize;
 
 use super::book::Pointer;
+use super::evidence::Deed;
 use super::rollback::GoneBack;
 use super::{Control, ControlError};
 use crate::planning::Refusal;
@@ -124,13 +125,13 @@ impl Control {
     ) -> Result<Result<Tended, Refusal>, ControlError> {
         let mut out = Output::default();
         let answer = match tend {
-            Tend::Invalidate { environment } => self.invalidate(&environment).await?,
+            Tend::Invalidate { environment } => self.invalidate(&environment, by).await?,
             Tend::Rollback { environment, to } => self.roll_back(&environment, to, by, &mut out).await?,
             Tend::AbandonPlan { plan } => self.abandon_plan(plan, by, &mut out).await?,
             Tend::AbandonEnvironment { environment } => {
                 self.abandon_environment(&environment, by, &mut out).await?
             }
-            Tend::Collect { ignore_ttl } => Ok(self.collect(ignore_ttl, &mut out).await?),
+            Tend::Collect { ignore_ttl } => Ok(self.collect(ignore_ttl, by, &mut out).await?),
             Tend::RetireAll => self.retire_all(by, &mut out).await?,
             Tend::Retire { environment } => self.retire_expired(environment, by, &mut out).await?,
         };
@@ -139,7 +140,11 @@ impl Control {
     }
 
     /// An environment counts as gone from now on.
-    async fn invalidate(&mut self, name: &EnvironmentName) -> Result<Result<Tended, Refusal>, ControlError> {
+    async fn invalidate(
+        &mut self,
+        name: &EnvironmentName,
+        by: &str,
+    ) -> Result<Result<Tended, Refusal>, ControlError> {
         if name.is_prod() {
             return Ok(Err(Refusal::new(
                 "invalidate-prod",
@@ -156,6 +161,7 @@ impl Control {
             let txn = Txn::new()
                 .require(self.environment_unchanged(name))
                 .put(keys::environment(name), encode_json(&pointer)?);
+            self.witness(Deed { environment: Some(name.clone()), ..self.deed(by, "invalidated") });
             let revision = self.commit(txn).await?;
             if let Some(entry) = self.book.environments.get_mut(name) {
                 entry.1 = revision;

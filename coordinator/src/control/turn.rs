@@ -1,14 +1,22 @@
 //! What workers ask, as events for the scheduler; answers wait until decisions are durable.
 
-use coord_common::id::WorkerId;
+use coord_common::id::{Token, WorkerId};
 use coord_common::task::{Batch, Outcome, Report, Verdict};
 
 use super::command::{Command, Refused};
 use super::fleet::{Polled, Room, states_of, verdicts_of};
 use super::{Answer, Control};
+use crate::access::owner;
 use crate::schedule::{Event, Output};
 
 impl Control {
+    /// Whether a lease is that of a worker of another name. Sessions of one name are one worker's, in
+    /// the order of their starts.
+    fn is_anothers(&self, token: Token, worker: &WorkerId) -> bool {
+        let holder = self.scheduler.holder(token);
+        holder.is_some_and(|holder| owner(holder.as_str()) != owner(worker.as_str()))
+    }
+
     /// Takes a command of a worker in; gives back what isn't one.
     pub(super) fn take(
         &mut self,
@@ -46,7 +54,7 @@ impl Control {
             }
             Command::Heartbeat { worker, tokens, reply } => {
                 if !self.workers.is_known(&worker) {
-                    answers.push(Box::new(move || drop(reply.send(Err(Refused)))));
+                    answers.push(Box::new(move || drop(reply.send(Err(Refused::Unknown)))));
                     return None;
                 }
                 let from = out.states.len();
@@ -54,7 +62,12 @@ impl Control {
                 let states = states_of(out, &worker, from);
                 answers.push(Box::new(move || drop(reply.send(Ok(states)))));
             }
-            Command::Complete { worker, reports, reply } => {
+            Command::Complete { worker, reports, named, reply } => {
+                let mut foreign = reports.iter().map(|report| report.token);
+                if named && let Some(token) = foreign.find(|token| self.is_anothers(*token, &worker)) {
+                    answers.push(Box::new(move || drop(reply.send(Err(Refused::NotTheirs(token))))));
+                    return None;
+                }
                 // A session that isn't registered may still report what it was granted before.
                 self.workers.is_known(&worker);
                 let from = out.verdicts.len();

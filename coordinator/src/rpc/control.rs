@@ -14,7 +14,7 @@ use tokio_stream::StreamExt;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status, Streaming};
 
-use super::{Pieces, documents, named, pieces};
+use super::{Pieces, caller, documents, named, pieces};
 use crate::control::{ApplyError, Book, Command, Handle, Planning};
 use crate::planning::{self, PlanRequest, Refusal};
 
@@ -100,6 +100,11 @@ fn apply_refusal(error: &ApplyError) -> Status {
             ("unsupported-kind", "leave the model out with `enabled false`, or write it as another kind")
         }
         ApplyError::GivenUp(_) => ("given-up", "plan the restatement again"),
+        ApplyError::Unapproved { .. } => {
+            ("approval-needed", "somebody with the role approver runs `coordctl approve` with its id")
+        }
+        ApplyError::OwnPlan(_) => ("own-plan", "ask somebody else with the role approver"),
+        ApplyError::TooLate { .. } => ("too-late", "`coordctl status` shows what runs"),
         ApplyError::NotRunning { .. } => ("not-running", "`coordctl status` shows what runs"),
     };
     refusal(Refusal::new(code, error.to_string(), hint))
@@ -107,7 +112,8 @@ fn apply_refusal(error: &ApplyError) -> Status {
 
 #[tonic::async_trait]
 impl Control for ControlService {
-    async fn info(&self, _: Request<wire::InfoRequest>) -> Result<Response<wire::InfoReply>, Status> {
+    async fn info(&self, request: Request<wire::InfoRequest>) -> Result<Response<wire::InfoReply>, Status> {
+        let caller = caller(&request)?;
         let workers = self.handle.ask(|reply| Command::Workers { reply }).await?;
         Ok(Response::new(wire::InfoReply {
             version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -115,14 +121,17 @@ impl Control for ControlService {
             workers: workers.len() as u32,
             slots: workers.iter().map(|worker| worker.slots).sum(),
             leader: true,
+            identity: caller.name().to_owned(),
+            roles: caller.roles().iter().map(ToString::to_string).collect(),
         }))
     }
 
     type PlanStream = Pieces;
 
     async fn plan(&self, request: Request<Streaming<wire::PlanRequest>>) -> Result<Response<Pieces>, Status> {
+        let caller = caller(&request)?;
         let place = self.projects.acquire().await;
-        let request = receive(request.into_inner()).await?;
+        let (request, said) = receive(request.into_inner()).await?;
         let book = self.handle.ask(|reply| Command::Book { reply }).await?;
         let unfinished = book.unfinished_restatements(&request.options.environment);
         let planned = self.planned(request, book).await?;
@@ -130,8 +139,8 @@ impl Control for ControlService {
         let document =
             documents::planned(&planned, &unfinished).map_err(|error| Status::internal(error.to_string()))?;
         if !planned.planned.plan.is_empty() {
-            let planned = Box::new(planned.planned);
-            self.handle.ask(|reply| Command::StorePlan { planned, reply }).await?;
+            let (planned, by) = (Box::new(planned.planned), caller.signature(&said));
+            self.handle.ask(|reply| Command::StorePlan { planned, by, reply }).await?;
         }
         Ok(Response::new(pieces(document)))
     }
@@ -143,7 +152,7 @@ impl Control for ControlService {
         request: Request<Streaming<wire::PlanRequest>>,
     ) -> Result<Response<Pieces>, Status> {
         let place = self.projects.acquire().await;
-        let request = receive(request.into_inner()).await?;
+        let (request, _) = receive(request.into_inner()).await?;
         let no_signals = request.no_signals;
         let book = self.handle.ask(|reply| Command::Book { reply }).await?;
         let planned = self.planned(request, book).await?;
@@ -180,12 +189,28 @@ impl Control for ControlService {
         &self,
         request: Request<wire::ApplyRequest>,
     ) -> Result<Response<wire::ApplyReply>, Status> {
+        let caller = caller(&request)?;
         let wire::ApplyRequest { plan_id, by, request } = request.into_inner();
+        let by = caller.signature(&by);
         let request = Some(request).filter(|id| !id.is_empty());
         let plan = named::plan(&self.handle, &plan_id).await?;
         let answer = self.handle.ask(|reply| Command::Apply { plan, by, request, reply }).await?;
         let state = answer.map_err(|error| apply_refusal(&error))?;
         Ok(Response::new(wire::ApplyReply { state: state.to_owned() }))
+    }
+
+    async fn approve(
+        &self,
+        request: Request<wire::ApproveRequest>,
+    ) -> Result<Response<wire::ApproveReply>, Status> {
+        let caller = caller(&request)?;
+        let wire::ApproveRequest { plan_id, by } = request.into_inner();
+        let by = caller.signature(&by);
+        let plan = named::plan(&self.handle, &plan_id).await?;
+        let answer = self.handle.ask(|reply| Command::Approve { plan, by, reply }).await?;
+        let approved = answer.map_err(|error| apply_refusal(&error))?;
+        let environment = approved.environment.to_string();
+        Ok(Response::new(wire::ApproveReply { environment, needed: approved.needed }))
     }
 
     type WatchStream = Pieces;
@@ -227,9 +252,11 @@ impl Control for ControlService {
         &self,
         request: Request<wire::CancelRequest>,
     ) -> Result<Response<wire::CancelReply>, Status> {
-        let text = request.into_inner().plan_id;
-        let plan = named::plan(&self.handle, &text).await?;
-        let answer = self.handle.ask(|reply| Command::Cancel { plan, reply }).await?;
+        let caller = caller(&request)?;
+        let wire::CancelRequest { plan_id, by } = request.into_inner();
+        let by = caller.signature(&by);
+        let plan = named::plan(&self.handle, &plan_id).await?;
+        let answer = self.handle.ask(|reply| Command::Cancel { plan, by, reply }).await?;
         let state = answer.map_err(|error| apply_refusal(&error))?;
         Ok(Response::new(wire::CancelReply { state: state.to_owned() }))
     }
@@ -237,7 +264,8 @@ impl Control for ControlService {
     type TendStream = Pieces;
 
     async fn tend(&self, request: Request<wire::TendRequest>) -> Result<Response<Pieces>, Status> {
-        super::tend::tend(self.handle.clone(), request.into_inner()).await
+        let caller = caller(&request)?;
+        super::tend::tend(self.handle.clone(), &caller, request.into_inner()).await
     }
 
     type ListStream = Pieces;
@@ -248,6 +276,10 @@ impl Control for ControlService {
         let now = (self.handle.clock)();
         let document = match what.as_str() {
             "environments" => documents::environments(&book, now),
+            "history" => {
+                let told = self.handle.ask(|reply| Command::Evidence { reply }).await?;
+                documents::history(&told, &environment)
+            }
             "promotions" => documents::promotions(&book, &environment),
             "plans" => documents::plans(&book),
             "workers" => {
@@ -274,8 +306,8 @@ impl Control for ControlService {
     }
 }
 
-/// Takes a project in, piece by piece.
-async fn receive(mut stream: Streaming<wire::PlanRequest>) -> Result<PlanRequest, Status> {
+/// Takes a project in, piece by piece; and who its sender says to be.
+async fn receive(mut stream: Streaming<wire::PlanRequest>) -> Result<(PlanRequest, String), Status> {
     let mut options = None;
     let mut files = Vec::new();
     let mut open = Vec::new();
@@ -302,14 +334,14 @@ async fn receive(mut stream: Streaming<wire::PlanRequest>) -> Result<PlanRequest
         }
     }
     let options = options.ok_or_else(|| Status::invalid_argument("the options are missing"))?;
-    let wire::PlanOptions { environment, options_json, env, gateway, run, no_signals } = options;
+    let wire::PlanOptions { environment, options_json, env, gateway, run, no_signals, by } = options;
     let read: PlanOptions = serde_json::from_slice(&options_json)
         .map_err(|error| Status::invalid_argument(format!("the options can't be read: {error}")))?;
     if read.environment.as_str() != environment {
         return Err(Status::invalid_argument("the options name two environments"));
     }
     let env: BTreeMap<String, String> = env.into_iter().collect();
-    Ok(PlanRequest { options: read, files, env, gateway, run, no_signals })
+    Ok((PlanRequest { options: read, files, env, gateway, run, no_signals }, by))
 }
 
 #[cfg(test)]

@@ -6,11 +6,14 @@ mod named;
 mod tend;
 mod work;
 
-use tonic::Status;
+use std::sync::Arc;
+
+use tonic::{Request, Status};
 
 pub(crate) use control::ControlService;
 pub(crate) use work::WorkService;
 
+use crate::access::Identity;
 use crate::control::{NotReady, Refused};
 
 /// Size of a document's pieces, in bytes.
@@ -30,8 +33,17 @@ impl From<NotReady> for Status {
 
 impl From<Refused> for Status {
     fn from(error: Refused) -> Self {
-        Self::not_found(error.to_string())
+        match error {
+            Refused::Unknown => Self::not_found(error.to_string()),
+            Refused::NotTheirs(_) => Self::permission_denied(error.to_string()),
+        }
     }
+}
+
+/// Who makes a call that was let through. Without the check nobody is known, and nothing is done.
+fn caller<T>(request: &Request<T>) -> Result<Arc<Identity>, Status> {
+    let known = request.extensions().get::<Arc<Identity>>().cloned();
+    known.ok_or_else(|| Status::permission_denied("nobody has checked who calls"))
 }
 
 /// A document as a stream of pieces.

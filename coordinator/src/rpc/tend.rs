@@ -11,6 +11,7 @@ use tonic::{Response, Status};
 
 use super::control::refusal;
 use super::{Pieces, named};
+use crate::access::{Identity, Permission, denied};
 use crate::control::{Command, Handle, RollbackTo, Tend, Tended};
 
 /// Shortest pause between two looks.
@@ -19,10 +20,18 @@ const PAUSE: std::time::Duration = std::time::Duration::from_millis(20);
 const BEAT: std::time::Duration = std::time::Duration::from_millis(500);
 
 /// Decides the first step at once, so that a refusal is the call's own; the others follow.
-pub(super) async fn tend(handle: Handle, request: wire::TendRequest) -> Result<Response<Pieces>, Status> {
-    let by = request.by;
+pub(super) async fn tend(
+    handle: Handle,
+    caller: &Identity,
+    request: wire::TendRequest,
+) -> Result<Response<Pieces>, Status> {
+    let by = caller.signature(&request.by);
     let id = Some(request.request).filter(|id| !id.is_empty());
     let action = request.action.ok_or_else(|| Status::invalid_argument("an empty request"))?;
+    let needed = permission(&action);
+    if !needed.allows(caller) {
+        return Err(denied(caller, needed));
+    }
     let steps = steps(&handle, action, id).await?;
     let (sender, receiver) = mpsc::channel(4);
     let mut course = Course { handle, by, sender, troubles: BTreeMap::new() };
@@ -38,6 +47,20 @@ pub(super) async fn tend(handle: Handle, request: wire::TendRequest) -> Result<R
         }
     });
     Ok(Response::new(Box::pin(ReceiverStream::new(receiver))))
+}
+
+/// What an action takes.
+fn permission(action: &wire::tend_request::Action) -> Permission {
+    use wire::tend_request::Action;
+    match action {
+        Action::Invalidate(_) => Permission::TEND_INVALIDATE,
+        Action::Abandon(_) => Permission::TEND_ABANDON,
+        Action::Janitor(janitor) if janitor.ignore_ttl => Permission::TEND_JANITOR_NOW,
+        Action::Janitor(_) => Permission::TEND_JANITOR,
+        Action::Rollback(rollback) if rollback.dry_run => Permission::TEND_ROLLBACK_DRY,
+        Action::Rollback(_) => Permission::TEND_ROLLBACK,
+        Action::Destroy(_) => Permission::TEND_DESTROY,
+    }
 }
 
 async fn steps(

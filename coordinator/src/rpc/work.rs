@@ -9,8 +9,9 @@ use coord_proto::wire;
 use coord_proto::wire::work_server::Work;
 use tonic::{Request, Response, Status};
 
-use super::{Pieces, pieces};
-use crate::control::{Command, Handle, Poll};
+use super::{Pieces, caller, pieces};
+use crate::access::{Permission, Proof, not_yours};
+use crate::control::{Command, Handle, Poll, Refused};
 
 /// How long a poll stays open when there is nothing to do.
 const POLL: Duration = Duration::from_secs(20);
@@ -27,8 +28,18 @@ impl WorkService {
     }
 }
 
-fn worker(text: &str) -> Result<WorkerId, Malformed> {
-    parse("worker", text)
+/// The session that a call is about, if its caller may speak for it.
+fn session<T>(
+    request: &Request<T>,
+    permission: Permission,
+    worker: impl FnOnce(&T) -> &str,
+) -> Result<WorkerId, Status> {
+    let session: WorkerId = parse("worker", worker(request.get_ref()))?;
+    let caller = caller(request)?;
+    if caller.speaks_for(&session) {
+        return Ok(session);
+    }
+    Err(not_yours(&caller, permission, &format!("the session `{session}`")))
 }
 
 /// Takes a poll back when its caller goes away before it was answered.
@@ -54,8 +65,8 @@ impl Work for WorkService {
         &self,
         request: Request<wire::RegisterRequest>,
     ) -> Result<Response<wire::RegisterReply>, Status> {
+        let worker = session(&request, Permission::REGISTER, |asked| &asked.worker)?;
         let request = request.into_inner();
-        let worker = worker(&request.worker)?;
         let held = request.held_tokens.into_iter().map(Token).collect();
         let (gateways, slots) = (request.gateways, request.slots);
         self.handle.ask(|reply| Command::Register { worker, gateways, slots, held, reply }).await?;
@@ -66,8 +77,8 @@ impl Work for WorkService {
     }
 
     async fn poll(&self, request: Request<wire::PollRequest>) -> Result<Response<wire::PollReply>, Status> {
-        let wire::PollRequest { worker: id, free, nonce, queues } = request.into_inner();
-        let worker = worker(&id)?;
+        let worker = session(&request, Permission::POLL, |asked| &asked.worker)?;
+        let wire::PollRequest { worker: _, free, nonce, queues } = request.into_inner();
         let mut open = OpenPoll { handle: self.handle.clone(), worker: worker.clone(), answered: false };
         let poll = Poll { free, nonce, queues };
         let answer = self.handle.ask(|reply| Command::Poll { worker, poll, reply });
@@ -87,8 +98,8 @@ impl Work for WorkService {
         &self,
         request: Request<wire::HeartbeatRequest>,
     ) -> Result<Response<wire::HeartbeatReply>, Status> {
+        let worker = session(&request, Permission::HEARTBEAT, |asked| &asked.worker)?;
         let request = request.into_inner();
-        let worker = worker(&request.worker)?;
         let tokens = request.tokens.into_iter().map(Token).collect();
         let states = self.handle.ask(|reply| Command::Heartbeat { worker, tokens, reply }).await??;
         let status = |(token, state): (Token, LeaseState)| wire::LeaseStatus {
@@ -102,13 +113,21 @@ impl Work for WorkService {
         &self,
         request: Request<wire::CompleteRequest>,
     ) -> Result<Response<wire::CompleteReply>, Status> {
+        let worker = session(&request, Permission::COMPLETE, |asked| &asked.worker)?;
+        let caller = caller(&request)?;
         let request = request.into_inner();
-        let worker = worker(&request.worker)?;
         let mut reports =
             request.reports.into_iter().map(Report::try_from).collect::<Result<Vec<_>, Malformed>>()?;
         // Whatever a worker says of itself: failures are put on record.
         reports.iter_mut().for_each(Report::cut);
-        let verdicts = self.handle.ask(|reply| Command::Complete { worker, reports, reply }).await??;
+        let named = caller.proof() != Proof::Local;
+        let answer = self.handle.ask(|reply| Command::Complete { worker, reports, named, reply }).await?;
+        let verdicts = answer.map_err(|refused| match refused {
+            Refused::NotTheirs(token) => {
+                not_yours(&caller, Permission::COMPLETE, &format!("the lease {token}"))
+            }
+            Refused::Unknown => refused.into(),
+        })?;
         let verdict = |(token, verdict): (Token, Verdict)| wire::ReportVerdict {
             token: token.0,
             verdict: wire::Verdict::from(verdict).into(),
@@ -134,7 +153,7 @@ impl Work for WorkService {
         &self,
         request: Request<wire::DrainRequest>,
     ) -> Result<Response<wire::DrainReply>, Status> {
-        let worker = worker(&request.into_inner().worker)?;
+        let worker = session(&request, Permission::DRAIN, |asked| &asked.worker)?;
         self.handle.ask(|reply| Command::Drain { worker, reply }).await?;
         Ok(Response::new(wire::DrainReply {}))
     }

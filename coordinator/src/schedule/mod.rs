@@ -227,6 +227,11 @@ impl Scheduler {
         self.timers.first().map(|(at, _)| *at)
     }
 
+    /// Whose lease a token is, while somebody holds it.
+    pub fn holder(&self, token: Token) -> Option<&WorkerId> {
+        self.leases.get(&token).map(|held| &held.worker)
+    }
+
     /// Whether a plan still has to compute some of a batch, or somebody holds a lease of it.
     pub fn awaits(&self, batch: &Batch) -> bool {
         let Some(table) = self.tables.find(&batch.table).map(|table| self.tables.get(table)) else {

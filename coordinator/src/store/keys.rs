@@ -19,6 +19,8 @@
 //! r1/setback/<plan>/failed/<batch>       a batch that failed for good
 //! r1/lease/<token>                       a batch or promotion in flight
 //! r1/auto/<table>                        when a table was last restated by itself
+//! r1/evidence/<number>                   who had what done; each names the hash of the one before
+//! r1/evidence-head                       the last of them
 //! r1/stale/<table>                       intervals that it held, of rows that were restated since
 //! r1/lost/<batch>                        a batch whose lease was lost and whose fence is to be raised
 //! ```
@@ -56,6 +58,10 @@ pub const SNAPSHOTS: &str = "r1/snap/";
 pub const APPLYING: &str = "r1/applying/";
 /// All batches whose leases were lost.
 pub const LOST: &str = "r1/lost/";
+/// All the evidence.
+pub const EVIDENCE: &str = "r1/evidence/";
+/// The end of the evidence.
+pub const EVIDENCE_HEAD: &str = "r1/evidence-head";
 /// All batches that wait or failed.
 pub const SETBACKS: &str = "r1/setback/";
 
@@ -80,6 +86,11 @@ pub const PROMOTIONS: &str = "r1/promotion/";
 pub const KEPT: &str = "r1/kept/";
 /// All tables to drop.
 pub const DROPS: &str = "r1/drop/";
+
+/// One entry of the evidence. Entries sort by number.
+pub fn evidence(seq: u64) -> String {
+    join(EVIDENCE, &[&format_args!("{seq:020}")])
+}
 
 /// What an environment showed. Promotions sort by number.
 pub fn promotion(environment: &EnvironmentName, seq: u64) -> String {

@@ -6,6 +6,7 @@ use std::time::Duration;
 use tonic::codegen::http::uri::InvalidUri;
 use tonic::transport::{Channel, Endpoint, Uri};
 
+use super::credential::Credential;
 use super::replicas::Replicas;
 use super::transport::Transport;
 use crate::tls::{ClientTls, dialer};
@@ -30,6 +31,8 @@ pub struct ConnectOptions {
     /// The certificates for addresses that begin with `https`; they are needed there, and refused for
     /// others.
     pub tls: Option<Arc<ClientTls>>,
+    /// What calls show of their caller. It is shown nowhere where others could read it on its way.
+    pub credential: Option<Credential>,
 }
 
 impl Default for ConnectOptions {
@@ -39,6 +42,7 @@ impl Default for ConnectOptions {
             keepalive: Duration::from_secs(10),
             keepalive_timeout: Duration::from_secs(5),
             tls: None,
+            credential: None,
         }
     }
 }
@@ -86,9 +90,26 @@ fn endpoint(address: &str, options: &ConnectOptions) -> Result<Endpoint, BadAddr
 /// # Errors
 /// [`BadAddress`] when there is no address, or one is no URL, or of an unknown scheme.
 pub fn connect(addresses: &[String], options: &ConnectOptions) -> Result<Transport, BadAddress> {
+    for address in addresses {
+        may_show(address, options)?;
+    }
     let options = options.clone();
-    let dial = move |address: &str| Ok(Transport::from(channel(address, &options)?));
+    let dial = move |address: &str| {
+        // Also where another coordinator sends us.
+        may_show(address, &options)?;
+        let transport = Transport::from(channel(address, &options)?);
+        Ok(match &options.credential {
+            Some(credential) => credential.clone().over(transport),
+            None => transport,
+        })
+    };
     Ok(Replicas::new(addresses.to_vec(), dial)?.into())
+}
+
+/// Whether what a client shows of itself may be shown at an address.
+fn may_show(address: &str, options: &ConnectOptions) -> Result<(), BadAddress> {
+    let checked = options.credential.as_ref().map_or(Ok(()), |credential| credential.check(address));
+    checked.map_err(|error| BadAddress { address: address.to_owned(), why: error.to_string() })
 }
 
 /// The same address without encryption, with the port that it has encrypted.

@@ -2,11 +2,13 @@
 
 mod backoff;
 mod connect;
+mod credential;
 mod replicas;
 mod transport;
 
 pub use backoff::Backoff;
 pub use connect::{BadAddress, ConnectOptions, MAX_MESSAGE, MAX_REQUEST, channel, check_address, connect};
+pub use credential::{Credential, CredentialError, TOKEN_VARIABLE, keeps_secrets};
 pub use replicas::{Dial, LEADER, Mark, Replicas};
 pub use transport::Transport;
 

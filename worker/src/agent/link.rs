@@ -171,6 +171,8 @@ impl Link {
                 Ok(()) => return,
                 Err(status) => self.refused(&status),
             }
+        } else if matches!(status.code(), Code::Unauthenticated | Code::PermissionDenied) {
+            warn!(code = ?status.code(), reason = status.message(), "the coordinator refuses this worker");
         } else {
             self.refused(status);
         }
