@@ -9,6 +9,7 @@ pub mod id;
 pub mod interval;
 pub mod plan;
 pub mod project;
+pub mod secret;
 pub mod snapshot;
 pub mod sql;
 pub mod task;

@@ -55,10 +55,12 @@ impl<'a> Case<'a> {
 
     fn missing(&self) -> IntervalSet {
         let case = self.case;
-        let end = point(case["end"].as_str().unwrap());
-        let model_start = case["model_start"]
-            .as_str()
-            .map_or_else(|| default_start(&self.cadence, self.cadence.on_clock(end.at)), |t| point(t).at);
+        let text = case["end"].as_str().unwrap();
+        let end = point(text);
+        // What says its offset is on no other clock.
+        let shown = if text.ends_with('Z') { end.at } else { self.cadence.on_clock(end.at) };
+        let model_start =
+            case["model_start"].as_str().map_or_else(|| default_start(&self.cadence, shown), |t| point(t).at);
         missing(&MissingQuery {
             cadence: &self.cadence,
             unit: self.unit,

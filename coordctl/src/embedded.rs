@@ -119,7 +119,7 @@ impl Embedded {
 }
 
 /// Opens a store, with a moment's patience for a process that is just ending.
-async fn open_patiently(url: &StoreUrl) -> Result<Arc<dyn store::Store>, store::StoreError> {
+pub(crate) async fn open_patiently(url: &StoreUrl) -> Result<Arc<dyn store::Store>, store::StoreError> {
     for _ in 0..20 {
         match store::open(url).await {
             Err(store::StoreError::InUse { .. }) => tokio::time::sleep(Duration::from_millis(100)).await,
@@ -144,7 +144,7 @@ fn serve_error(error: coordinator::ServeError) -> CliError {
     }
 }
 
-fn state_error(error: &store::StoreError) -> CliError {
+pub(crate) fn state_error(error: &store::StoreError) -> CliError {
     if error.is_final() {
         return CliError { hint: None, ..CliError::user("state", error.to_string(), "") };
     }

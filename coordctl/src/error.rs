@@ -5,6 +5,7 @@ use coord_common::id::EnvironmentName;
 use coord_common::plan::PlanError;
 use coordinator::Refusal;
 use serde_json::json;
+use std::error::Error as _;
 
 use crate::output::count;
 
@@ -112,19 +113,34 @@ impl From<tonic::Status> for CliError {
             tonic::Code::InvalidArgument => {
                 Self::user("invalid-argument", status.message(), "check the command's arguments")
             }
-            tonic::Code::Unavailable => Self {
+            // A status with a cause is no answer of a coordinator: the connection failed.
+            code if code == tonic::Code::Unavailable || status.source().is_some() => Self {
                 hint: Some(
                     "check that a coordinator runs and that --server names it, or leave --server out to work embedded"
                         .to_owned(),
                 ),
                 ..Self::ours(
                     "coordinator-unavailable",
-                    format!("the coordinator is not to be had: {}", status.message()),
+                    format!("the coordinator is not to be had: {}", causes(&status)),
                 )
             },
             code => Self::ours("coordinator-failed", format!("{code:?}: {}", status.message())),
         }
     }
+}
+
+/// What failed below a call, to the first cause: a certificate that was refused is far down.
+fn causes(status: &tonic::Status) -> String {
+    let mut text = status.message().to_owned();
+    let mut cause = status.source();
+    while let Some(next) = cause {
+        let more = next.to_string();
+        if !text.contains(&more) {
+            text = format!("{text}: {more}");
+        }
+        cause = next.source();
+    }
+    text
 }
 
 impl From<PlanError> for CliError {

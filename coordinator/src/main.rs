@@ -11,13 +11,13 @@ use coord_common::id::EnvironmentName;
 use coord_common::interval::Timestamp;
 use coord_common::plan::Retention;
 use coord_proto::net;
+use coord_proto::tls::{ClientCertificates, ServerTls, ServerTlsArgs, incoming};
 use coordinator::access::{Access, OidcConfig};
+use coordinator::listen::{Authentication, listen};
 use coordinator::store::{self, StoreUrl};
 use coordinator::{Clock, ControlConfig, Planning, Server, telemetry};
-use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
-use tonic::transport::server::TcpIncoming;
 use tracing::info;
 
 /// Plans, leases interval batches to workers, records completions, moves environments' pointers.
@@ -26,12 +26,14 @@ use tracing::info;
 struct Args {
     /// Where to listen.
     #[arg(long, default_value = "127.0.0.1:7070", env = "COORDINATOR_LISTEN")]
-    listen: SocketAddr,
-    /// Where clients reach this coordinator while it leads, such as http://coordinator-1:7070;
+    listen: String,
+    #[command(flatten)]
+    tls: ServerTlsArgs,
+    /// Where clients reach this coordinator while it leads, such as https://coordinator-1:7070;
     /// standbys send them there [default: the address it listens on, if that is one].
     #[arg(long, value_name = "URL", env = "COORDINATOR_ADVERTISE")]
     advertise: Option<String>,
-    /// Listen beyond loopback although nothing is authenticated.
+    /// Listen beyond loopback although callers don't have to say who they are.
     #[arg(long)]
     insecure: bool,
     /// Where the state is: etcd://host:port,…/prefix, sqlite:FILE or a folder.
@@ -55,6 +57,9 @@ struct Args {
     /// For how many days after they were replaced.
     #[arg(long, default_value_t = 7)]
     keep_promotions_days: u32,
+    /// The fleet whose client certificates are taken: those for r://<cluster>/<role>/<name>.
+    #[arg(long, value_name = "NAME", default_value = "main", env = "COORDINATOR_CLUSTER")]
+    cluster: String,
     /// A file with the bearer tokens that callers may show; `coordctl token new` makes its lines.
     #[arg(long, value_name = "FILE", env = "COORDINATOR_TOKENS")]
     tokens: Option<PathBuf>,
@@ -87,23 +92,22 @@ struct Args {
 async fn main() -> anyhow::Result<()> {
     let args = Args::parse();
     let telemetry = telemetry::start("coordinator")?;
-    anyhow::ensure!(
-        args.insecure || args.listen.ip().is_loopback(),
-        "{} is not a loopback address and nothing is authenticated yet: give --insecure to listen there all the same",
-        args.listen
-    );
     let access = access(&args)?;
     anyhow::ensure!(
         args.protect.is_empty() || access.is_required(),
-        "--protect needs to know who calls: give --tokens or --oidc-issuer, too"
+        "--protect needs to know who calls: give --tls-client-ca, --tokens or --oidc-issuer, too"
     );
+    let tokens = args.tokens.is_some() || args.oidc_issuer.is_some();
+    // Who may show a token instead needs no certificate.
+    let clients = if tokens { ClientCertificates::Optional } else { ClientCertificates::Required };
+    let tls = ServerTls::new(&args.tls, clients)?;
+    let certificates = args.tls.tls_client_ca.is_some();
+    let authentication = Authentication { encrypted: tls.is_some(), certificates, tokens };
     let url = StoreUrl::parse(&args.state).context("--state")?;
     let store = store::open(&url).await?;
-    let listener = TcpListener::bind(args.listen)
-        .await
-        .with_context(|| format!("failed to listen on {}", args.listen))?;
+    let listener = listen(&args.listen, authentication, args.insecure).await?;
     let config = ControlConfig {
-        address: advertised(args.advertise, listener.local_addr()?)?,
+        address: advertised(args.advertise, listener.local_addr()?, tls.is_some())?,
         identity: format!("{}/{}", args.listen, std::process::id()),
         lease_ttl: Duration::from_millis(args.lease_ttl_millis),
         election_ttl: Duration::from_millis(args.election_ttl_millis),
@@ -125,9 +129,8 @@ async fn main() -> anyhow::Result<()> {
     let server = Server::new(store, place, config, clock()?).await?.guarded_by(access);
     let stop = CancellationToken::new();
     stop_on_signals(stop.clone())?;
-    info!(listen = %listener.local_addr()?, "serving");
-    // Answers are small: each must go at once, not wait for the acknowledgement of the one before.
-    server.serve(TcpIncoming::from(listener).with_nodelay(Some(true)), stop).await?;
+    info!(listen = %listener.local_addr()?, encrypted = tls.is_some(), "serving");
+    server.serve(incoming(listener, tls), stop).await?;
     telemetry.end();
     Ok(())
 }
@@ -135,10 +138,14 @@ async fn main() -> anyhow::Result<()> {
 /// What callers must show, if anything.
 fn access(args: &Args) -> anyhow::Result<Access> {
     let oidc = oidc(args);
-    if args.tokens.is_none() && oidc.is_none() {
+    let certificates = args.tls.tls_client_ca.is_some();
+    if args.tokens.is_none() && oidc.is_none() && !certificates {
         return Ok(Access::trusting());
     }
     let mut access = Access::requiring();
+    if certificates {
+        access = access.certificates(&args.cluster);
+    }
     if let Some(tokens) = &args.tokens {
         access = access.tokens(tokens).context("--tokens")?;
     }
@@ -161,12 +168,13 @@ fn oidc(args: &Args) -> Option<OidcConfig> {
 
 /// The address that standbys name: as it is given, or where this process listens, unless that is
 /// every address of the machine.
-fn advertised(given: Option<String>, listens: SocketAddr) -> anyhow::Result<Option<String>> {
+fn advertised(given: Option<String>, listens: SocketAddr, encrypted: bool) -> anyhow::Result<Option<String>> {
     if let Some(address) = given {
         net::check_address(&address).context("--advertise")?;
         return Ok(Some(address));
     }
-    Ok((!listens.ip().is_unspecified()).then(|| format!("http://{listens}")))
+    let scheme = if encrypted { "https" } else { "http" };
+    Ok((!listens.ip().is_unspecified()).then(|| format!("{scheme}://{listens}")))
 }
 
 /// The system's clock, unless COORDCTL_NOW sets one for tests.

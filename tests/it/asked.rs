@@ -289,3 +289,38 @@ fn a_run_can_exit_where_a_plan_is_moving_its_environment() {
     assert!(run.stderr.contains("prod"), "it says why: {run:#?}");
     fleet.pause(0.0);
 }
+
+#[test]
+fn queries_are_shown_with_those_of_the_models_that_they_read_in_them() {
+    let project = small(CONFIG);
+    project.write(
+        "models/top.sql",
+        "MODEL (name m.top, kind VIEW);\nSELECT s.sum FROM m.sums AS s JOIN m.days ON s.sum = days.one",
+    );
+    let cli = Cli::embedded(project.path()).now(NOW);
+    let shown = |arguments: &[&str]| cli.ok(&[&["render", "m.top"], arguments].concat()).stdout;
+    assert!(shown(&[]).contains("FROM m.sums AS s JOIN m.days"));
+    let one = shown(&["--expand", "m.sums"]);
+    in_order(&one, &["FROM (SELECT SUM(one) AS sum FROM m.days", ") AS s JOIN m.days ON"]);
+    let all = shown(&["--expand", "true"]);
+    in_order(&all, &["SELECT SUM(one) AS sum FROM (SELECT", "AS s JOIN (SELECT", "AS \"days\" ON"]);
+    assert!(!all.contains("m.days") && !all.contains("m.sums"), "{all}");
+}
+
+#[test]
+fn the_janitor_can_be_sent_to_one_environment() {
+    let _permit = Permit::wait();
+    let project = small(CONFIG);
+    let cli = Cli::embedded(project.path()).now(NOW);
+    cli.plan_and_apply(&[]);
+    project.write("models/days.sql", &days(2));
+    for name in ["one", "two"] {
+        cli.plan_and_apply(&[name]);
+        cli.ok(&["invalidate", name]);
+    }
+    let tidied = cli.json(&["janitor", "--environment", "one"]);
+    assert_eq!(tidied["environments"], serde_json::json!(["one"]), "{tidied}");
+    assert!(tidied.get("tables").is_none() && tidied.get("snapshots").is_none(), "{tidied}");
+    assert!(cli.json(&["janitor", "-e", "prod"]).get("environments").is_none(), "it hasn't expired");
+    assert_eq!(cli.json(&["janitor"])["environments"], serde_json::json!(["two"]));
+}

@@ -5,6 +5,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use coord_tests::certificates::{Authority, Subject};
 use coord_tests::etcd::{Etcd, EtcdOptions};
 use coord_tests::postgres::{Postgres, PostgresOptions};
 use coordinator::store::blob::{get_blob, put_blob};
@@ -140,7 +141,10 @@ async fn a_dead_member_in_the_list_is_passed_over() {
 async fn etcd_is_reached_over_tls_with_a_client_certificate() {
     let folder = tempfile::tempdir().unwrap();
     let path = |name: &str| folder.path().join(name).display().to_string();
-    certificates(folder.path());
+    let authority = Authority::new("etcd");
+    std::fs::write(path("ca.pem"), authority.pem()).unwrap();
+    authority.write(folder.path(), "server", Subject::new("server"));
+    authority.write(folder.path(), "client", Subject::new("coordinator"));
     let arguments = [
         format!("--cert-file={}", path("server.pem")),
         format!("--key-file={}", path("server.key")),
@@ -153,27 +157,26 @@ async fn etcd_is_reached_over_tls_with_a_client_certificate() {
     let store = open(&StoreUrl::parse(&known).unwrap()).await.unwrap();
     store.commit(Txn::new().put("a", "1")).await.unwrap();
     assert_eq!(value(&*store, "a").await.unwrap(), b"1");
+    // Files that are exchanged are used from then on, unless they are no certificates at all.
+    std::fs::write(path("client.key"), "not a key").unwrap();
+    tokio::time::sleep(Duration::from_millis(1100)).await;
+    assert_eq!(value(&*store, "a").await.unwrap(), b"1");
+    Authority::new("foreign").write(folder.path(), "client", Subject::new("somebody"));
+    until(async || store.get("a").await.is_err()).await;
+    authority.write(folder.path(), "client", Subject::new("coordinator, again"));
+    until(async || store.get("a").await.is_ok()).await;
     let nobody = open(&StoreUrl::parse(&url).unwrap()).await.unwrap().get("a").await;
     assert!(nobody.is_err(), "{nobody:?}");
     let missing = StoreUrl::parse(&url.replace("ca.pem", "no.pem")).unwrap();
     assert!(open(&missing).await.err().unwrap().to_string().contains("no.pem"));
 }
 
-/// A certificate authority, a server's and a client's certificate, as PEM files.
-fn certificates(folder: &std::path::Path) {
-    let script = r#"
-        openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 2 -subj /CN=ca \
-            -keyout ca.key -out ca.pem
-        for who in server client; do
-            openssl req -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -subj /CN=$who \
-                -keyout $who.key -out $who.csr
-            printf 'subjectAltName=IP:127.0.0.1\nextendedKeyUsage=%sAuth\n' $who > $who.ext
-            openssl x509 -req -in $who.csr -CA ca.pem -CAkey ca.key -CAcreateserial -days 2 \
-                -extfile $who.ext -out $who.pem
-        done"#;
-    let made = std::process::Command::new("sh").args(["-ec", script]).current_dir(folder).output().unwrap();
-    let errors = String::from_utf8_lossy(&made.stderr);
-    assert!(made.status.success(), "openssl failed (apt-get install openssl): {errors}");
+async fn until(holds: impl AsyncFn() -> bool) {
+    let start = std::time::Instant::now();
+    while !holds().await {
+        assert!(start.elapsed() < Duration::from_secs(60), "waited in vain");
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
 }
 
 /// Prints how many transactions a second each back end takes: run it with `--ignored --nocapture`

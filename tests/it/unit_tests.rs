@@ -46,6 +46,27 @@ fn a_failing_unit_test_stops_the_plan_and_shows_the_rows_that_differ() {
 }
 
 #[test]
+fn only_tests_of_what_a_plan_touches_are_run_where_that_is_asked_for() {
+    let _permit = Permit::wait();
+    let project = project();
+    let failing = TEST.replace("num_orders: 2", "num_orders: 5");
+    project.write("tests/test_full_model.yaml", &failing);
+    let cli = Cli::embedded(project.path()).now("2024-01-10 00:00:00");
+    let both = cli.run(&["plan", "--test-changed-only", "--skip-tests"]);
+    assert!(both.code == Some(1) && both.stderr.contains("cannot be used with"), "{both:?}");
+    let touched = cli.run(&["plan", "--auto-apply", "--test-changed-only", "--format", "json"]);
+    assert_eq!(touched.error()["code"], "unit-tests-failed", "{touched:?}");
+    cli.ok(&["plan", "--auto-apply", "--skip-tests"]);
+    // The model with the failing test stays as it is.
+    project.write("models/more.sql", "MODEL (name m.more, kind FULL);\nSELECT 1::INT AS one");
+    cli.ok(&["plan", "--auto-apply", "--test-changed-only"]);
+    project.write("models/full_model.sql", &FULL.replace("AS num_orders", "AS num_orders, 1 AS one"));
+    let selected = &["plan", "dev", "--test-changed-only", "--select-model", "m.more"];
+    assert!(!cli.run(selected).stderr.contains("unit-tests-failed"));
+    assert_eq!(cli.run(&["plan", "--test-changed-only"]).code, Some(1));
+}
+
+#[test]
 fn tests_run_by_themselves_and_are_chosen_by_name() {
     let _permit = Permit::wait();
     let project = project();

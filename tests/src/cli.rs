@@ -18,6 +18,7 @@ pub struct Cli {
     project: PathBuf,
     server: Option<String>,
     env: Vec<(String, String)>,
+    arguments: Vec<String>,
 }
 
 /// What a command came to.
@@ -42,7 +43,7 @@ pub struct Running {
 impl Cli {
     /// Works embedded on a project.
     pub fn embedded(project: &Path) -> Self {
-        Self { project: project.to_owned(), server: None, env: Vec::new() }
+        Self { project: project.to_owned(), server: None, env: Vec::new(), arguments: Vec::new() }
     }
 
     /// Talks to a coordinator.
@@ -54,6 +55,13 @@ impl Cli {
     #[must_use]
     pub fn env(mut self, name: &str, value: &str) -> Self {
         self.env.push((name.to_owned(), value.to_owned()));
+        self
+    }
+
+    /// The same with arguments of every command.
+    #[must_use]
+    pub fn arguments(mut self, arguments: Vec<String>) -> Self {
+        self.arguments.extend(arguments);
         self
     }
 
@@ -72,7 +80,10 @@ impl Cli {
         if let Some(server) = &self.server {
             command.args(["--server", server]);
         }
-        command.args(arguments).envs(self.env.iter().map(|(name, value)| (name, value)));
+        command
+            .args(&self.arguments)
+            .args(arguments)
+            .envs(self.env.iter().map(|(name, value)| (name, value)));
         let (out, err) = (folder.path().join("out"), folder.path().join("err"));
         let process = Process::start_apart(&mut command, &out, &err);
         Running { process, what: arguments.join(" "), folder }

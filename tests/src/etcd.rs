@@ -33,6 +33,7 @@ pub struct Etcd {
     members: Vec<Member>,
     options: EtcdOptions,
     folder: tempfile::TempDir,
+    password: Option<String>,
 }
 
 #[derive(Debug)]
@@ -66,7 +67,7 @@ impl Etcd {
             .collect();
         let launched = |n: usize| Member { process: launch(&options, &places, n), place: places[n].clone() };
         let members = (0..places.len()).map(launched).collect();
-        let mut etcd = Self { members, options, folder };
+        let mut etcd = Self { members, options, folder, password: None };
         etcd.wait_until_healthy();
         etcd
     }
@@ -79,7 +80,16 @@ impl Etcd {
 
     /// A state URL of a namespace in it.
     pub fn url(&self, namespace: &str) -> String {
-        format!("etcd://{}/{namespace}", self.endpoint())
+        let login = self.password.as_ref().map(|password| format!("root:{password}@")).unwrap_or_default();
+        format!("etcd://{login}{}/{namespace}", self.endpoint())
+    }
+
+    /// From now on nobody gets in without this password, as user `root`.
+    pub fn demand_password(&mut self, password: &str) {
+        self.etcdctl(&["user", "add", &format!("root:{password}")]);
+        self.etcdctl(&["user", "grant-role", "root", "root"]);
+        self.etcdctl(&["auth", "enable"]);
+        self.password = Some(password.to_owned());
     }
 
     /// The first member's process id.
@@ -121,6 +131,15 @@ impl Etcd {
     pub fn restart(&mut self) {
         (0..self.members.len()).for_each(|member| self.launch_member(member));
         self.wait_until_healthy();
+    }
+
+    /// Kills it, deletes its data, and starts it anew, empty, on the same ports.
+    pub fn lose_data(&mut self) {
+        self.kill9();
+        for member in &self.members {
+            std::fs::remove_dir_all(&member.place.folder).expect("the data can be deleted");
+        }
+        self.restart();
     }
 
     /// The same with one member. Where too few others run, the cluster stays without a majority.
@@ -190,6 +209,7 @@ impl Etcd {
             .env("ETCDCTL_API", "3")
             .arg("--endpoints")
             .arg(self.endpoint())
+            .args(self.password.iter().map(|password| format!("--user=root:{password}")))
             .args(arguments)
             .output()
             .unwrap_or_else(|error| panic!("can't run etcdctl ({error}): apt-get install etcd"));

@@ -10,7 +10,7 @@ use serde_json::Value;
 use crate::binaries::binary;
 use crate::cli::Cli;
 use crate::etcd::{Etcd, EtcdOptions};
-use crate::postgres::Postgres;
+use crate::postgres::{Postgres, PostgresOptions};
 use crate::process::{Process, free_ports, temp_folder};
 use crate::project::Project;
 
@@ -65,6 +65,15 @@ pub struct FleetOptions {
     /// The longest pause before a first repetition, in milliseconds; it doubles with each. All
     /// repetitions of a batch must outlast what a test breaks.
     pub retry_base: u64,
+    /// A folder with certificates, where connections are encrypted: `ca.pem`, and for `coordinator`,
+    /// `coordctl` and each worker (`worker-0`, …) a `.pem` and a `.key`.
+    pub certificates: Option<PathBuf>,
+    /// Environment variables of all processes.
+    pub env: Vec<(String, String)>,
+    /// The password of the warehouse; without one, everybody on loopback is trusted.
+    pub password: Option<String>,
+    /// The password of the state; without one, everybody on loopback is trusted.
+    pub etcd_password: Option<String>,
     /// How long leadership outlives its coordinator, in milliseconds.
     pub election_ttl: u64,
     /// Members of etcd.
@@ -91,6 +100,10 @@ impl Default for FleetOptions {
             connection: "concurrent_tasks: 16".to_owned(),
             fsync: false,
             retry_base: 300,
+            certificates: None,
+            env: Vec::new(),
+            password: None,
+            etcd_password: None,
             election_ttl: 1000,
             etcd_members: 1,
             etcd_arguments: Vec::new(),
@@ -98,6 +111,26 @@ impl Default for FleetOptions {
             state: None,
             worker_arguments: Vec::new(),
         }
+    }
+}
+
+impl FleetOptions {
+    fn server_certificates(&self) -> Vec<String> {
+        let flag =
+            |flag: &str, folder: &Path, file: &str| format!("--{flag}={}", folder.join(file).display());
+        let flags = |folder: &PathBuf| {
+            [("tls-cert", "coordinator.pem"), ("tls-key", "coordinator.key"), ("tls-client-ca", "ca.pem")]
+                .map(|(name, file)| flag(name, folder, file))
+        };
+        self.certificates.iter().flat_map(flags).collect()
+    }
+
+    fn client_certificates(&self, who: &str) -> Vec<String> {
+        let flags = |folder: &PathBuf| {
+            [("ca", "ca.pem".to_owned()), ("cert", format!("{who}.pem")), ("key", format!("{who}.key"))]
+                .map(|(name, file)| format!("--tls-{name}={}", folder.join(file).display()))
+        };
+        self.certificates.iter().flat_map(flags).collect()
     }
 }
 
@@ -216,14 +249,18 @@ impl Fleet {
     /// Starts a fleet on a project whose gateway `pg` is the fleet's PostgreSQL.
     pub fn start(options: FleetOptions, project: Project) -> Self {
         let permit = Permit::wait();
-        let postgres = Postgres::start();
-        let etcd = Etcd::start_with(EtcdOptions {
+        let password = options.password.clone();
+        let postgres = Postgres::start_with(PostgresOptions { password, ..PostgresOptions::default() });
+        let mut etcd = Etcd::start_with(EtcdOptions {
             unsafe_no_fsync: !options.fsync,
             members: options.etcd_members,
             arguments: options.etcd_arguments.clone(),
             folder: options.etcd_folder.clone(),
             ..EtcdOptions::default()
         });
+        if let Some(password) = &options.etcd_password {
+            etcd.demand_password(password);
+        }
         project.config_of_postgres(&postgres, &options.connection);
         let logs = temp_folder("coord-fleet");
         let (coordinator, mut address) = start_coordinator("coordinator", &etcd, &options, logs.path());
@@ -263,9 +300,10 @@ impl Fleet {
             "--gateway=pg".to_owned(),
             format!("--name={name}"),
         ];
+        arguments.extend(self.options.client_certificates(&name));
         arguments.extend(self.options.worker_arguments.iter().cloned());
         arguments.extend(more.iter().map(|argument| (*argument).to_owned()));
-        let worker = Service::start(name, "worker", arguments, Vec::new(), self.logs.path());
+        let worker = Service::start(name, "worker", arguments, self.options.env.clone(), self.logs.path());
         self.workers.push(worker);
         self.workers.len() - 1
     }
@@ -334,7 +372,9 @@ impl Fleet {
 
     /// `coordctl` against this fleet.
     pub fn cli(&self) -> Cli {
-        Cli::at(self.project.path(), &self.address)
+        let cli = Cli::at(self.project.path(), &self.address)
+            .arguments(self.options.client_certificates("coordctl"));
+        self.options.env.iter().fold(cli, |cli, (name, value)| cli.env(name, value))
     }
 
     /// Waits until the coordinator answers.
@@ -458,16 +498,19 @@ impl Fleet {
 
 fn start_coordinator(name: &str, etcd: &Etcd, options: &FleetOptions, logs: &Path) -> (Service, String) {
     let [port] = free_ports();
-    let arguments = vec![
+    let mut arguments = vec![
         format!("--listen=127.0.0.1:{port}"),
         format!("--state={}", options.state.clone().unwrap_or_else(|| etcd.url("test"))),
         format!("--lease-ttl-millis={}", options.lease_ttl),
         format!("--election-ttl-millis={}", options.election_ttl),
         format!("--retry-base-millis={}", options.retry_base),
     ];
-    let clock = vec![("COORDCTL_NOW".to_owned(), options.now.clone())];
-    let service = Service::start(name.to_owned(), "coordinator", arguments, clock, logs);
-    (service, format!("http://127.0.0.1:{port}"))
+    arguments.extend(options.server_certificates());
+    let mut env = vec![("COORDCTL_NOW".to_owned(), options.now.clone())];
+    env.extend(options.env.iter().cloned());
+    let service = Service::start(name.to_owned(), "coordinator", arguments, env, logs);
+    let scheme = if options.certificates.is_some() { "https" } else { "http" };
+    (service, format!("{scheme}://127.0.0.1:{port}"))
 }
 
 /// A coordinator alone.

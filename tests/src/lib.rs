@@ -5,6 +5,7 @@
 
 pub mod aftermath;
 pub mod binaries;
+pub mod certificates;
 pub mod cli;
 pub mod etcd;
 pub mod faults;

@@ -1,6 +1,6 @@
 //! A real PostgreSQL server.
 
-use std::os::unix::fs::MetadataExt;
+use std::os::unix::fs::{MetadataExt, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Duration;
@@ -14,6 +14,10 @@ pub struct PostgresOptions {
     pub fsync: bool,
     /// The password of `postgres`; without one, everybody on loopback is trusted.
     pub password: Option<String>,
+    /// A certificate and its key (PEM texts): connections may be encrypted.
+    pub certificate: Option<(String, String)>,
+    /// The authority (PEM text) that clients must have certificates of, and be encrypted.
+    pub client_authority: Option<String>,
     /// More settings, as `name=value`.
     pub settings: Vec<String>,
 }
@@ -60,6 +64,11 @@ impl Postgres {
     /// The port on 127.0.0.1.
     pub fn port(&self) -> u16 {
         self.port
+    }
+
+    /// The password of `postgres`, where it has one.
+    pub fn password(&self) -> Option<&str> {
+        self.options.password.as_deref()
     }
 
     /// Makes an empty database.
@@ -174,6 +183,7 @@ fn init(options: &PostgresOptions, folder: &Path) {
             initdb.arg("--auth=trust");
         }
     }
+    encrypt(options, folder);
     if is_root() {
         let chown = Command::new("chown").args(["-R", "postgres:"]).arg(folder).status();
         assert!(chown.is_ok_and(|status| status.success()), "can't give the folder to user postgres");
@@ -183,12 +193,48 @@ fn init(options: &PostgresOptions, folder: &Path) {
     assert!(output.status.success(), "initdb failed: {}", String::from_utf8_lossy(&output.stderr));
 }
 
+/// Writes what a server that encrypts needs; the key must be its own.
+fn encrypt(options: &PostgresOptions, folder: &Path) {
+    let write = |name: &str, text: &str| {
+        std::fs::write(folder.join(name), text).expect("the temporary folder can be written");
+    };
+    if let Some((certificate, key)) = &options.certificate {
+        write("server.pem", certificate);
+        write("server.key", key);
+        let private = std::fs::Permissions::from_mode(0o600);
+        std::fs::set_permissions(folder.join("server.key"), private).expect("the file is ours");
+    }
+    if let Some(authority) = &options.client_authority {
+        write("clients.pem", authority);
+        write("hba.conf", "hostssl all all 127.0.0.1/32 trust clientcert=verify-ca\n");
+    }
+}
+
+/// The settings of a server that encrypts.
+fn encryption(options: &PostgresOptions, folder: &Path) -> Vec<String> {
+    let file = |setting: &str, name: &str| format!("{setting}={}", folder.join(name).display());
+    let mut settings = Vec::new();
+    if options.certificate.is_some() {
+        settings.extend([
+            "ssl=on".to_owned(),
+            file("ssl_cert_file", "server.pem"),
+            file("ssl_key_file", "server.key"),
+        ]);
+    }
+    if options.client_authority.is_some() {
+        settings.extend([file("ssl_ca_file", "clients.pem"), file("hba_file", "hba.conf")]);
+    }
+    settings
+}
+
 fn launch(options: &PostgresOptions, port: u16, folder: &Path) -> Process {
     let mut postgres = as_server_user("postgres");
     postgres.arg("-D").arg(folder.join("data")).arg("-p").arg(port.to_string());
     let fsync = if options.fsync { "on" } else { "off" };
     let settings = ["listen_addresses=127.0.0.1", "unix_socket_directories=", &format!("fsync={fsync}")];
-    for setting in settings.into_iter().chain(options.settings.iter().map(String::as_str)) {
+    let encryption = encryption(options, folder);
+    let more = encryption.iter().chain(&options.settings).map(String::as_str);
+    for setting in settings.into_iter().chain(more) {
         postgres.args(["-c", setting]);
     }
     Process::start(&mut postgres, &log_file(folder))

@@ -40,15 +40,20 @@ impl Project {
 
     /// Writes a config whose one gateway `pg` is a PostgreSQL server.
     pub fn config_of_postgres(&self, postgres: &Postgres, connection: &str) {
-        self.config_of_postgres_at("127.0.0.1", postgres.port(), connection);
+        let password = postgres.password().unwrap_or("secret");
+        self.write_config("127.0.0.1", postgres.port(), password, connection);
     }
 
     /// The same for a server that is reached by another address.
     pub fn config_of_postgres_at(&self, host: &str, port: u16, connection: &str) {
+        self.write_config(host, port, "secret", connection);
+    }
+
+    fn write_config(&self, host: &str, port: u16, password: &str, connection: &str) {
         self.write(
             "config.yaml",
             &format!(
-                "gateways:\n  pg:\n    connection:\n      type: postgres\n      host: {host}\n      port: {port}\n      user: postgres\n      password: secret\n      database: postgres\n      {connection}\ndefault_gateway: pg\nmodel_defaults:\n  dialect: postgres\n  start: 2024-01-01\n"
+                "gateways:\n  pg:\n    connection:\n      type: postgres\n      host: {host}\n      port: {port}\n      user: postgres\n      password: {password}\n      database: postgres\n      {connection}\ndefault_gateway: pg\nmodel_defaults:\n  dialect: postgres\n  start: 2024-01-01\n"
             ),
         );
     }

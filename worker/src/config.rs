@@ -9,9 +9,10 @@ use coord_common::project::Settings;
 use coord_common::project::render::Value;
 use coord_common::project::settings as source;
 use coord_common::project::settings::{Connection, Gateway};
+use coord_common::secret::Secret;
 
 use crate::engine::{
-    self, DuckDbCatalog, DuckDbConfig, Engine, EngineConfig, EngineError, PostgresConfig, Secret, SslMode,
+    self, DuckDbCatalog, DuckDbConfig, Engine, EngineConfig, EngineError, PostgresConfig, SslMode,
 };
 
 /// Why a gateway can't be used.
@@ -104,7 +105,7 @@ pub(crate) fn engine_config(gateway: &Gateway, folder: &Path) -> Result<EngineCo
         return Ok(EngineConfig::DuckDb(duckdb_config(&duckdb, folder)));
     }
     if let Some(postgres) = connection.postgres() {
-        return postgres_config(gateway, &postgres);
+        return postgres_config(gateway, &postgres, folder);
     }
     if connection.kind == "noop" {
         return Ok(EngineConfig::Noop);
@@ -130,8 +131,11 @@ fn duckdb_config(duckdb: &source::DuckDb, folder: &Path) -> DuckDbConfig {
     let mut config = DuckDbConfig::new(database);
     config.catalogs = duckdb.catalogs.iter().map(|attach| catalog(attach, folder)).collect();
     config.extensions = duckdb.extensions.iter().filter_map(extension).collect();
-    config.settings =
-        duckdb.connector_config.iter().map(|(name, value)| (name.clone(), plain(value))).collect();
+    config.settings = duckdb
+        .connector_config
+        .iter()
+        .map(|(name, value)| (name.clone(), Secret::new(plain(value))))
+        .collect();
     config
 }
 
@@ -178,16 +182,36 @@ fn plain(value: &Value) -> String {
     }
 }
 
-fn postgres_config(gateway: &Gateway, postgres: &source::Postgres) -> Result<EngineConfig, GatewayError> {
+fn postgres_config(
+    gateway: &Gateway,
+    postgres: &source::Postgres,
+    folder: &Path,
+) -> Result<EngineConfig, GatewayError> {
     let mut config = PostgresConfig::new(&postgres.host, postgres.port, &postgres.user, &postgres.database);
-    config.password = Some(Secret::new(postgres.password.expose()));
+    config.password = Some(postgres.password.clone());
     config.role.clone_from(&postgres.role);
     config.ssl_mode = match postgres.sslmode.as_deref() {
         None | Some("prefer" | "allow") => SslMode::Prefer,
         Some("disable") => SslMode::Disable,
-        Some("require" | "verify-ca" | "verify-full") => SslMode::Require,
+        Some("require") => SslMode::Require,
+        Some("verify-ca") => SslMode::VerifyCa,
+        Some("verify-full") => SslMode::VerifyFull,
         Some(other) => {
-            let why = format!("sslmode `{other}` is unknown; use disable or prefer");
+            let why = format!(
+                "sslmode `{other}` is unknown; use disable, prefer, require, verify-ca or verify-full"
+            );
+            return Err(GatewayError::Invalid { gateway: gateway.name.clone(), why });
+        }
+    };
+    config.ssl_root_cert = ssl_file(postgres.sslrootcert.as_deref(), "PGSSLROOTCERT", folder);
+    config.ssl_identity = match (
+        ssl_file(postgres.sslcert.as_deref(), "PGSSLCERT", folder),
+        ssl_file(postgres.sslkey.as_deref(), "PGSSLKEY", folder),
+    ) {
+        (Some(certificate), Some(key)) => Some((certificate, key)),
+        (None, None) => None,
+        _ => {
+            let why = "sslcert and sslkey belong together".to_owned();
             return Err(GatewayError::Invalid { gateway: gateway.name.clone(), why });
         }
     };
@@ -196,4 +220,12 @@ fn postgres_config(gateway: &Gateway, postgres: &source::Postgres) -> Result<Eng
         config.keepalives_idle = Duration::from_secs(u64::from(seconds.max(1)));
     }
     Ok(EngineConfig::Postgres(config))
+}
+
+/// A certificate's file: the connection's own, below the project, or libpq's environment variable's.
+fn ssl_file(given: Option<&str>, variable: &str, folder: &Path) -> Option<PathBuf> {
+    match given {
+        Some(path) => Some(folder.join(path)),
+        None => std::env::var_os(variable).filter(|path| !path.is_empty()).map(PathBuf::from),
+    }
 }

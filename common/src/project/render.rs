@@ -4,7 +4,7 @@
 
 mod audit;
 pub(crate) mod jinja;
-mod python;
+pub(crate) mod python;
 mod signal;
 pub(crate) mod time;
 mod usage;

@@ -4,6 +4,7 @@
 mod canonical;
 mod compare;
 mod dialect;
+mod from_first;
 mod lineage;
 mod opaque;
 mod parse;

@@ -10,6 +10,7 @@ use sqlparser::tokenizer::{Location, Span, Token, TokenWithSpan, Tokenizer, Word
 
 use super::Dialect;
 use super::canonical::{canonical, trailing_commas};
+use super::from_first;
 
 /// Why a text isn't one query, and where.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -208,7 +209,7 @@ fn attempt(
 ) -> Result<Parsed, SqlError> {
     let tokens = tokenize(flavor, text).map_err(|error| SqlError::from_parser(&error))?;
     let canonical = canonical(text, &tokens, dialect);
-    let tokens = without_materialized(tokens, dialect);
+    let tokens = from_first::with_select(without_materialized(tokens, dialect), dialect);
     let options = ParserOptions::new().with_trailing_commas(trailing_commas);
     let mut parser = Parser::new(flavor).with_options(options).with_tokens_with_locations(tokens);
     while parser.consume_token(&Token::SemiColon) {}
@@ -342,27 +343,33 @@ pub(super) fn flavor_of(dialect: Dialect) -> &'static dyn flavor::Dialect {
 /// Turns the parser's lines and columns (in characters) into byte offsets.
 pub(super) struct Lines<'a> {
     text: &'a str,
+    /// The bytes at which lines start.
     starts: Vec<usize>,
-    ascii: bool,
+    /// The bytes at which characters start, with the text's end; empty where each is one byte.
+    chars: Vec<usize>,
 }
 
 impl<'a> Lines<'a> {
     pub(super) fn new(text: &'a str) -> Self {
         let mut starts = vec![0];
         starts.extend(text.bytes().enumerate().filter(|(_, b)| *b == b'\n').map(|(at, _)| at + 1));
-        Self { text, starts, ascii: text.is_ascii() }
+        let chars = if text.is_ascii() {
+            Vec::new()
+        } else {
+            text.char_indices().map(|(at, _)| at).chain([text.len()]).collect()
+        };
+        Self { text, starts, chars }
     }
 
     /// The byte at a place; `None` for the parser's "no place" and places outside the text.
     pub(super) fn offset(&self, place: Location) -> Option<usize> {
         let line = *self.starts.get(usize::try_from(place.line).ok()?.checked_sub(1)?)?;
         let column = usize::try_from(place.column).ok()?.checked_sub(1)?;
-        if self.ascii {
-            return Some(line + column).filter(|at| *at <= self.text.len());
+        if self.chars.is_empty() {
+            return line.checked_add(column).filter(|at| *at <= self.text.len());
         }
-        let rest = &self.text[line..];
-        let end = rest.char_indices().map(|(at, _)| at).chain([rest.len()]).nth(column)?;
-        Some(line + end)
+        let first = self.chars.binary_search(&line).ok()?;
+        self.chars.get(first.checked_add(column)?).copied()
     }
 
     pub(super) fn range(&self, span: Span) -> Option<Range<usize>> {

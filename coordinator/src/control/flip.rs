@@ -142,6 +142,8 @@ impl Control {
         self.promoting.insert(id, parts.iter().map(|part| part.gateway.clone()).collect());
         let any = !parts.is_empty();
         for part in parts {
+            // The warehouse never goes back, even if the state was restored.
+            let part = Promote { seq: part.seq + self.book.era.flips, ..part };
             self.scheduler.on(self.now(), Event::Promote(part, id), out);
         }
         any
@@ -150,7 +152,8 @@ impl Control {
     /// One gateway's views have followed. Whether all have: then what comes next is due. Those that
     /// belong to an earlier attempt don't count.
     pub(super) fn is_last_part(&mut self, id: PlanId, promote: &Promote) -> bool {
-        let seq = self.book.pointers.get(&promote.environment).map(|pointer| pointer.seq);
+        let seq =
+            self.book.pointers.get(&promote.environment).map(|pointer| pointer.seq + self.book.era.flips);
         let Some(left) = self.promoting.get_mut(&id).filter(|_| seq == Some(promote.seq)) else {
             return false;
         };

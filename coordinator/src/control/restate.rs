@@ -356,3 +356,37 @@ fn to_be(plan: Plan) -> Environment {
         unrestorable: plan.unrestorable,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use coord_common::id::{Hash128, Version};
+    use coord_common::interval::{Interval, Timestamp};
+
+    use super::*;
+
+    fn range(start: i64, end: i64) -> Interval {
+        Interval { start: Timestamp(start), end: Timestamp(end) }
+    }
+
+    #[test]
+    fn what_is_struck_off_stays_on_record_where_nobody_shows_it() {
+        let table =
+            TableId { model: "a.b".parse().unwrap(), version: Version(Hash128(1)), dev: false, aside: None };
+        let clear =
+            |start, end, on_record| Clear { table: table.clone(), range: range(start, end), on_record };
+        let mut known = TableRecord { done: range(0, 50).into(), ..TableRecord::default() };
+        strike(&mut known, &clear(10, 20, true));
+        strike(&mut known, &clear(40, 90, true));
+        assert_eq!(known.stale.ranges(), [range(10, 20), range(40, 50)]);
+        assert_eq!(known.done.ranges(), [range(0, 10), range(20, 40)]);
+        // Restated again, while some environment shows another version: it is as if it never was there.
+        strike(&mut known, &clear(15, 30, false));
+        assert_eq!(known.stale.ranges(), [range(10, 15), range(40, 50)]);
+        assert_eq!(known.done.ranges(), [range(0, 10), range(30, 40)]);
+        // Twice is once.
+        let before = known.clone();
+        strike(&mut known, &clear(15, 30, false));
+        strike(&mut known, &clear(40, 90, true));
+        assert_eq!(known, before);
+    }
+}

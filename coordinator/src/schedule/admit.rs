@@ -138,8 +138,12 @@ impl Scheduler {
                 if !serves.contains(&at) {
                     serves.push(at);
                 }
-                let supersedes = supersedes.iter().map(|batch| batch.interval).collect();
                 let interval = batch.interval;
+                let mut supersedes: Vec<Interval> = supersedes.iter().map(|batch| batch.interval).collect();
+                // The record leaves it out, since the raise of the batch's own slot needs no word of it.
+                if self.tables.get(table).lost.contains(&interval) && !supersedes.contains(&interval) {
+                    supersedes.push(interval);
+                }
                 let lease = BatchLease {
                     token,
                     at,

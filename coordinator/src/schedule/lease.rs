@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use coord_common::id::{PlanId, Token, WorkerId};
-use coord_common::interval::{Interval, IntervalSet};
+use coord_common::interval::Interval;
 use coord_common::task::{
     Batch, Evaluate, Failure, FailureClass, Lease, LeaseState, Mode, Outcome, Verdict, Work,
 };

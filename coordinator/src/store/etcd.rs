@@ -4,18 +4,16 @@
 //! lost was applied: such errors become [`StoreError::Unknown`] unless the server, or the network
 //! before it, has certainly refused.
 
-use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
 use etcd_client::{
-    Certificate, Client, Compare as EtcdCompare, CompareOp, ConnectOptions, DeleteOptions, Error, GetOptions,
-    Identity, KeyValue, KvClient, PutOptions, ResponseHeader, TlsOptions, Txn as EtcdTxn, TxnOp,
-    WatchOptions, WatchStream,
+    Client, Compare as EtcdCompare, CompareOp, DeleteOptions, Error, GetOptions, KeyValue, KvClient,
+    PutOptions, ResponseHeader, Txn as EtcdTxn, TxnOp, WatchOptions, WatchStream,
 };
 
-use super::members::Members;
+use super::connection::Connection;
 use super::txn::{Compare, Op, check_key};
 use super::watch::Hinter;
 use super::{
@@ -24,7 +22,6 @@ use super::{
 
 /// How long a request may take before its answer counts as lost.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(5);
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
 /// Entries in one page of a range read; halved where pages get too large to decode.
 const PAGE: i64 = 1000;
 /// The largest answer that is decoded: sixty values at their limit.
@@ -39,7 +36,7 @@ const REWATCH: Duration = Duration::from_millis(200);
 
 /// State in an etcd cluster, under one namespace.
 pub struct EtcdStore {
-    members: Arc<Members>,
+    members: Arc<Connection>,
     namespace: String,
     place: String,
 }
@@ -51,20 +48,8 @@ impl EtcdStore {
     /// [`StoreError::Storage`] where a certificate can't be read, [`StoreError::Denied`] where the
     /// user or password is wrong.
     pub async fn connect(url: &EtcdUrl) -> Result<Self, StoreError> {
-        let mut options = ConnectOptions::new()
-            .with_connect_timeout(CONNECT_TIMEOUT)
-            .with_keep_alive(Duration::from_secs(10), Duration::from_secs(5))
-            .with_keep_alive_while_idle(true)
-            .with_auto_token_refresh(true);
-        if let Some((user, password)) = &url.user {
-            options = options.with_user(user, password.reveal());
-        }
-        if let Some(tls) = tls(url).await? {
-            options = options.with_tls(tls);
-        }
-        let place = url.endpoints.join(",");
-        let members =
-            Members::connect(&url.endpoints, options).await.map_err(|error| translate(&place, &error))?;
+        let members = Connection::open(url).await?;
+        let place = members.place();
         Ok(Self { members: Arc::new(members), namespace: url.namespace.clone(), place })
     }
 
@@ -317,7 +302,7 @@ fn kv(client: &Client) -> KvClient {
 }
 
 /// Sets up a watch and waits until the server has it.
-async fn start_watch(members: &Members, place: &str, prefix: &str) -> Result<WatchStream, StoreError> {
+async fn start_watch(members: &Connection, place: &str, prefix: &str) -> Result<WatchStream, StoreError> {
     let options = WatchOptions::new().with_prefix();
     let (member, client) = members.client().await.map_err(|error| translate(place, &error))?;
     let start = async {
@@ -346,29 +331,12 @@ async fn forward(stream: &mut WatchStream, hinter: &Hinter) {
     }
 }
 
-async fn tls(url: &EtcdUrl) -> Result<Option<TlsOptions>, StoreError> {
-    let Some(ca) = &url.ca else { return Ok(None) };
-    let mut tls = TlsOptions::new().ca_certificate(Certificate::from_pem(read_pem(ca).await?));
-    if let Some((cert, key)) = &url.identity {
-        tls = tls.identity(Identity::from_pem(read_pem(cert).await?, read_pem(key).await?));
-    }
-    Ok(Some(tls))
-}
-
-async fn read_pem(path: &Path) -> Result<Vec<u8>, StoreError> {
-    tokio::fs::read(path).await.map_err(|error| StoreError::Storage {
-        place: path.display().to_string(),
-        problem: error.to_string(),
-        remedy: "check the file named in the state URL",
-    })
-}
-
 const ANSWER: &str = "an answer in bytes";
 const COMPACTED: &str = "the revision has been compacted";
 const LEASE_GONE: &str = "requested lease not found";
 
 /// What an error means for a request that may be sent twice.
-fn translate(place: &str, error: &Error) -> StoreError {
+pub(super) fn translate(place: &str, error: &Error) -> StoreError {
     use tonic::Code;
     let Error::GRpcStatus(status) = error else {
         return match error {

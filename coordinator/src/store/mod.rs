@@ -13,6 +13,7 @@ use async_trait::async_trait;
 
 pub mod blob;
 pub mod conformance;
+mod connection;
 mod error;
 mod etcd;
 pub mod keys;
@@ -30,7 +31,7 @@ pub use self::sqlite::{Clock, SqliteStore};
 pub use self::txn::{
     Compare, MAX_COMPARES, MAX_KEY_BYTES, MAX_OPS, MAX_TXN_BYTES, MAX_VALUE_BYTES, Op, Txn, check_key,
 };
-pub use self::url::{EtcdUrl, Secret, StoreUrl, UrlError};
+pub use self::url::{EtcdUrl, StoreUrl, UrlError};
 pub use self::watch::{Hinter, Watch};
 
 /// A point in the store's history: grows by one with every transaction that changes something.

@@ -4,27 +4,7 @@ use std::fmt;
 use std::path::PathBuf;
 use std::str::FromStr;
 
-/// A text that never shows in logs or errors.
-#[derive(Clone, PartialEq, Eq)]
-pub struct Secret(String);
-
-impl Secret {
-    /// Wraps a secret.
-    pub fn new(text: impl Into<String>) -> Self {
-        Self(text.into())
-    }
-
-    /// The secret itself: for the one call that needs it.
-    pub fn reveal(&self) -> &str {
-        &self.0
-    }
-}
-
-impl fmt::Debug for Secret {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("***")
-    }
-}
+use coord_common::secret::Secret;
 
 /// Why a text does not name a state store. It never quotes the text, which may hold a password.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -146,7 +126,7 @@ fn parse_user(text: &str) -> Result<(String, Secret), UrlError> {
     if user.is_empty() {
         return Err(UrlError("the user is empty"));
     }
-    Ok((user, Secret(decode(password)?)))
+    Ok((user, Secret::new(decode(password)?)))
 }
 
 fn parse_endpoint(text: &str) -> Result<String, UrlError> {
@@ -203,7 +183,7 @@ mod tests {
         let url = etcd("etcd://ann:p%40ss:w@h1:2379,[::1]:2380/team/a/?ca=/x/ca%20.pem&cert=c&key=k");
         assert_eq!(url.endpoints, ["h1:2379", "[::1]:2380"]);
         let (user, password) = url.user.unwrap();
-        assert_eq!((user.as_str(), password.reveal()), ("ann", "p@ss:w"));
+        assert_eq!((user.as_str(), password.expose()), ("ann", "p@ss:w"));
         assert_eq!(url.namespace, "/team/a/");
         assert_eq!(url.ca, Some("/x/ca .pem".into()));
         assert_eq!(url.identity, Some(("c".into(), "k".into())));

@@ -6,17 +6,21 @@ use std::path::{Path, PathBuf};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use hyper_util::rt::TokioIo;
 use rustls::ClientConfig;
 use rustls_pki_types::ServerName;
-use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::io::{AsyncBufReadExt as _, AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 use tonic::transport::Uri;
 use tower::Service;
 
 use super::files::{Reloading, TlsError, authorities, certificates, private_key, provider};
+
+/// How long a server may be silent before it counts as one that waits for us to speak.
+const FIRST_WORD: Duration = Duration::from_secs(2);
 
 /// Files of a client's certificates (PEM), read anew when they change.
 #[derive(Debug, Clone, Default, PartialEq, Eq, clap::Args)]
@@ -87,8 +91,24 @@ impl ClientTls {
                     .map_err(|error| io::Error::new(io::ErrorKind::InvalidInput, error))?
             }
         };
-        Ok(Box::new(TlsConnector::from(self.config.current()).connect(name, stream).await?))
+        let mut stream = TlsConnector::from(self.config.current()).connect(name, stream).await?;
+        // With TLS 1.3 a server looks at our certificate only after we are done. Servers of HTTP/2 speak
+        // first, so what comes is their settings, or why they refuse us; later it would only be "closed".
+        if let Ok(first) = tokio::time::timeout(FIRST_WORD, stream.fill_buf()).await
+            && first?.is_empty()
+        {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+        Ok(Box::new(stream))
     }
+}
+
+/// Whether files can serve a client: an authority, and a certificate with its key.
+///
+/// # Errors
+/// [`TlsError`] naming the file that can't.
+pub fn check_client_files(authority: &Path, identity: Option<&(PathBuf, PathBuf)>) -> Result<(), TlsError> {
+    client_config(authority, identity).map(drop)
 }
 
 fn client_config(authority: &Path, identity: Option<&(PathBuf, PathBuf)>) -> Result<ClientConfig, TlsError> {

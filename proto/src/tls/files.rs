@@ -23,6 +23,16 @@ impl TlsError {
     pub(super) fn new(path: &Path, why: impl ToString) -> Self {
         Self { path: path.to_owned(), why: why.to_string() }
     }
+
+    /// The file, or the flag.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// What is wrong with it.
+    pub fn why(&self) -> &str {
+        &self.why
+    }
 }
 
 /// The one implementation of cryptography, named so that no other one in the process interferes.
@@ -78,19 +88,47 @@ impl Stamp {
     }
 }
 
+/// Files that may change.
+#[derive(Debug)]
+pub struct FileWatch {
+    files: Vec<PathBuf>,
+    stamps: Vec<Stamp>,
+}
+
+impl FileWatch {
+    /// Files as they are now.
+    pub fn new(files: Vec<PathBuf>) -> Self {
+        let stamps = files.iter().map(|file| Stamp::of(file)).collect();
+        Self { files, stamps }
+    }
+
+    /// Whether any of them has changed since this was last asked. What changes while they are read
+    /// after that, is seen the next time.
+    pub fn has_changed(&mut self) -> bool {
+        let stamps: Vec<Stamp> = self.files.iter().map(|file| Stamp::of(file)).collect();
+        let changed = stamps != self.stamps;
+        self.stamps = stamps;
+        changed
+    }
+
+    fn names(&self) -> String {
+        let names: Vec<String> = self.files.iter().map(|file| file.display().to_string()).collect();
+        names.join(", ")
+    }
+}
+
 /// Makes a value of files.
 type Load<T> = Box<dyn Fn() -> Result<T, TlsError> + Send + Sync>;
 
 /// A value made of files, and made anew when they have changed. While the new files are bad, the
 /// value of the old ones stays.
 pub(super) struct Reloading<T> {
-    files: Vec<PathBuf>,
     load: Load<T>,
     state: Mutex<State<T>>,
 }
 
 struct State<T> {
-    stamps: Vec<Stamp>,
+    files: FileWatch,
     value: Arc<T>,
 }
 
@@ -100,32 +138,24 @@ impl<T> Reloading<T> {
         files: Vec<PathBuf>,
         load: impl Fn() -> Result<T, TlsError> + Send + Sync + 'static,
     ) -> Result<Self, TlsError> {
-        let stamps = files.iter().map(|file| Stamp::of(file)).collect();
+        let files = FileWatch::new(files);
         let value = Arc::new(load()?);
-        Ok(Self { files, load: Box::new(load), state: Mutex::new(State { stamps, value }) })
+        Ok(Self { load: Box::new(load), state: Mutex::new(State { files, value }) })
     }
 
     /// The value by now.
     pub(super) fn current(&self) -> Arc<T> {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-        // Looked at before they are read: what changes meanwhile is seen the next time.
-        let stamps: Vec<Stamp> = self.files.iter().map(|file| Stamp::of(file)).collect();
-        if stamps != state.stamps {
-            state.stamps = stamps;
+        if state.files.has_changed() {
             match (self.load)() {
                 Ok(value) => {
-                    info!(files = %self.names(), "certificates were read anew");
+                    info!(files = %state.files.names(), "certificates were read anew");
                     state.value = Arc::new(value);
                 }
                 Err(error) => warn!(%error, "new certificates can't be used: the former ones stay"),
             }
         }
         state.value.clone()
-    }
-
-    fn names(&self) -> String {
-        let names: Vec<String> = self.files.iter().map(|file| file.display().to_string()).collect();
-        names.join(", ")
     }
 }
 

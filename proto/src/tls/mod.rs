@@ -8,7 +8,7 @@ mod files;
 mod peer;
 mod server;
 
-pub use client::{ClientTls, ClientTlsArgs, Dialer, dialer};
-pub use files::TlsError;
+pub use client::{ClientTls, ClientTlsArgs, Dialer, check_client_files, dialer};
+pub use files::{FileWatch, TlsError};
 pub use peer::{ConnectionInfo, PeerCertificate, UnreadableCertificate, WorkloadName};
 pub use server::{ClientCertificates, Connection, ServerTls, ServerTlsArgs, incoming};

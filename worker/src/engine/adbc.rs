@@ -83,7 +83,7 @@ impl AdbcConnector {
     pub(crate) fn open(config: &AdbcConfig) -> Result<Self, EngineError> {
         let mut driver = load(&config.library, config.entrypoint.as_deref())?;
         let options = config.options.iter().map(|(name, value)| {
-            (OptionDatabase::from(name.as_str()), OptionValue::String(value.reveal().to_owned()))
+            (OptionDatabase::from(name.as_str()), OptionValue::String(value.expose().to_owned()))
         });
         let database = driver.new_database_with_opts(options).map_err(|error| of_adbc(&error))?;
         Ok(Self::new(

@@ -6,33 +6,15 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use coord_common::secret::Secret;
+
 use super::adbc::AdbcConnector;
 use super::batch::TransactionalEngine;
 use super::error::EngineError;
 use super::postgres::PostgresConnector;
 use super::profile::Profile;
+use super::scrub::{Scrubbed, Scrubber};
 use super::{Engine, NoopEngine, duckdb};
-
-/// A text that is never printed.
-#[derive(Clone, PartialEq, Eq)]
-pub struct Secret(String);
-
-impl Secret {
-    /// Hides a text.
-    pub fn new(text: impl Into<String>) -> Self {
-        Self(text.into())
-    }
-
-    pub(crate) fn reveal(&self) -> &str {
-        &self.0
-    }
-}
-
-impl fmt::Debug for Secret {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("***")
-    }
-}
 
 /// A warehouse to open.
 #[derive(Debug, Clone)]
@@ -47,16 +29,21 @@ pub enum EngineConfig {
     Noop,
 }
 
-/// Whether a PostgreSQL connection is encrypted, as libpq names it.
+/// Whether a PostgreSQL connection is encrypted, and what of the server's certificate is verified;
+/// as libpq names it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum SslMode {
-    /// Never.
+    /// Never encrypted.
     Disable,
-    /// If the server insists; as TLS isn't built in, such a server is refused.
+    /// If the server can; nothing is verified.
     #[default]
     Prefer,
-    /// Always: refused, as TLS isn't built in.
+    /// Always; an authority that is known is asked.
     Require,
+    /// Always, with a certificate of a known authority.
+    VerifyCa,
+    /// Always, with a certificate of a known authority for this host.
+    VerifyFull,
 }
 
 /// How to reach a PostgreSQL database.
@@ -76,6 +63,10 @@ pub struct PostgresConfig {
     pub role: Option<String>,
     /// Whether connections are encrypted.
     pub ssl_mode: SslMode,
+    /// The file of the authorities (PEM) that the server's certificate may be of.
+    pub ssl_root_cert: Option<PathBuf>,
+    /// The files of the client's certificate and its key (PEM).
+    pub ssl_identity: Option<(PathBuf, PathBuf)>,
     /// How long connecting may take.
     pub connect_timeout: Duration,
     /// How long a connection may be silent, as while a statement runs, before the network is probed:
@@ -98,6 +89,8 @@ impl PostgresConfig {
             database: database.to_owned(),
             role: None,
             ssl_mode: SslMode::default(),
+            ssl_root_cert: None,
+            ssl_identity: None,
             connect_timeout: Duration::from_secs(10),
             keepalives_idle: Duration::from_secs(30),
             lock_timeout: Duration::from_secs(30),
@@ -119,16 +112,16 @@ pub struct DuckDbConfig {
     pub catalogs: Vec<DuckDbCatalog>,
     /// Extensions to load, in this order.
     pub extensions: Vec<String>,
-    /// Settings by name.
-    pub settings: BTreeMap<String, String>,
+    /// Settings by name. They may be secret.
+    pub settings: BTreeMap<String, Secret>,
     /// The library, instead of a search for one.
     pub library: Option<PathBuf>,
     /// The schema for what guards against doubled work; made on demand.
     pub ledger_schema: String,
 }
 
-/// A database to attach.
-#[derive(Debug, Clone)]
+/// A database to attach. Its address and options may hold passwords.
+#[derive(Clone)]
 pub struct DuckDbCatalog {
     /// The name that it gets.
     pub name: String,
@@ -136,6 +129,12 @@ pub struct DuckDbCatalog {
     pub path: String,
     /// Options of `ATTACH`, by name (`TYPE`, `READ_ONLY`); an empty value is a flag.
     pub options: BTreeMap<String, String>,
+}
+
+impl fmt::Debug for DuckDbCatalog {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("DuckDbCatalog").field("name", &self.name).finish_non_exhaustive()
+    }
 }
 
 impl DuckDbConfig {
@@ -175,6 +174,12 @@ pub struct AdbcConfig {
 /// # Errors
 /// Where the configuration can't work, a driver is missing, or a DuckDB file can't be opened.
 pub fn open(config: &EngineConfig, concurrency: usize) -> Result<Arc<dyn Engine>, EngineError> {
+    let scrubber = Scrubber::of(config);
+    let engine = open_unscrubbed(config, concurrency).map_err(|error| scrubber.error(error))?;
+    Ok(Arc::new(Scrubbed { engine, scrubber }))
+}
+
+fn open_unscrubbed(config: &EngineConfig, concurrency: usize) -> Result<Arc<dyn Engine>, EngineError> {
     Ok(match config {
         EngineConfig::Postgres(config) => {
             let connector = Box::new(PostgresConnector::new(config)?);

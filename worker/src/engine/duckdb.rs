@@ -9,6 +9,8 @@ use adbc_core::Driver;
 use adbc_core::options::{OptionDatabase, OptionValue};
 use adbc_driver_manager::{ManagedDatabase, ManagedDriver};
 
+use coord_common::secret::Secret;
+
 use super::adbc::{self, AdbcConnector, SharedDatabase, of_adbc};
 use super::config::{DuckDbCatalog, DuckDbConfig};
 use super::error::EngineError;
@@ -90,8 +92,8 @@ fn open(driver: &mut ManagedDriver, path: &str) -> Result<ManagedDatabase, Engin
 
 /// Statements for the first connection, and for each.
 fn setup(config: &DuckDbConfig) -> (Vec<String>, Vec<String>) {
-    let set = |(name, value): (&String, &String)| {
-        format!("SET {} = {}", Profile::DUCKDB.quote(name), literal(value))
+    let set = |(name, value): (&String, &Secret)| {
+        format!("SET {} = {}", Profile::DUCKDB.quote(name), literal(value.expose()))
     };
     let mut each: Vec<String> = config.settings.iter().map(set).collect();
     let mut once: Vec<String> =
@@ -104,8 +106,8 @@ fn setup(config: &DuckDbConfig) -> (Vec<String>, Vec<String>) {
 
 fn attach(catalog: &DuckDbCatalog) -> String {
     let option = |(name, value): (&String, &String)| match value.as_str() {
-        "" => name.clone(),
-        value => format!("{name} {}", literal(value)),
+        "" => Profile::DUCKDB.quote(name),
+        value => format!("{} {}", Profile::DUCKDB.quote(name), literal(value)),
     };
     let options = catalog.options.iter().map(option).collect::<Vec<_>>().join(", ");
     let options = if options.is_empty() { options } else { format!(" ({options})") };

@@ -19,10 +19,12 @@ mod fence;
 mod migrate;
 mod noop;
 mod postgres;
+mod postgres_tls;
 mod profile;
 mod publish;
 mod remake;
 mod scd;
+mod scrub;
 mod session;
 pub(crate) mod statements;
 mod transaction;
@@ -33,9 +35,7 @@ mod views;
 mod conformance;
 
 pub use adbc::wait_until_closed;
-pub use config::{
-    AdbcConfig, DuckDbCatalog, DuckDbConfig, EngineConfig, PostgresConfig, Secret, SslMode, open,
-};
+pub use config::{AdbcConfig, DuckDbCatalog, DuckDbConfig, EngineConfig, PostgresConfig, SslMode, open};
 pub use duckdb::DRIVER_MISSING;
 pub use error::{Class, EngineError};
 pub use noop::NoopEngine;

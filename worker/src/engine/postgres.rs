@@ -7,11 +7,12 @@ use coord_common::project::model::ColumnDef;
 use tokio::runtime::Handle;
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
-use tokio_postgres::{CancelToken, Client, NoTls, SimpleQueryMessage};
+use tokio_postgres::{CancelToken, Client, SimpleQueryMessage};
 
 use super::Rows;
-use super::config::{PostgresConfig, SslMode};
+use super::config::PostgresConfig;
 use super::error::{Class, EngineError, class_of_sqlstate};
+use super::postgres_tls::{PostgresTls, driver_mode};
 use super::profile::Profile;
 use super::session::{Answer, Canceller, Connector, Session};
 
@@ -28,16 +29,15 @@ const LAST_CANCEL: Duration = Duration::from_secs(10);
 /// Makes connections to one database.
 pub(crate) struct PostgresConnector {
     config: tokio_postgres::Config,
+    settings: PostgresConfig,
     target: String,
     on_connect: String,
 }
 
 impl PostgresConnector {
     pub(crate) fn new(config: &PostgresConfig) -> Result<Self, EngineError> {
-        if config.ssl_mode == SslMode::Require {
-            return Err(EngineError::permanent("encrypted connections to PostgreSQL are not supported yet")
-                .hint("set `sslmode: prefer` and reach the server over a trusted network or a tunnel"));
-        }
+        // Files that can't serve are found at the start, not with the first batch.
+        PostgresTls::new(config)?;
         let mut client = tokio_postgres::Config::new();
         client
             .host(&config.host)
@@ -50,9 +50,9 @@ impl PostgresConnector {
             .keepalives_interval(KEEPALIVES_INTERVAL)
             .keepalives_retries(KEEPALIVES)
             .tcp_user_timeout(UNANSWERED)
-            .ssl_mode(tokio_postgres::config::SslMode::Disable);
+            .ssl_mode(driver_mode(config));
         if let Some(password) = &config.password {
-            client.password(password.reveal());
+            client.password(password.expose());
         }
         let mut on_connect = format!(
             "SET standard_conforming_strings = on; SET client_min_messages = warning; SET lock_timeout = {}",
@@ -62,7 +62,7 @@ impl PostgresConnector {
             on_connect += &format!("; SET ROLE {}", Profile::POSTGRES.quote(role));
         }
         let target = format!("{}@{}:{}/{}", config.user, config.host, config.port, config.database);
-        Ok(Self { config: client, target, on_connect })
+        Ok(Self { config: client, settings: config.clone(), target, on_connect })
     }
 
     fn connect_error(&self, error: &tokio_postgres::Error) -> EngineError {
@@ -86,13 +86,14 @@ impl Connector for PostgresConnector {
     }
 
     async fn connect(&self) -> Result<Box<dyn Session>, EngineError> {
+        let tls = PostgresTls::new(&self.settings)?;
         let (client, connection) =
-            self.config.connect(NoTls).await.map_err(|error| self.connect_error(&error))?;
+            self.config.connect(tls.clone()).await.map_err(|error| self.connect_error(&error))?;
         let pump = tokio::spawn(async move {
             // The client's calls fail with the same error.
             let _ = connection.await;
         });
-        let session = PostgresSession { client, pump, busy: false };
+        let session = PostgresSession { client, pump, tls, busy: false };
         session.client.batch_execute(&self.on_connect).await.map_err(|error| self.connect_error(&error))?;
         Ok(Box::new(session))
     }
@@ -101,6 +102,7 @@ impl Connector for PostgresConnector {
 struct PostgresSession {
     client: Client,
     pump: JoinHandle<()>,
+    tls: PostgresTls,
     /// Whether a statement's answer is still out.
     busy: bool,
 }
@@ -111,7 +113,8 @@ impl Drop for PostgresSession {
         if let (true, Ok(runtime)) = (self.busy, Handle::try_current()) {
             // The server would only notice a closed connection when it has something to say.
             let cancel = self.client.cancel_token();
-            runtime.spawn(async move { timeout(LAST_CANCEL, cancel.cancel_query(NoTls)).await });
+            let tls = self.tls.clone();
+            runtime.spawn(async move { timeout(LAST_CANCEL, cancel.cancel_query(tls)).await });
         }
     }
 }
@@ -177,7 +180,7 @@ impl Session for PostgresSession {
     }
 
     fn canceller(&self) -> Box<dyn Canceller> {
-        Box::new(PostgresCanceller(self.client.cancel_token()))
+        Box::new(PostgresCanceller { token: self.client.cancel_token(), tls: self.tls.clone() })
     }
 
     fn is_broken(&self) -> bool {
@@ -185,13 +188,16 @@ impl Session for PostgresSession {
     }
 }
 
-struct PostgresCanceller(CancelToken);
+struct PostgresCanceller {
+    token: CancelToken,
+    tls: PostgresTls,
+}
 
 #[async_trait]
 impl Canceller for PostgresCanceller {
     async fn cancel(&self) {
         // Best effort: the work is told again while it goes on.
-        let _ = self.0.cancel_query(NoTls).await;
+        let _ = self.token.cancel_query(self.tls.clone()).await;
     }
 
     fn may_abandon(&self) -> bool {

@@ -314,11 +314,16 @@ impl Builder<'_> {
         let target = &self.target;
         let made_of = Hasher::new("materialized-view/v1").field("query", query).finish();
         let comment = literal(&format!("coordctl {made_of}"));
+        // A tag that nothing within repeats, or the text between would end early.
+        let mut tag = "$coordctl$".to_owned();
+        while query.contains(&tag) || target.contains(&tag) {
+            tag.insert(1, '_');
+        }
         format!(
-            "DO $coordctl$ BEGIN IF (SELECT obj_description(to_regclass({name}), 'pg_class')) = {comment} THEN \
+            "DO {tag} BEGIN IF (SELECT obj_description(to_regclass({name}), 'pg_class')) = {comment} THEN \
              REFRESH MATERIALIZED VIEW {target}; ELSE DROP MATERIALIZED VIEW IF EXISTS {target}; \
              CREATE MATERIALIZED VIEW {target} AS {query}\n; COMMENT ON MATERIALIZED VIEW {target} IS {comment}; \
-             END IF; END $coordctl$",
+             END IF; END {tag}",
             name = literal(target),
         )
     }

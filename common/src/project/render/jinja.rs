@@ -195,7 +195,11 @@ pub(crate) fn to_jinja(value: &Value) -> Jinja {
         Value::Float(number) => Jinja::from(*number),
         Value::Text(text) => Jinja::from(text.as_str()),
         Value::List(values) => values.iter().map(to_jinja).collect(),
-        Value::Map(values) => values.iter().map(|(key, value)| (key.clone(), to_jinja(value))).collect(),
+        Value::Map(values) => {
+            let pairs: BTreeMap<String, Jinja> =
+                values.iter().map(|(key, value)| (key.clone(), to_jinja(value))).collect();
+            Jinja::from(pairs)
+        }
     }
 }
 

@@ -16,7 +16,7 @@ use super::jinja::segments;
 pub(super) use moment::{Date, DateTime};
 
 /// Gives the values of an environment what Python's have.
-pub(super) fn add(env: &mut Environment<'_>) {
+pub(crate) fn add(env: &mut Environment<'_>) {
     env.set_unknown_method_callback(method);
     env.add_function(OWN, own);
 }

@@ -248,6 +248,16 @@ fn jinja_sees_variables_and_the_projects_macros() {
         ("SELECT {{ one('a', y=3) }}", "SELECT f(a, 5) + 3"),
         ("SELECT '{{ start_ds }}', {{ end_millis }}, @n", "SELECT '2023-01-01', 1672617599999, 5"),
         ("{{ var('missing', 7) }} {{ gateway }} {{ runtime_stage }}", "7 gw evaluating"),
+        ("{% for k, v in var('m').items() %}{{ v }} AS {{ k }}{% endfor %} {{ var('m').k }}", "1 AS k 1"),
+        (
+            "{{ start_date.strftime('%Y%m') }} {{ end_dt.date() }} {{ execution_dt.year }}",
+            "202301 2023-01-01 2023",
+        ),
+        (
+            "{% set x = [] %}{% for i in range(3) %}{% do x.append(i) %}{% endfor %}{{ x | join(', ') }}",
+            "0, 1, 2",
+        ),
+        ("{% for i in range(9) %}{% if i > 1 %}{% break %}{% endif %}{{ i }}{% endfor %}", "01"),
         ("{% for c in ['a', 'b'] %}{{ c }}{{ ', ' if not loop.last }}{% endfor %}", "a, b"),
     ] {
         assert_eq!(render(&jinja(text), &context).unwrap(), expected, "{text}");

@@ -6,8 +6,8 @@ use std::fmt;
 use crate::project::render::Value;
 use crate::sql::Dialect;
 
-use super::secret::Secret;
 use super::yaml::to_sql;
+use crate::secret::Secret;
 
 /// How to reach a warehouse. Its settings are kept raw and never print.
 #[derive(Clone, PartialEq, Default)]
@@ -101,6 +101,13 @@ pub struct Postgres {
     pub role: Option<String>,
     /// `disable`, `prefer`, `require`, `verify-ca` or `verify-full`.
     pub sslmode: Option<String>,
+    /// The file of the authorities of the server's certificate. SQLMesh leaves this and the next two to
+    /// libpq's environment variables.
+    pub sslrootcert: Option<String>,
+    /// The file of the client's certificate.
+    pub sslcert: Option<String>,
+    /// The file of its key.
+    pub sslkey: Option<String>,
     /// What the server lists the session as.
     pub application_name: Option<String>,
 }
@@ -160,6 +167,9 @@ impl Connection {
             connect_timeout: number("connect_timeout").unwrap_or(10),
             role: self.text("role"),
             sslmode: self.text("sslmode"),
+            sslrootcert: self.text("sslrootcert"),
+            sslcert: self.text("sslcert"),
+            sslkey: self.text("sslkey"),
             application_name: self.text("application_name"),
         })
     }

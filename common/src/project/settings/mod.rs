@@ -3,7 +3,6 @@
 mod connection;
 mod read;
 mod schema;
-mod secret;
 mod text;
 pub(crate) mod yaml;
 
@@ -14,10 +13,10 @@ use crate::sql::Dialect;
 
 use super::render::Value;
 
+pub use crate::secret::Secret;
 pub use connection::{Attach, Connection, DuckDb, Postgres, Secrets};
 pub use read::CONFIG_FILES;
 pub(crate) use read::load;
-pub use secret::Secret;
 pub use text::{Env, environment, redact_config};
 pub(crate) use text::{invalid_yaml, render, render_with};
 

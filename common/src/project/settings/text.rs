@@ -9,7 +9,7 @@ use serde_yaml_ng::{Mapping, Value as Yaml};
 
 use crate::diagnostic::{Diagnostic, Location};
 use crate::project::ProjectInput;
-use crate::project::render::{Value, jinja};
+use crate::project::render::{Value, jinja, python};
 
 use super::connection::catalog_of_path;
 
@@ -110,7 +110,7 @@ pub(crate) fn render_with(
             }
         });
     }
-    template.set_unknown_method_callback(|_, value, method, _| text_method(value, method));
+    python::add(&mut template);
     template.render_str(text, ()).map_err(|error| {
         let at = Location { path: path.clone(), line: error.line().unwrap_or(1) as u32, column: 1 };
         let message = error.detail().map_or_else(|| error.kind().to_string(), str::to_owned);
@@ -123,18 +123,6 @@ pub(crate) fn render_with(
             },
         )
     })
-}
-
-/// The methods of Python's texts that configs call on variables.
-fn text_method(value: &Jinja, method: &str) -> Result<Jinja, minijinja::Error> {
-    let unknown = || minijinja::Error::from(minijinja::ErrorKind::UnknownMethod);
-    let text = value.as_str().ok_or_else(unknown)?;
-    match method {
-        "lower" => Ok(text.to_lowercase().into()),
-        "upper" => Ok(text.to_uppercase().into()),
-        "strip" => Ok(text.trim().into()),
-        _ => Err(unknown()),
-    }
 }
 
 /// Lays `SQLMESH__A__B=value` over the config as `a: {b: value}`.

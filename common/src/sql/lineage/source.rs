@@ -100,7 +100,10 @@ impl<'p> Scope<'p> {
         let mut rest = None;
         for source in &sources {
             for column in &source.table.columns {
-                let merged = self.merged.iter().find(|m| m.name == column.name && qualifier.is_none());
+                // As in SQLMesh, a column of USING is both sides' even where one side's star names it.
+                let mut merged = self.merged.iter().filter(|m| m.name == column.name);
+                let merged = merged
+                    .find(|m| qualifier.is_none() || m.origin.sources.is_superset(&column.origin.sources));
                 match merged {
                     Some(merged) if columns.iter().any(|c| c.name == merged.name) => {}
                     Some(merged) => columns.push(merged.clone()),

@@ -27,7 +27,7 @@ async fn each_catalog_has_transactions_of_its_own() {
     let config = DuckDbConfig {
         catalogs: vec![catalog("first"), catalog("second")],
         settings: [("memory_limit", "512MB"), ("TimeZone", "Asia/Tokyo")]
-            .map(|(name, value)| (name.to_owned(), value.to_owned()))
+            .map(|(name, value)| (name.to_owned(), coord_common::secret::Secret::new(value)))
             .into(),
         ..DuckDbConfig::new(None)
     };

@@ -3,6 +3,7 @@
 mod append;
 mod drops;
 mod duckdb_only;
+mod hostile;
 mod lab;
 mod migrate;
 mod postgres_only;
@@ -21,6 +22,7 @@ use drops::{
     a_table_is_dropped_for_good_but_never_from_under_a_newer_attempt, pruned_slots_stay_closed_to_old_tokens,
     relations_are_dropped, what_depends_on_a_table_is_not_dropped_with_it,
 };
+use hostile::{a_value_is_stored_whole_or_refused, what_is_hostile_stays_a_name_or_a_value};
 use lab::{Lab, audit, batch, column, day};
 use restate::{
     a_publication_that_is_repeated_changes_nothing, a_publication_that_was_overtaken_is_refused,
@@ -49,6 +51,8 @@ macro_rules! suite {
 pub(crate) use suite;
 
 suite! {
+    what_is_hostile_stays_a_name_or_a_value,
+    a_value_is_stored_whole_or_refused,
     what_was_computed_aside_appears_at_once,
     a_publication_that_is_repeated_changes_nothing,
     a_publication_that_was_overtaken_is_refused,

@@ -4,11 +4,12 @@ use std::io;
 use std::time::{Duration, Instant};
 
 use coord_common::id::Token;
+use coord_common::secret::Secret;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 
 use super::lab::{LOCKED_USER, Lab, batch, connect, day};
-use crate::engine::config::{EngineConfig, PostgresConfig, Secret, SslMode, open};
+use crate::engine::config::{EngineConfig, PostgresConfig, SslMode, open};
 use crate::engine::{
     CancellationToken, Class, Engine, Migration, Outcome, Policies, Relation, ViewChange, ViewSwitch, Write,
 };
@@ -170,7 +171,7 @@ async fn what_cannot_work_is_refused_early() {
     let mut config = PostgresConfig::new("127.0.0.1", 1, "u", "d");
     let error = connect(&config, 1).ping().await.unwrap_err();
     assert_eq!(error.class, Class::Transient, "a server that is down may come back: {error:?}");
-    config.ssl_mode = SslMode::Require;
+    config.ssl_mode = SslMode::VerifyFull;
     let error = open(&EngineConfig::Postgres(config), 1).err().unwrap();
     assert_eq!(error.class, Class::Permanent);
     let lab = Lab::postgres().await;
