@@ -74,8 +74,6 @@ pub struct FleetOptions {
     pub password: Option<String>,
     /// The password of the state; without one, everybody on loopback is trusted.
     pub etcd_password: Option<String>,
-    /// How long leadership outlives its coordinator, in milliseconds.
-    pub election_ttl: u64,
     /// Members of etcd.
     pub etcd_members: usize,
     /// More arguments of etcd.
@@ -104,7 +102,6 @@ impl Default for FleetOptions {
             env: Vec::new(),
             password: None,
             etcd_password: None,
-            election_ttl: 1000,
             etcd_members: 1,
             etcd_arguments: Vec::new(),
             etcd_folder: None,
