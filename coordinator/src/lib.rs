@@ -5,6 +5,7 @@ pub mod access;
 mod apply;
 pub mod backup;
 pub mod control;
+mod limits;
 pub mod listen;
 mod planning;
 mod rpc;

@@ -80,6 +80,8 @@ pub struct ControlConfig {
     pub protected: BTreeSet<EnvironmentName>,
     /// Where plans are made.
     pub planning: Planning,
+    /// Most connections that are open at once; those beyond are closed.
+    pub connections: usize,
 }
 
 /// Where plans are made.
@@ -105,6 +107,7 @@ impl Default for ControlConfig {
             retention: Retention::default(),
             protected: BTreeSet::new(),
             planning: Planning::default(),
+            connections: 10_000,
         }
     }
 }
