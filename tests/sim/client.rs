@@ -84,6 +84,7 @@ impl Client {
             gateway: None,
             run: false,
             no_signals: false,
+            by: self.host.name.clone(),
         };
         use wire::plan_request::Part;
         let mut messages = vec![wire::PlanRequest { part: Some(Part::Options(options)) }];
@@ -99,7 +100,8 @@ impl Client {
 
     async fn carry_out(&mut self, id: &str, cancel: &mut Option<u64>) -> End {
         loop {
-            let request = wire::ApplyRequest { plan_id: id.to_owned(), by: self.host.name.clone() };
+            let (plan_id, by) = (id.to_owned(), self.host.name.clone());
+            let request = wire::ApplyRequest { plan_id, by, ..wire::ApplyRequest::default() };
             match self.control.apply(request).await {
                 Ok(answer) => {
                     let state = answer.into_inner().state;
@@ -127,7 +129,11 @@ impl Client {
     async fn wait(&mut self, id: &str, cancel: &mut Option<u64>) -> bool {
         if let Some(after) = cancel.take() {
             self.world.pause(after, after + 1).await;
-            match self.control.cancel(wire::CancelRequest { plan_id: id.to_owned() }).await {
+            match self
+                .control
+                .cancel(wire::CancelRequest { plan_id: id.to_owned(), by: self.host.name.clone() })
+                .await
+            {
                 Ok(answer) => self.say(&format!("cancels {id}: {}", answer.into_inner().state)),
                 Err(status) => self.refused("cancel", &status).await,
             }
