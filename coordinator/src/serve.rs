@@ -16,7 +16,7 @@ use tower::Layer as _;
 use tracing::{error, warn};
 
 use crate::access::{Access, AccessLayer};
-use crate::control::{self, Clock, Command, ControlConfig, ControlError, Handle, Standing};
+use crate::control::{self, Clock, Command, ControlConfig, ControlError, Handle, Leadership, Standing};
 use crate::limits::{Gate, count};
 use crate::rpc::{ControlService, WorkService};
 use crate::store::schema::check_schema;
@@ -124,8 +124,9 @@ impl Server {
     ) -> (Routes, impl Future<Output = Result<(), ServeError>> + Send) {
         let (sender, inbox) = mpsc::channel(INBOX);
         let (changed, changes) = watch::channel(0);
-        let (tells, standing) = watch::channel(Standing::default());
-        let handle = Handle { sender, changed: changes, standing, clock: self.clock.clone() };
+        let standing = Leadership::default();
+        let handle =
+            Handle { sender, changed: changes, standing: standing.clone(), clock: self.clock.clone() };
         let work = WorkServer::new(WorkService::new(handle.clone(), self.config.lease_ttl))
             .max_decoding_message_size(MAX_REQUEST)
             .max_encoding_message_size(MAX_MESSAGE);
@@ -135,7 +136,7 @@ impl Server {
             .max_encoding_message_size(MAX_MESSAGE);
         let guard = AccessLayer(self.access.clone());
         let services = Routes::new(guard.layer(work)).add_service(guard.layer(control));
-        (services, lead_on(self, inbox, changed, tells, stop))
+        (services, lead_on(self, inbox, changed, standing, stop))
     }
 }
 
@@ -144,7 +145,7 @@ async fn lead_on(
     server: Server,
     mut inbox: mpsc::Receiver<Command>,
     changed: watch::Sender<u64>,
-    standing: watch::Sender<Standing>,
+    standing: Leadership,
     stop: CancellationToken,
 ) -> Result<(), ServeError> {
     // What was said already while nothing else happened.
@@ -152,7 +153,7 @@ async fn lead_on(
     while !stop.is_cancelled() {
         let (store, config, clock) = (server.store.clone(), server.config.clone(), server.clock.clone());
         let term = control::lead(store, config, clock, &mut inbox, changed.clone(), &standing, &stop).await;
-        standing.send_replace(Standing::Unknown);
+        standing.tell(Standing::Unknown);
         match term {
             Ok(()) => {}
             Err(ControlError::Deposed) => warn!("leadership lost: standing by"),

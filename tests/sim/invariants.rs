@@ -117,7 +117,8 @@ impl Checks {
         {
             return;
         }
-        let leader = db.get(keys::LEAD).map(|entry| (json(&entry.value), entry.create_revision));
+        let leader =
+            db.get(keys::LEAD).map(|entry| (json(&entry.value)["identity"].clone(), entry.create_revision));
         let holds = |(identity, term): (Value, _)| {
             let own = txn.compares().iter().find_map(|compare| match compare {
                 Compare::CreateRevision(key, term) if key == keys::LEAD => Some(*term),

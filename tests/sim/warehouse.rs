@@ -212,7 +212,7 @@ impl Warehouse {
             deleted: BTreeSet::new(),
             inserted: Vec::new(),
             view: None,
-            first: batch.first,
+            first: batch.first && matches!(batch.write, Write::Append { .. }),
             rows: 0,
         };
         let within = |(low, high): (i64, i64), row: &&Row| low <= row.day && row.day <= high;

@@ -14,7 +14,7 @@ use super::approval::Approved;
 use super::evidence::Told;
 use super::fleet::Poll;
 use super::tend::{Left, Tend, Tended, Waits};
-use super::{Book, Clock, PlanBody, PlanState, PlanView, Standing, WorkerView};
+use super::{Book, Clock, Leadership, PlanBody, PlanState, PlanView, Standing, WorkerView};
 use crate::planning::Refusal;
 use crate::schedule::Reason;
 
@@ -172,7 +172,7 @@ pub(crate) struct Handle {
     /// Ticks with every turn that changed something.
     pub(crate) changed: watch::Receiver<u64>,
     /// Who leads.
-    pub(crate) standing: watch::Receiver<Standing>,
+    pub(crate) standing: Leadership,
     /// The wall clock.
     pub(crate) clock: Clock,
 }
@@ -206,18 +206,16 @@ impl Handle {
     /// # Errors
     /// [`NotReady`] where it isn't this coordinator.
     pub(crate) async fn leads(&self) -> Result<(), NotReady> {
-        if *self.standing.borrow() == Standing::Leading {
+        if self.standing.get() == Standing::Leading {
             return Ok(());
         }
-        let mut standing = self.standing.clone();
-        let known = standing.wait_for(|standing| *standing != Standing::Unknown);
-        let _ = tokio::time::timeout(ELECTION_PATIENCE, known).await;
-        if *self.standing.borrow() == Standing::Leading { Ok(()) } else { Err(self.not_ready()) }
+        let _ = tokio::time::timeout(ELECTION_PATIENCE, self.standing.anybody()).await;
+        if self.standing.get() == Standing::Leading { Ok(()) } else { Err(self.not_ready()) }
     }
 
     fn not_ready(&self) -> NotReady {
-        match &*self.standing.borrow() {
-            Standing::Behind(leader) => NotReady::Behind(leader.clone()),
+        match self.standing.get() {
+            Standing::Behind(leader) => NotReady::Behind(leader),
             Standing::Unknown | Standing::Leading => NotReady::Nobody,
         }
     }

@@ -4,7 +4,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
-use tokio::sync::watch;
+use tokio::sync::Notify;
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep, timeout};
 use tokio_util::sync::CancellationToken;
@@ -27,6 +27,35 @@ pub(crate) enum Standing {
     Leading,
     /// Another one, at this address where it advertises one.
     Behind(Option<String>),
+}
+
+/// The same for any number of callers, who hear of changes in the order in which they began to wait.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Leadership(Arc<(Mutex<Standing>, Notify)>);
+
+impl Leadership {
+    /// What is known now.
+    pub(crate) fn get(&self) -> Standing {
+        self.0.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Tells everybody.
+    pub(crate) fn tell(&self, standing: Standing) {
+        *self.0.0.lock().unwrap_or_else(PoisonError::into_inner) = standing;
+        self.0.1.notify_waiters();
+    }
+
+    /// Waits until it is known who leads.
+    pub(crate) async fn anybody(&self) {
+        loop {
+            let mut told = std::pin::pin!(self.0.1.notified());
+            told.as_mut().enable();
+            if self.get() != Standing::Unknown {
+                return;
+            }
+            told.await;
+        }
+    }
 }
 
 /// The value of the lead key.
@@ -57,7 +86,7 @@ impl Lead {
     pub(super) async fn campaign(
         store: Arc<dyn Store>,
         config: &ControlConfig,
-        standing: &watch::Sender<Standing>,
+        standing: &Leadership,
         stop: &CancellationToken,
     ) -> Result<Option<Self>, ControlError> {
         let mut told = false;
@@ -67,7 +96,7 @@ impl Lead {
             match store.get(keys::LEAD).await? {
                 None => {
                     if let Some(lead) = Self::claim(&store, config).await? {
-                        standing.send_replace(Standing::Leading);
+                        standing.tell(Standing::Leading);
                         return Ok(Some(lead));
                     }
                     continue;
@@ -76,7 +105,7 @@ impl Lead {
                     // Who can't be understood leads all the same.
                     let leader = decode_json::<Leader>(keys::LEAD, &entry.value).ok();
                     let address = leader.and_then(|leader| leader.address);
-                    standing.send_replace(Standing::Behind(address));
+                    standing.tell(Standing::Behind(address));
                 }
             }
             if !std::mem::replace(&mut told, true) {

@@ -51,7 +51,7 @@ use crate::store::{Compare, Outcome, Revision, Store, StoreError, Txn, keys};
 pub(crate) use fleet::Poll;
 use fleet::Workers;
 use lead::Lead;
-pub(crate) use lead::Standing;
+pub(crate) use lead::{Leadership, Standing};
 use report::Logs;
 
 /// Reads the wall clock: milliseconds since 1970, UTC. Only evidence and "now" of plans use it;
@@ -160,7 +160,7 @@ pub(crate) async fn lead(
     clock: Clock,
     inbox: &mut mpsc::Receiver<Command>,
     changed: watch::Sender<u64>,
-    standing: &watch::Sender<Standing>,
+    standing: &Leadership,
     stop: &CancellationToken,
 ) -> Result<(), ControlError> {
     let campaign = standing_by(Lead::campaign(store.clone(), &config, standing, stop), inbox);

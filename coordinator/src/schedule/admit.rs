@@ -189,7 +189,12 @@ impl Scheduler {
                 self.next_token = self.next_token.max(token.0 + 1);
             }
             Recovered::Waiting { plan, batch, attempts, losses, delay } => {
-                let Some((at, _)) = self.locate(plan, &batch) else { return };
+                let Some((at, table)) = self.locate(plan, &batch) else { return };
+                // What waited without having spent an attempt may still be on record when it is done.
+                let made = self.tables.get(table).created && !self.plans[&at.plan].nodes[at.node].migrate;
+                if batch.interval == Node::CREATE && made {
+                    return;
+                }
                 self.take_range(at, batch.interval);
                 self.wait(at, batch.interval, attempts, losses, delay);
                 self.refresh(at);

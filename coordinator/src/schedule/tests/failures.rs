@@ -167,3 +167,18 @@ fn a_lease_on_record_serves_all_who_miss_its_range_under_the_next_leader() {
     let left: Vec<_> = committed.shrunk.iter().map(|shrunk| (shrunk.plan, shrunk.todo.clone())).collect();
     assert_eq!(left, [1, 2].map(|plan| (plan_id(plan), set(&[(10, 20)]))));
 }
+
+#[test]
+fn making_a_table_that_is_made_isnt_waited_for_by_the_next_leader() {
+    let work = plan_on_tables(1, vec![node(0, &[(0, 20)], &[])]);
+    let batch = coord_common::task::Batch { table: table_id(0), interval: Interval::ALL };
+    let mut next = Bench::new(vec![work]);
+    next.on(Event::Recovered(Recovered::Waiting {
+        plan: plan_id(1),
+        batch,
+        attempts: 0,
+        losses: 0,
+        delay: 0,
+    }));
+    assert_eq!(next.granted("a", 9), ["m0 0-10", "m0 10-20"]);
+}
