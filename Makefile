@@ -6,7 +6,7 @@ debug := $(target)/debug
 binaries := -p coordctl -p coordinator -p worker --bins
 
 .DEFAULT_GOAL := help
-.PHONY: oracle oraclepg help deps build driver demo test faults lint fleet bench clean
+.PHONY: fuzz deny oracle oraclepg help deps build driver demo test faults lint fleet bench soak clean
 
 help: ## List the targets
 	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /|/' | \
@@ -43,6 +43,9 @@ faults: deps ## Break everything while plans run, and add up what was survived
 	$(debug)/coordctl driver add duckdb
 	@scripts/faults.sh
 
+soak: deps ## Simulate fleets for as long as told: make soak SECONDS=600
+	SIM_SECONDS=$(or $(SECONDS),600) cargo test --locked -p coord-tests --test sim soak -- --nocapture
+
 oracle: deps ## Compare with recordings of SQLMesh (ORACLE=<folder>)
 	@test -f "$(ORACLE)/compare.py" || { echo "ORACLE=<folder> must name a folder with compare.py and cases"; exit 1; }
 	cargo build --locked -p coordctl
@@ -63,6 +66,15 @@ oraclepg: deps ## The same on a real PostgreSQL: make oraclepg ORACLE=<folder wi
 lint: deps ## Check the format, and clippy without a warning
 	cargo fmt --all --check
 	cargo clippy --locked --workspace --all-targets -- -D warnings
+
+fuzz: deps ## Fuzz with coverage: make fuzz [SECONDS=60] [TARGET=name]
+	@scripts/fuzz.sh "$(or $(SECONDS),60)" $(TARGET)
+
+deny: ## Check licences, sources and advisories of dependencies with cargo-deny
+	@command -v cargo-deny >/dev/null || { \
+	  echo 'cargo-deny is NOT installed: only what `make test` checks of deny.toml was checked.'; \
+	  echo 'Install it with: cargo install cargo-deny --locked'; exit 0; } && \
+	  if command -v cargo-deny >/dev/null; then cargo deny --locked check bans licenses sources $(DENY); fi
 
 fleet: build ## A year of flights on etcd, PostgreSQL, a coordinator, four workers
 	@scripts/need.sh fleet

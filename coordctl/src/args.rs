@@ -132,7 +132,7 @@ pub(crate) enum Command {
     Fetch(FetchArgs),
     /// Show the project, the state and the connections.
     Info(InfoArgs),
-    /// Print environments, tables and recorded intervals, for programs.
+    /// Print environments, tables and recorded intervals, for programs; export or import the state.
     State(StateArgs),
     /// Run the unit tests of models.
     Test(TestArgs),
@@ -488,10 +488,30 @@ pub(crate) struct InfoArgs {
 }
 
 #[derive(Debug, Args)]
+#[command(args_conflicts_with_subcommands = true)]
 pub(crate) struct StateArgs {
+    #[command(subcommand)]
+    pub(crate) command: Option<StateCommand>,
     /// Leave out the contents of views (row counts and checksums).
     #[arg(long)]
     pub(crate) no_contents: bool,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum StateCommand {
+    /// Write all of the state, as it is at one moment, to a file; a coordinator may go on.
+    Export {
+        /// The file, or - for standard output.
+        file: PathBuf,
+    },
+    /// Put an exported state into an empty store, etcd or SQLite; no coordinator may run.
+    Import {
+        /// The file.
+        file: PathBuf,
+        /// Replace what is in the store.
+        #[arg(long)]
+        force: bool,
+    },
 }
 
 #[derive(Debug, Subcommand)]

@@ -182,7 +182,10 @@ impl Client {
                         let piece = match timeout(SILENCE, stream.message()).await {
                             Ok(Ok(Some(piece))) => piece,
                             Ok(Ok(None)) => break Status::unavailable("the coordinator went away"),
-                            Ok(Err(status)) => break status,
+                            Ok(Err(status)) => {
+                                self.transport.refused(mark, &status);
+                                break status;
+                            }
                             Err(_) => {
                                 self.transport.suspect(mark);
                                 break Status::unavailable("the coordinator went silent");

@@ -13,7 +13,7 @@ use hyper_util::rt::TokioIo;
 use tokio::io::DuplexStream;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
-use tokio_stream::wrappers::UnboundedReceiverStream;
+use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
 use tonic::transport::{Channel, Endpoint, Uri};
 use tower::service_fn;
@@ -46,9 +46,9 @@ impl Embedded {
         let lone = matches!(url, StoreUrl::Sqlite(_));
         let config = ControlConfig { lone, ..ControlConfig::default() };
         let server = Server::new(store, state_name(&url), config, clock).await.map_err(serve_error)?;
-        let (connections, incoming) = mpsc::unbounded_channel::<Result<DuplexStream, std::io::Error>>();
+        let (connections, incoming) = mpsc::channel::<Result<DuplexStream, std::io::Error>>(1);
         let stop = CancellationToken::new();
-        let serving = tokio::spawn(server.serve(UnboundedReceiverStream::new(incoming), stop.clone()));
+        let serving = tokio::spawn(server.serve(ReceiverStream::new(incoming), stop.clone()));
         let channel = Endpoint::from_static("http://embedded").connect_with_connector_lazy(service_fn(
             move |_: Uri| {
                 let connections = connections.clone();
@@ -56,6 +56,7 @@ impl Embedded {
                     let (near, far) = tokio::io::duplex(PIPE);
                     connections
                         .send(Ok(far))
+                        .await
                         .map_err(|_| std::io::Error::other("the coordinator has ended"))?;
                     Ok::<_, std::io::Error>(TokioIo::new(near))
                 }
@@ -118,7 +119,7 @@ impl Embedded {
 }
 
 /// Opens a store, with a moment's patience for a process that is just ending.
-async fn open_patiently(url: &StoreUrl) -> Result<Arc<dyn store::Store>, store::StoreError> {
+pub(crate) async fn open_patiently(url: &StoreUrl) -> Result<Arc<dyn store::Store>, store::StoreError> {
     for _ in 0..20 {
         match store::open(url).await {
             Err(store::StoreError::InUse { .. }) => tokio::time::sleep(Duration::from_millis(100)).await,
@@ -143,7 +144,7 @@ fn serve_error(error: coordinator::ServeError) -> CliError {
     }
 }
 
-fn state_error(error: &store::StoreError) -> CliError {
+pub(crate) fn state_error(error: &store::StoreError) -> CliError {
     if error.is_final() {
         return CliError { hint: None, ..CliError::user("state", error.to_string(), "") };
     }

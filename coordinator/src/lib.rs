@@ -3,7 +3,9 @@
 
 pub mod access;
 mod apply;
+pub mod backup;
 pub mod control;
+mod limits;
 pub mod listen;
 mod planning;
 mod rpc;
@@ -12,6 +14,6 @@ mod serve;
 pub mod store;
 pub mod telemetry;
 
-pub use control::{Clock, ControlConfig, PlanState, Planning};
+pub use control::{Clock, ControlConfig, PlanState, Planning, verify_record};
 pub use planning::Refusal;
 pub use serve::{ServeError, Server};

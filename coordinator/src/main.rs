@@ -39,6 +39,9 @@ struct Args {
     /// Where the state is: etcd://host:port,…/prefix, sqlite:FILE or a folder.
     #[arg(long, env = "COORDCTL_STATE")]
     state: String,
+    /// How many connections are open at most; each needs a file descriptor.
+    #[arg(long, default_value_t = 10_000)]
+    max_connections: usize,
     /// How long a batch's lease holds without a heartbeat, in milliseconds.
     #[arg(long, default_value_t = 30_000, value_parser = clap::value_parser!(u64).range(300..))]
     lease_ttl_millis: u64,
@@ -111,6 +114,7 @@ async fn main() -> anyhow::Result<()> {
         retry_base: Duration::from_millis(args.retry_base_millis),
         lone: false,
         planning: Planning::default(),
+        connections: args.max_connections,
         retention: Retention {
             promotions: args.keep_promotions,
             promotion_age: i64::from(args.keep_promotions_days) * 86_400_000,

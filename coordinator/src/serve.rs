@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use coord_proto::net::MAX_MESSAGE;
+use coord_proto::net::{MAX_MESSAGE, MAX_REQUEST};
 use coord_proto::wire::control_server::ControlServer;
 use coord_proto::wire::work_server::WorkServer;
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -17,12 +17,20 @@ use tracing::{error, warn};
 
 use crate::access::{Access, AccessLayer};
 use crate::control::{self, Clock, Command, ControlConfig, ControlError, Handle, Standing};
+use crate::limits::{Gate, count};
 use crate::rpc::{ControlService, WorkService};
 use crate::store::schema::check_schema;
 use crate::store::{Store, StoreError};
 
 /// Commands that may wait for the loop: callers beyond wait themselves.
 const INBOX: usize = 4096;
+/// After how much silence a caller is asked whether it is there, and how long it may take to say so:
+/// what a vanished one held is let go.
+const KEEPALIVE: (Duration, Duration) = (Duration::from_secs(20), Duration::from_secs(10));
+/// Calls that one connection may have open at once: several workers behind a proxy share one.
+const STREAMS: u32 = 256;
+/// Largest head of a request, in bytes: identities and tokens travel there.
+const HEADERS: u32 = 32 * 1024;
 /// Pause before the next term after one that ended in an error.
 const BETWEEN_TERMS: Duration = Duration::from_millis(500);
 
@@ -81,14 +89,17 @@ impl Server {
         C: AsyncRead + AsyncWrite + Connected + Unpin + Send + 'static,
         E: Into<Box<dyn std::error::Error + Send + Sync>> + Send + 'static,
     {
+        let most = self.config.connections;
         let (services, terms) = self.in_process(stop.clone());
         let services = tonic::transport::Server::builder()
-            .http2_keepalive_interval(Some(Duration::from_secs(20)))
-            .http2_keepalive_timeout(Some(Duration::from_secs(10)))
-            .max_concurrent_streams(Some(1024))
+            .http2_keepalive_interval(Some(KEEPALIVE.0))
+            .http2_keepalive_timeout(Some(KEEPALIVE.1))
+            .max_concurrent_streams(Some(STREAMS))
+            .http2_max_header_list_size(Some(HEADERS))
             .tcp_nodelay(true)
+            .layer(Gate::new())
             .add_routes(services)
-            .serve_with_incoming_shutdown(incoming, stop.clone().cancelled_owned());
+            .serve_with_incoming_shutdown(count(incoming, most), stop.clone().cancelled_owned());
         let (served, led) = tokio::join!(
             async {
                 let served = services.await;
@@ -116,11 +127,11 @@ impl Server {
         let (tells, standing) = watch::channel(Standing::default());
         let handle = Handle { sender, changed: changes, standing, clock: self.clock.clone() };
         let work = WorkServer::new(WorkService::new(handle.clone(), self.config.lease_ttl))
-            .max_decoding_message_size(MAX_MESSAGE)
+            .max_decoding_message_size(MAX_REQUEST)
             .max_encoding_message_size(MAX_MESSAGE);
         let control = ControlService::new(handle, self.place.clone(), self.config.planning);
         let control = ControlServer::new(control)
-            .max_decoding_message_size(MAX_MESSAGE)
+            .max_decoding_message_size(MAX_REQUEST)
             .max_encoding_message_size(MAX_MESSAGE);
         let guard = AccessLayer(self.access.clone());
         let services = Routes::new(guard.layer(work)).add_service(guard.layer(control));

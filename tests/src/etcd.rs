@@ -133,6 +133,15 @@ impl Etcd {
         self.wait_until_healthy();
     }
 
+    /// Kills it, deletes its data, and starts it anew, empty, on the same ports.
+    pub fn lose_data(&mut self) {
+        self.kill9();
+        for member in &self.members {
+            std::fs::remove_dir_all(&member.place.folder).expect("the data can be deleted");
+        }
+        self.restart();
+    }
+
     /// The same with one member. Where too few others run, the cluster stays without a majority.
     pub fn restart_member(&mut self, member: usize) {
         self.launch_member(member);

@@ -48,6 +48,10 @@ impl Drop for Permit {
 pub struct FleetOptions {
     /// Workers.
     pub workers: usize,
+    /// Coordinators: one leads, the others stand by.
+    pub coordinators: usize,
+    /// Leadership's time to live, in milliseconds.
+    pub election_ttl: u64,
     /// Leases that each worker holds at once.
     pub slots: u32,
     /// A lease's time to live, in milliseconds.
@@ -70,8 +74,6 @@ pub struct FleetOptions {
     pub password: Option<String>,
     /// The password of the state; without one, everybody on loopback is trusted.
     pub etcd_password: Option<String>,
-    /// How long leadership outlives its coordinator, in milliseconds.
-    pub election_ttl: u64,
     /// Members of etcd.
     pub etcd_members: usize,
     /// More arguments of etcd.
@@ -88,6 +90,8 @@ impl Default for FleetOptions {
     fn default() -> Self {
         Self {
             workers: 2,
+            coordinators: 1,
+            election_ttl: 1000,
             slots: 2,
             lease_ttl: 1500,
             now: "2024-02-10 00:00:00".to_owned(),
@@ -98,7 +102,6 @@ impl Default for FleetOptions {
             env: Vec::new(),
             password: None,
             etcd_password: None,
-            election_ttl: 1000,
             etcd_members: 1,
             etcd_arguments: Vec::new(),
             etcd_folder: None,
@@ -223,8 +226,10 @@ fn launch(words: &[String], env: &[(String, String)], log: &Path) -> Process {
 pub struct Fleet {
     /// Workers, in the order they were started.
     pub workers: Vec<Service>,
-    /// The coordinator.
+    /// The coordinator; the first one where there are several.
     pub coordinator: Service,
+    /// The others, with their addresses.
+    others: Vec<(Service, String)>,
     /// The state.
     pub etcd: Etcd,
     /// The warehouse.
@@ -255,10 +260,17 @@ impl Fleet {
         }
         project.config_of_postgres(&postgres, &options.connection);
         let logs = temp_folder("coord-fleet");
-        let (coordinator, address) = start_coordinator("coordinator", &etcd, &options, logs.path());
+        let (coordinator, mut address) = start_coordinator("coordinator", &etcd, &options, logs.path());
+        let others: Vec<(Service, String)> = (1..options.coordinators)
+            .map(|n| start_coordinator(&format!("coordinator-{n}"), &etcd, &options, logs.path()))
+            .collect();
+        for (_, other) in &others {
+            address = format!("{address},{other}");
+        }
         let mut fleet = Self {
             workers: Vec::new(),
             coordinator,
+            others,
             etcd,
             postgres,
             project,
@@ -321,7 +333,31 @@ impl Fleet {
         self.address = address;
     }
 
-    /// The coordinator's address.
+    /// The number of the coordinator that leads, once there is one.
+    pub fn leader(&self) -> usize {
+        let mut found = None;
+        wait_until("a leader", || {
+            let record = self.etcd.etcdctl(&["get", "/test/r1/lead", "--print-value-only"]);
+            found = (0..=self.others.len()).find(|n| record.contains(&self.coordinator_address(*n)));
+            found.is_some()
+        });
+        found.expect("it was waited for")
+    }
+
+    /// One of several coordinators.
+    pub fn coordinator_at(&mut self, n: usize) -> &mut Service {
+        match n {
+            0 => &mut self.coordinator,
+            n => &mut self.others[n - 1].0,
+        }
+    }
+
+    /// Its address.
+    pub fn coordinator_address(&self, n: usize) -> String {
+        self.address.split(',').nth(n).expect("there are so many coordinators").to_owned()
+    }
+
+    /// The coordinators' addresses, separated by commas.
     pub fn address(&self) -> &str {
         &self.address
     }
@@ -474,10 +510,68 @@ fn start_coordinator(name: &str, etcd: &Etcd, options: &FleetOptions, logs: &Pat
     (service, format!("{scheme}://127.0.0.1:{port}"))
 }
 
+/// A coordinator alone.
+#[derive(Debug)]
+pub struct Lone {
+    service: Service,
+    address: String,
+    _folder: tempfile::TempDir,
+}
+
+impl Lone {
+    /// Starts it on a SQLite file, and waits until it listens.
+    pub fn start() -> Self {
+        let folder = temp_folder("coord-lone");
+        let state = format!("sqlite:{}", folder.path().join("state.db").display());
+        Self::start_in(folder, &state)
+    }
+
+    /// The same on another state.
+    pub fn on(state: &str) -> Self {
+        Self::start_in(temp_folder("coord-lone"), state)
+    }
+
+    fn start_in(folder: tempfile::TempDir, state: &str) -> Self {
+        let [port] = free_ports();
+        let arguments = vec![format!("--listen=127.0.0.1:{port}"), format!("--state={state}")];
+        let service =
+            Service::start("coordinator".to_owned(), "coordinator", arguments, Vec::new(), folder.path());
+        wait_until("the coordinator to listen", || std::net::TcpStream::connect(("127.0.0.1", port)).is_ok());
+        Self { service, address: format!("http://127.0.0.1:{port}"), _folder: folder }
+    }
+
+    /// Its address.
+    pub fn address(&self) -> &str {
+        &self.address
+    }
+
+    /// A figure of its memory, such as `VmRSS` or `VmHWM`, in MiB.
+    pub fn memory_mib(&self, what: &str) -> u64 {
+        let status = self.proc("status");
+        let line = status.lines().find(|line| line.starts_with(what)).unwrap_or_default();
+        let kib: u64 = line.split_whitespace().nth(1).and_then(|kib| kib.parse().ok()).unwrap_or_default();
+        kib / 1024
+    }
+
+    /// The processor time that it has used, in milliseconds.
+    pub fn cpu_millis(&self) -> u64 {
+        let stat = self.proc("stat");
+        // After the name in parentheses; ticks are hundredths of a second on Linux.
+        let fields = stat.rsplit_once(')').map_or("", |(_, fields)| fields);
+        fields.split_whitespace().skip(11).take(2).filter_map(|ticks| ticks.parse::<u64>().ok()).sum::<u64>()
+            * 10
+    }
+
+    fn proc(&self, file: &str) -> String {
+        std::fs::read_to_string(format!("/proc/{}/{file}", self.service.process.pid())).unwrap_or_default()
+    }
+}
+
 impl Drop for Fleet {
     fn drop(&mut self) {
         if std::thread::panicking() {
-            for service in self.workers.iter().chain([&self.coordinator]) {
+            let others = self.others.iter().map(|(service, _)| service);
+            for service in self.workers.iter().chain([&self.coordinator]).chain(others) {
                 let log = service.log();
                 let lines: Vec<&str> = log.lines().collect();
                 let last = lines[lines.len().saturating_sub(40)..].join("\n");

@@ -109,7 +109,7 @@ async fn run() -> anyhow::Result<()> {
     stop_on_signals(stop.clone())?;
     info!(worker = %config.worker, slots, coordinator = args.coordinator.join(","), "starting");
     let executor = Executor::new(engines, SnapshotSource::new(transport.clone()));
-    let executor = Arc::new(executor.with_batch_timeout(args.batch_timeout));
+    let executor = Arc::new(executor.with_batch_timeout(args.batch_timeout).waiting_for_warehouses());
     Agent::new(config, transport, executor).run(stop).await;
     info!("stopped");
     Ok(())

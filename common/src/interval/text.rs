@@ -214,7 +214,7 @@ fn relative(text: &str, now: Timestamp) -> Option<Timestamp> {
         match unit {
             "decade" | "year" | "month" => {
                 let length = [("decade", 120), ("year", 12)].iter().find(|(name, _)| *name == unit);
-                let whole = count.fract() == 0.0 && count < 1e6;
+                let whole = count.fract() == 0.0 && count.abs() < 1e6;
                 months += whole.then_some(count as i64)? * length.map_or(1, |(_, months)| *months);
             }
             _ => millis += count * unit_millis(unit)?,
@@ -224,7 +224,9 @@ fn relative(text: &str, now: Timestamp) -> Option<Timestamp> {
     }
     let base = if has_date_unit && !has_time_unit { IntervalUnit::Day.floor(now) } else { now };
     let sign = if future { 1 } else { -1 };
-    shift(base, sign * months, sign * millis.round() as i64)
+    // Beyond this it is too far away anyhow, whichever way.
+    let millis = Some(millis.round()).filter(|millis| millis.abs() < 1e17)? as i64;
+    shift(base, sign * months, sign * millis)
 }
 
 /// Splits `3h` into its number and its unit.
@@ -331,6 +333,9 @@ mod tests {
             "2023-01-05 24:00:00",
             "99999999999999999",
             "9999 years",
+            "-9223372036854775808 days",
+            "-92233720368547758080 years ago",
+            "999999 decades, 1e300 weeks",
         ] {
             if text == "5" {
                 assert_eq!(read(text), "1970-01-01T00:00:00.005Z");

@@ -343,27 +343,33 @@ pub(super) fn flavor_of(dialect: Dialect) -> &'static dyn flavor::Dialect {
 /// Turns the parser's lines and columns (in characters) into byte offsets.
 pub(super) struct Lines<'a> {
     text: &'a str,
+    /// The bytes at which lines start.
     starts: Vec<usize>,
-    ascii: bool,
+    /// The bytes at which characters start, with the text's end; empty where each is one byte.
+    chars: Vec<usize>,
 }
 
 impl<'a> Lines<'a> {
     pub(super) fn new(text: &'a str) -> Self {
         let mut starts = vec![0];
         starts.extend(text.bytes().enumerate().filter(|(_, b)| *b == b'\n').map(|(at, _)| at + 1));
-        Self { text, starts, ascii: text.is_ascii() }
+        let chars = if text.is_ascii() {
+            Vec::new()
+        } else {
+            text.char_indices().map(|(at, _)| at).chain([text.len()]).collect()
+        };
+        Self { text, starts, chars }
     }
 
     /// The byte at a place; `None` for the parser's "no place" and places outside the text.
     pub(super) fn offset(&self, place: Location) -> Option<usize> {
         let line = *self.starts.get(usize::try_from(place.line).ok()?.checked_sub(1)?)?;
         let column = usize::try_from(place.column).ok()?.checked_sub(1)?;
-        if self.ascii {
-            return Some(line + column).filter(|at| *at <= self.text.len());
+        if self.chars.is_empty() {
+            return line.checked_add(column).filter(|at| *at <= self.text.len());
         }
-        let rest = &self.text[line..];
-        let end = rest.char_indices().map(|(at, _)| at).chain([rest.len()]).nth(column)?;
-        Some(line + end)
+        let first = self.chars.binary_search(&line).ok()?;
+        self.chars.get(first.checked_add(column)?).copied()
     }
 
     pub(super) fn range(&self, span: Span) -> Option<Range<usize>> {

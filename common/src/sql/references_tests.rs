@@ -183,3 +183,12 @@ fn errors_say_where() {
         assert!(Query::parse(bad, Dialect::DuckDb).is_err(), "{bad}");
     }
 }
+
+#[test]
+fn places_in_a_long_line_with_letters_beyond_ascii_are_found_at_once() {
+    let columns: Vec<String> = (0..20_000).map(|n| format!("'ä' AS c{n}")).collect();
+    let text = format!("SELECT {} FROM größe.tafel", columns.join(", "));
+    let query = Query::parse(&text, Dialect::DuckDb).unwrap();
+    let spans: Vec<&str> = query.references().into_iter().map(|found| &text[found.span]).collect();
+    assert_eq!(spans, ["größe.tafel"]);
+}

@@ -407,6 +407,27 @@ pub struct Report {
     pub outcome: Outcome,
 }
 
+/// Longest text of a failure, in bytes: it is put on record.
+const LONGEST_TEXT: usize = 16 * 1024;
+/// Most audits of one report.
+const MOST_AUDITS: usize = 1000;
+
+impl Report {
+    /// Cuts what a warehouse or a worker may have made too long to be kept.
+    pub fn cut(&mut self) {
+        match &mut self.outcome {
+            Outcome::Failed(failure) => {
+                let Failure { class: _, code, message, hint } = failure;
+                for text in [Some(message), code.as_mut(), hint.as_mut()].into_iter().flatten() {
+                    text.truncate(text.floor_char_boundary(LONGEST_TEXT));
+                }
+            }
+            Outcome::Done(done) => done.audits.truncate(MOST_AUDITS),
+            Outcome::HandedBack | Outcome::Fenced => {}
+        }
+    }
+}
+
 /// What came of a lease, as its worker reports it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -515,6 +536,20 @@ pub enum LeaseState {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn reports_are_cut_at_characters_to_what_can_be_kept() {
+        let failure = Failure {
+            class: FailureClass::Permanent,
+            code: None,
+            message: "\u{00e4}".repeat(LONGEST_TEXT),
+            hint: Some("short".to_owned()),
+        };
+        let mut report = Report { token: Token(1), batch: None, outcome: Outcome::Failed(failure) };
+        report.cut();
+        let Outcome::Failed(failure) = report.outcome else { panic!("it stays a failure") };
+        assert_eq!((failure.message.len(), failure.hint.as_deref()), (LONGEST_TEXT, Some("short")));
+    }
 
     #[test]
     fn batches_print_and_parse() {

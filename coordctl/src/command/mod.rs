@@ -10,6 +10,7 @@ mod inspect;
 mod local;
 mod plan;
 mod run;
+mod state;
 mod tend;
 mod test;
 mod token;
@@ -18,7 +19,7 @@ pub(crate) use apply::who;
 
 use std::process::ExitCode;
 
-use crate::args::Command;
+use crate::args::{Command, StateArgs};
 use crate::error::CliResult;
 use crate::session::Session;
 
@@ -53,6 +54,7 @@ pub(crate) async fn run(session: &mut Session, command: Command) -> CliResult<Ex
         Command::Cancel(args) => apply::cancel(session, &args.plan).await?,
         Command::Fetch(args) => fetch::fetch(session, &args.sql).await?,
         Command::Info(args) => inspect::info(session, &args).await?,
+        Command::State(StateArgs { command: Some(command), .. }) => state::state(session, command).await?,
         Command::State(args) => fetch::state(session, &args).await?,
         Command::Test(args) => return test::test(session, &args).await,
         Command::Token(args) => token::token(session, args)?,

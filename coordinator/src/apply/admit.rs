@@ -106,6 +106,28 @@ pub(crate) fn todos(plan: &Plan, book: &Book) -> BTreeMap<TableId, Todo> {
     todos
 }
 
+/// What is still left of what a plan has on record to do: other plans may have done some of it since.
+/// What is to be done again stays.
+pub(crate) fn still_left(
+    plan: &Plan,
+    book: &Book,
+    recorded: &BTreeMap<TableId, Todo>,
+) -> BTreeMap<TableId, Todo> {
+    let mut left = recorded.clone();
+    if plan.skips_computing() {
+        return left;
+    }
+    let now = todos(plan, book);
+    left.retain(|table, todo| {
+        let Some(now) = now.get(table) else { return false };
+        todo.ranges = todo.ranges.intersection(&now.ranges);
+        todo.create &= now.create;
+        todo.migrate &= now.migrate;
+        todo.create || todo.migrate || !todo.ranges.is_empty()
+    });
+    left
+}
+
 /// The planned ranges that aren't done; where lookback computes done ranges again, those too.
 fn again(model: &PlannedModel, done: &IntervalSet) -> IntervalSet {
     if model.restatement.is_some() || model.effective_from.is_some() || model.anew || model.fills.is_some() {

@@ -10,7 +10,7 @@ mod columns;
 mod keep;
 mod signals;
 
-pub(crate) use admit::{StalePlan, check_base, is_run, todos, work};
+pub(crate) use admit::{StalePlan, check_base, is_run, still_left, todos, work};
 pub(crate) use aside::{Asides, check_restated, clears, goes_aside, held, moves_the_pointer, whole_tables};
 pub(crate) use audit::audit_work;
 pub(crate) use columns::columns_work;

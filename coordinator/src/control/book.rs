@@ -15,6 +15,7 @@ use super::approval::Approval;
 use super::evidence::Head;
 use super::history::{Kept, Promotion};
 
+use crate::backup::Era;
 use crate::store::{Entry, Revision, Store, StoreError, blob, keys, record};
 
 /// What is known of all environments, plans, snapshots and tables.
@@ -40,6 +41,8 @@ pub(crate) struct Book {
     pub(crate) snapshots: BTreeMap<SnapshotId, Arc<SnapshotRecord>>,
     /// Tables.
     pub(crate) tables: BTreeMap<TableId, TableRecord>,
+    /// What is added to numbers that warehouses see.
+    pub(crate) era: Era,
     /// Lost batches that nothing has superseded.
     pub(crate) lost: Vec<Batch>,
     /// The end of the evidence.
@@ -95,6 +98,8 @@ pub(crate) enum SwitchKind {
     Retire,
     /// The pointer moved to what an earlier plan had promoted.
     Rollback,
+    /// The state was restored: whatever the views show, they are made anew.
+    Restore,
 }
 
 impl Pointer {
@@ -320,6 +325,9 @@ impl Book {
     /// Reads everything.
     pub(crate) async fn load(store: &dyn Store) -> Result<Self, StoreError> {
         let mut book = Self::default();
+        if let Some(entry) = store.get(keys::ERA).await? {
+            book.era = decode(&entry)?;
+        }
         for entry in store.range(keys::ENVIRONMENTS).await?.entries {
             let pointer: Pointer = decode(&entry)?;
             let environment = read_environment(store, &pointer).await?;

@@ -205,7 +205,7 @@ impl Handle {
     ///
     /// # Errors
     /// [`NotReady`] where it isn't this coordinator.
-    async fn leads(&self) -> Result<(), NotReady> {
+    pub(crate) async fn leads(&self) -> Result<(), NotReady> {
         if *self.standing.borrow() == Standing::Leading {
             return Ok(());
         }

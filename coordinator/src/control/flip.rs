@@ -18,6 +18,17 @@ use crate::store::record::encode_json;
 use crate::store::{StoreError, Txn, blob, keys};
 
 impl Control {
+    /// Why a plan may not move the pointer: it isn't where the plan found it. The claim keeps other
+    /// plans away, so somebody has changed the state by other means; a transaction's compare alone
+    /// would only see what changed since this term began.
+    pub(super) fn overtaken(&self, plan: &Plan) -> Option<String> {
+        let shown = self.book.environments.get(&plan.environment).map_or(0, |(shown, _)| shown.seq);
+        if shown == plan.base_seq {
+            return None;
+        }
+        apply::check_base(plan, &self.book, (self.clock)()).err().map(|stale| stale.to_string())
+    }
+
     /// Moves the pointer.
     pub(super) async fn flip(
         &mut self,
@@ -142,6 +153,8 @@ impl Control {
         self.promoting.insert(id, parts.iter().map(|part| part.gateway.clone()).collect());
         let any = !parts.is_empty();
         for part in parts {
+            // The warehouse never goes back, even if the state was restored.
+            let part = Promote { seq: part.seq + self.book.era.flips, ..part };
             self.scheduler.on(self.now(), Event::Promote(part, id), out);
         }
         any
@@ -150,7 +163,8 @@ impl Control {
     /// One gateway's views have followed. Whether all have: then what comes next is due. Those that
     /// belong to an earlier attempt don't count.
     pub(super) fn is_last_part(&mut self, id: PlanId, promote: &Promote) -> bool {
-        let seq = self.book.pointers.get(&promote.environment).map(|pointer| pointer.seq);
+        let seq =
+            self.book.pointers.get(&promote.environment).map(|pointer| pointer.seq + self.book.era.flips);
         let Some(left) = self.promoting.get_mut(&id).filter(|_| seq == Some(promote.seq)) else {
             return false;
         };

@@ -23,6 +23,7 @@ mod stored;
 mod switch;
 mod tend;
 mod turn;
+mod verify;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -42,6 +43,7 @@ pub(crate) use command::{ApplyError, Command, Handle, NotReady, Refused};
 pub(crate) use evidence::{Deed, Told};
 pub use report::{ExecutedBatch, FailureView, ModelView, PlanView, WorkerView};
 pub(crate) use tend::{RollbackTo, Tend, Tended};
+pub use verify::verify_record;
 
 use crate::apply::{Group, groups};
 use crate::schedule::{Config, Instant, Output, Random, Record, Scheduler};
@@ -78,6 +80,8 @@ pub struct ControlConfig {
     pub protected: BTreeSet<EnvironmentName>,
     /// Where plans are made.
     pub planning: Planning,
+    /// Most connections that are open at once; those beyond are closed.
+    pub connections: usize,
 }
 
 /// Where plans are made.
@@ -103,6 +107,7 @@ impl Default for ControlConfig {
             retention: Retention::default(),
             protected: BTreeSet::new(),
             planning: Planning::default(),
+            connections: 10_000,
         }
     }
 }
@@ -198,9 +203,7 @@ impl Control {
             backoff_base: config.retry_base.as_millis() as u64,
             ..usual
         };
-        // Every transaction raises the revision and grants fewer than 2^20 leases, so tokens of a
-        // later term are always greater.
-        let base = (lead.term().0 as u64) << 20;
+        let base = book.era.first_token(lead.term());
         let scheduler = Scheduler::new(limits, base, Random::new(lead.term().0 as u64));
         let started = Moment::now();
         let mut control = Self {

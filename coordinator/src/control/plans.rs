@@ -22,7 +22,7 @@ use crate::store::record::{encode_intervals, encode_json};
 use crate::store::{Compare, Revision, StoreError, Txn, blob, keys};
 
 /// Documents of one transaction; each is one operation and at most one compare.
-const CHUNK: usize = 60;
+pub(super) const CHUNK: usize = 60;
 /// Records up to this size stay under their key.
 const INLINE_BYTES: usize = 64 * 1024;
 
@@ -183,6 +183,10 @@ impl Control {
             .put(env_key, encode_json(&id)?);
         self.put_plan(id, record, claim).await?;
         info!(plan = %id, environment = %body.plan.environment, what, "applying");
+        let left = match left {
+            Some(recorded) => Some(self.shrink(&body.plan, &recorded).await?),
+            None => None,
+        };
         self.carry_out(&body, left).await?;
         Ok(Ok(what))
     }
@@ -435,6 +439,9 @@ impl Control {
         if body.plan.purpose == Purpose::Run {
             self.note_restated(&body.plan).await?;
             return self.end_well(&body.plan, out).await;
+        }
+        if let Some(why) = self.overtaken(&body.plan) {
+            return self.finish(id, PlanState::Failed, &why).await;
         }
         self.flip(id, record, &body.plan).await?;
         self.promote(id, &body.plan.environment, out).await

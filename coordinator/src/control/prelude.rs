@@ -16,6 +16,8 @@ use super::command::Reply;
 use super::{Control, ControlError};
 use crate::apply;
 use crate::schedule::{Event, Output};
+use crate::store::record::encode_json;
+use crate::store::{Txn, keys};
 
 /// What signals left of each table's ranges, or why they couldn't be asked.
 pub(crate) type Asked = Result<BTreeMap<TableId, Todo>, (String, Failure)>;
@@ -34,6 +36,29 @@ pub(super) struct Prelude {
 }
 
 impl Control {
+    /// Strikes off a plan's todo what others have done since it was put on record.
+    pub(super) async fn shrink(
+        &mut self,
+        plan: &Plan,
+        recorded: &BTreeMap<TableId, Todo>,
+    ) -> Result<BTreeMap<TableId, Todo>, ControlError> {
+        let left = apply::still_left(plan, &self.book, recorded);
+        let changed: Vec<_> =
+            recorded.iter().filter(|(table, todo)| left.get(*table) != Some(*todo)).collect();
+        for chunk in changed.chunks(super::plans::CHUNK) {
+            let mut txn = Txn::new();
+            for (table, _) in chunk {
+                let key = keys::todo(plan.id, table);
+                txn = match left.get(*table) {
+                    Some(todo) => txn.put(key, encode_json(todo)?),
+                    None => txn.delete(key),
+                };
+            }
+            self.commit(txn).await?;
+        }
+        Ok(left)
+    }
+
     /// Begins a plan that has nothing on record yet: statements first.
     pub(super) async fn begin(&mut self, plan: &Plan, out: &mut Output) -> Result<(), ControlError> {
         if plan.hooks.before_all.is_empty() {

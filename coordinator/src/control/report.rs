@@ -14,6 +14,9 @@ use crate::schedule::{PlanProgress, Record};
 /// hasn't read, and only documents of very large plans lack their beginning.
 const LOG: usize = 500_000;
 
+/// Most batches in one view: a message of a few MiB.
+const PAGE: usize = 20_000;
+
 /// One batch that ended.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ExecutedBatch {
@@ -133,7 +136,7 @@ struct Log {
 impl Logs {
     /// A plan begins or goes on. Logs of plans that ended long ago are dropped.
     pub(super) fn start(&mut self, plan: PlanId) {
-        while self.logs.len() > 16 {
+        while self.logs.len() > 4 {
             let over = self.logs.iter().find(|(id, log)| log.over && **id != plan).map(|(id, _)| *id);
             match over {
                 Some(id) => self.logs.remove(&id),
@@ -247,6 +250,8 @@ impl Control {
             log.last = Some(progress);
         }
         let from = since.saturating_sub(log.dropped).min(log.executed.len());
+        let to = (from + PAGE).min(log.executed.len());
+        let all_told = to == log.executed.len();
         let mut failures: Vec<FailureView> = record
             .failures
             .iter()
@@ -269,13 +274,13 @@ impl Control {
         let sum = |of: fn(&ModelView) -> u64| models.iter().map(of).sum();
         Some(PlanView {
             state: record.state.name().to_owned(),
-            ended: record.state.is_final() || record.state == PlanState::Planned,
+            ended: all_told && (record.state.is_final() || record.state == PlanState::Planned),
             total: sum(|model| model.total),
             done: sum(|model| model.done),
             in_flight: sum(|model| model.in_flight),
             failed: sum(|model| model.failed),
-            executed: log.executed[from..].to_vec(),
-            next: log.dropped + log.executed.len(),
+            executed: log.executed[from..to].to_vec(),
+            next: log.dropped + to,
             log: term,
             models,
             failures,

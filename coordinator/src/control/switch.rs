@@ -25,6 +25,7 @@ impl SwitchKind {
         match self {
             Self::Retire => "removed",
             Self::Rollback => "rolled back",
+            Self::Restore => "restored",
         }
     }
 }
@@ -161,8 +162,9 @@ impl Control {
                 };
                 shown.into_iter().map(retire).collect()
             }
-            SwitchKind::Rollback => {
-                let before = before.as_ref().map(|before| &before.models);
+            SwitchKind::Rollback | SwitchKind::Restore => {
+                let before = before.as_ref().filter(|_| switch.what == SwitchKind::Rollback);
+                let before = before.map(|before| &before.models);
                 let parts = views_by_gateway(before, &environment.models, &switch.gateway);
                 let back = |(gateway, (views, drop)): (String, _)| Promote { views, drop, ..part(&gateway) };
                 parts.into_iter().map(back).collect()
@@ -222,7 +224,7 @@ impl Control {
                 self.book.pointers.remove(name);
                 self.book.gone.insert(name.clone(), switch.seq);
             }
-            SwitchKind::Rollback => {
+            SwitchKind::Rollback | SwitchKind::Restore => {
                 let pointer = Pointer { views_done: true, ..pointer };
                 let revision = self.commit(end.put(keys::environment(name), encode_json(&pointer)?)).await?;
                 if let Some(entry) = self.book.environments.get_mut(name) {

@@ -8,7 +8,7 @@ use coord_common::interval::{Timestamp, parse_time};
 use coord_common::task::TableId;
 use serde::Serialize;
 
-use super::book::Pointer;
+use super::book::{Pointer, Switch, SwitchKind};
 use super::evidence::Deed;
 use super::rollback::GoneBack;
 use super::{Control, ControlError};
@@ -197,6 +197,12 @@ impl Control {
             tended.environments.insert(name);
         }
         tended.waits.environments.clone_from(&tended.environments);
+        // Views that a restored state has yet to set.
+        let restored = |switch: &Switch| only.is_none() && switch.what == SwitchKind::Restore;
+        for (name, switch) in self.book.switches.iter().filter(|(_, switch)| restored(switch)) {
+            tended.gateways.extend(switch.gateways.clone());
+            tended.waits.environments.insert(name.clone());
+        }
         Ok(Ok(tended))
     }
 

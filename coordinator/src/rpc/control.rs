@@ -9,7 +9,7 @@ use coord_common::project::SourceFile;
 use coord_proto::convert::parse;
 use coord_proto::wire;
 use coord_proto::wire::control_server::Control;
-use tokio::sync::mpsc;
+use tokio::sync::{Semaphore, mpsc};
 use tokio_stream::StreamExt;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status, Streaming};
@@ -22,6 +22,10 @@ use crate::planning::{self, PlanRequest, Refusal};
 const WATCH_PAUSE: Duration = Duration::from_millis(30);
 /// Longest pause: progress that changes nothing is still told, so that a watcher sees life.
 const WATCH_BEAT: Duration = Duration::from_millis(500);
+/// Projects that are in memory at once.
+const PROJECTS: usize = 4;
+/// How long a caller may take for the next piece of a project.
+const PIECE_PATIENCE: Duration = Duration::from_secs(30);
 /// Largest project taken, in bytes of all its files.
 const MAX_PROJECT: usize = 512 * 1024 * 1024;
 
@@ -30,12 +34,14 @@ pub(crate) struct ControlService {
     handle: Handle,
     state: String,
     planning: Planning,
+    /// Places for projects that are taken in and planned: others wait before theirs is read.
+    projects: Semaphore,
 }
 
 impl ControlService {
     /// `state` says where the state is, for people.
     pub(crate) fn new(handle: Handle, state: String, planning: Planning) -> Self {
-        Self { handle, state, planning }
+        Self { handle, state, planning, projects: Semaphore::new(PROJECTS) }
     }
 }
 
@@ -124,10 +130,12 @@ impl Control for ControlService {
 
     async fn plan(&self, request: Request<Streaming<wire::PlanRequest>>) -> Result<Response<Pieces>, Status> {
         let caller = caller(&request)?;
+        let place = self.projects.acquire().await;
         let (request, said) = receive(request.into_inner()).await?;
         let book = self.handle.ask(|reply| Command::Book { reply }).await?;
         let unfinished = book.unfinished_restatements(&request.options.environment);
         let planned = self.planned(request, book).await?;
+        drop(place);
         let document =
             documents::planned(&planned, &unfinished).map_err(|error| Status::internal(error.to_string()))?;
         if !planned.planned.plan.is_empty() {
@@ -143,10 +151,12 @@ impl Control for ControlService {
         &self,
         request: Request<Streaming<wire::PlanRequest>>,
     ) -> Result<Response<Pieces>, Status> {
+        let place = self.projects.acquire().await;
         let (request, _) = receive(request.into_inner()).await?;
         let no_signals = request.no_signals;
         let book = self.handle.ask(|reply| Command::Book { reply }).await?;
         let planned = self.planned(request, book).await?;
+        drop(place);
         let plan = Box::new(planned.planned.plan);
         let asked = if no_signals {
             None
@@ -210,6 +220,8 @@ impl Control for ControlService {
         let plan = named::plan(&self.handle, &plan_id).await?;
         let (sender, receiver) = mpsc::channel(4);
         let mut handle = self.handle.clone();
+        // A coordinator that doesn't lead says so at once.
+        handle.leads().await?;
         // The task ends with the plan, or when the watcher goes away.
         tokio::spawn(async move {
             let mut since = since as usize;
@@ -300,7 +312,10 @@ async fn receive(mut stream: Streaming<wire::PlanRequest>) -> Result<(PlanReques
     let mut files = Vec::new();
     let mut open = Vec::new();
     let mut size = 0;
-    while let Some(message) = stream.next().await {
+    loop {
+        let next = tokio::time::timeout(PIECE_PATIENCE, stream.next()).await;
+        let next = next.map_err(|_| Status::cancelled("the project's next piece didn't come"))?;
+        let Some(message) = next else { break };
         match message?.part {
             Some(wire::plan_request::Part::Options(part)) => options = Some(part),
             Some(wire::plan_request::Part::File(part)) => {

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use coord_common::id::{PlanId, Token};
-use coord_common::interval::{Interval, Timestamp};
+use coord_common::interval::{Interval, IntervalSet, Timestamp};
 use coord_common::task::Batch;
 
 use super::event::{NodeMode, NodeWork, PlanWork, Recovered, TableState};
@@ -92,19 +92,14 @@ impl Scheduler {
         let mut joined = Vec::new();
         for (index, node) in plan.nodes.iter().enumerate() {
             let table = self.tables.get(node.table);
+            let at = NodeRef { plan: number, node: index };
             for (interval, token) in &table.in_flight {
-                let misses = node.todo.overlaps(*interval) && !table.done.overlaps(*interval);
                 let void = self.leases.get(token).and_then(|held| match &held.target {
                     Target::Batch(lease) => Some(&lease.void),
                     _ => None,
                 });
-                let counts = void.is_none_or(|void| node.is_void(*interval, void));
-                if misses
-                    && counts
-                    && node.mode == NodeMode::Write
-                    && plan.reads_are_done(index, *interval, &self.tables)
-                {
-                    joined.push((*token, NodeRef { plan: number, node: index }));
+                if void.is_some_and(|void| self.shares(at, node, *interval, void)) {
+                    joined.push((*token, at));
                 }
             }
         }
@@ -118,7 +113,17 @@ impl Scheduler {
         }
     }
 
-    pub(super) fn recover(&mut self, recovered: Recovered) {
+    /// Whether another plan's lease over a range does what a node misses.
+    fn shares(&self, at: NodeRef, node: &Node, interval: Interval, void: &IntervalSet) -> bool {
+        let done = &self.tables.get(node.table).done;
+        node.mode == NodeMode::Write
+            && node.is_void(interval, void)
+            && node.todo.overlaps(interval)
+            && !done.overlaps(interval)
+            && self.plans[&at.plan].reads_are_done(at.node, interval, &self.tables)
+    }
+
+    pub(super) fn recover(&mut self, recovered: Recovered, out: &mut Output) {
         match recovered {
             Recovered::Leased {
                 token,
@@ -138,8 +143,21 @@ impl Scheduler {
                 if !serves.contains(&at) {
                     serves.push(at);
                 }
-                let supersedes = supersedes.iter().map(|batch| batch.interval).collect();
                 let interval = batch.interval;
+                let mut supersedes: Vec<Interval> = supersedes.iter().map(|batch| batch.interval).collect();
+                // The record leaves it out, since the raise of the batch's own slot needs no word of it.
+                if self.tables.get(table).lost.contains(&interval) && !supersedes.contains(&interval) {
+                    supersedes.push(interval);
+                }
+                // A term may have ended just before a plan joined the lease.
+                let users =
+                    self.tables.get(table).users.iter().filter(|user| mode.fills() && !serves.contains(user));
+                let joins = |user: &&NodeRef| {
+                    let node = self.plans.get(&user.plan).map(|plan| &plan.nodes[user.node]);
+                    node.is_some_and(|node| self.shares(**user, node, interval, &void))
+                };
+                let joined: Vec<NodeRef> = users.filter(joins).copied().collect();
+                serves.extend(joined.iter().copied());
                 let lease = BatchLease {
                     token,
                     at,
@@ -162,6 +180,9 @@ impl Scheduler {
                     standing: Standing::new(None),
                 });
                 self.next_token = self.next_token.max(token.0 + 1);
+                if !joined.is_empty() {
+                    self.record_grant(token, out);
+                }
             }
             Recovered::Promoting { token, worker, promote } => {
                 self.recover_promotion(token, worker, &promote);

@@ -184,7 +184,7 @@ impl Scheduler {
         self.now = self.now.max(now);
         match event {
             Event::Admit(work) => self.admit(work, out),
-            Event::Recovered(recovered) => self.recover(recovered),
+            Event::Recovered(recovered) => self.recover(recovered, out),
             Event::Hold { plan, tables } => self.hold(plan, &tables),
             Event::Release { plan } => self.release(plan),
             Event::Publish(publish, plan) => self.publish(publish, plan),

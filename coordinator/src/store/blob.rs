@@ -79,6 +79,11 @@ pub async fn delete_blob(store: &dyn Store, hash: Hash128) -> Result<(), StoreEr
     store.commit(Txn::new().delete_prefix(keys::blob(hash))).await.map(|_| ())
 }
 
+/// Whether a value is a sound piece of some blob.
+pub(crate) fn verify_piece(key: &str, value: &[u8]) -> Result<(), StoreError> {
+    unpack_value(key, value, &mut Vec::new()).map(|_| ())
+}
+
 fn pack(count: u64, piece: &[u8]) -> Vec<u8> {
     let mut payload = Vec::new();
     put_varint(&mut payload, count);
@@ -89,8 +94,12 @@ fn pack(count: u64, piece: &[u8]) -> Vec<u8> {
 
 /// Appends a piece to the content and gives the count of pieces it states (0 in all but the first).
 fn unpack(entry: &Entry, content: &mut Vec<u8>) -> Result<u64, StoreError> {
-    let damaged = |why: &str| StoreError::corrupt(&entry.key, why);
-    let mut payload = unseal(&entry.key, &entry.value)?;
+    unpack_value(&entry.key, &entry.value, content)
+}
+
+fn unpack_value(key: &str, value: &[u8], content: &mut Vec<u8>) -> Result<u64, StoreError> {
+    let damaged = |why: &str| StoreError::corrupt(key, why);
+    let mut payload = unseal(key, value)?;
     let count = get_varint(&mut payload).ok_or_else(|| damaged("it is cut off"))?;
     let before = content.len();
     DeflateDecoder::new(payload)

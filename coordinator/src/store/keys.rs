@@ -3,6 +3,8 @@
 //! ```text
 //! r1/lead                                who leads; its create revision is the term
 //! r1/schema                              the state's format
+//! r1/era                                 what is added to numbers that warehouses see, once restored
+//! r1/importing                           a state is being put in place; there is none yet
 //! r1/env/<environment>                   the pointer
 //! r1/applying/<environment>              the plan that may move the pointer
 //! r1/switch/<environment>                a change of an environment's views that is no plan's
@@ -36,6 +38,10 @@ pub const ROOT: &str = "r1/";
 pub const LEAD: &str = "r1/lead";
 /// The key of the state's format.
 pub const SCHEMA: &str = "r1/schema";
+/// The key of what is added to numbers that warehouses see.
+pub const ERA: &str = "r1/era";
+/// The key that is there while a state is imported.
+pub const IMPORTING: &str = "r1/importing";
 /// All environments.
 pub const ENVIRONMENTS: &str = "r1/env/";
 /// All blobs.

@@ -19,12 +19,17 @@ const TEXT_HEAD: usize = 11;
 /// # Errors
 /// [`StoreError::Invalid`] where the value has no JSON form (such as a map with keys that are no
 /// texts).
-pub(crate) fn encode_json<T: Serialize>(value: &T) -> Result<Vec<u8>, StoreError> {
+pub fn encode_json<T: Serialize>(value: &T) -> Result<Vec<u8>, StoreError> {
     let json = serde_json::to_vec(value)
         .map_err(|error| StoreError::Invalid(format!("a record has no JSON form: {error}")))?;
-    let mut record = text_head(TEXT_VERSION, &json);
-    record.extend_from_slice(&json);
-    Ok(record)
+    Ok(seal_text(&json))
+}
+
+/// Wraps JSON, or what is taken for it.
+pub fn seal_text(json: &[u8]) -> Vec<u8> {
+    let mut record = text_head(TEXT_VERSION, json);
+    record.extend_from_slice(json);
+    record
 }
 
 /// Reads what [`encode_json`] wrote.
@@ -50,7 +55,7 @@ fn text_head(version: u8, json: &[u8]) -> Vec<u8> {
 }
 
 /// Wraps bytes: one byte of version, the payload, four bytes of checksum.
-pub(super) fn seal(payload: &[u8]) -> Vec<u8> {
+pub fn seal(payload: &[u8]) -> Vec<u8> {
     let mut record = Vec::with_capacity(payload.len() + 5);
     record.push(VERSION);
     record.extend_from_slice(payload);
@@ -59,7 +64,7 @@ pub(super) fn seal(payload: &[u8]) -> Vec<u8> {
 }
 
 /// Unwraps what [`seal`] wrapped.
-pub(super) fn unseal<'a>(key: &str, record: &'a [u8]) -> Result<&'a [u8], StoreError> {
+pub(crate) fn unseal<'a>(key: &str, record: &'a [u8]) -> Result<&'a [u8], StoreError> {
     let parts = record.split_first().and_then(|(version, rest)| Some((version, rest.split_last_chunk()?)));
     let Some((version, (payload, sum))) = parts else {
         return Err(StoreError::corrupt(key, "it is cut off"));

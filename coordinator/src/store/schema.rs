@@ -23,10 +23,8 @@ pub async fn check_schema(store: &dyn Store) -> Result<(), StoreError> {
     if let Some(found) = read(store).await? {
         return accept(found);
     }
-    let mark = Txn::new()
-        .require(Compare::NoneUnder(keys::ROOT.to_owned()))
-        .put(keys::SCHEMA, encode_json(&Schema { format: FORMAT })?);
-    let lost = match store.commit(mark).await {
+    let first = Txn::new().require(Compare::NoneUnder(keys::ROOT.to_owned())).put(keys::SCHEMA, mark()?);
+    let lost = match store.commit(first).await {
         Ok(Outcome::Committed(_)) => return Ok(()),
         // Somebody else may have marked it.
         Ok(Outcome::Conflict) => None,
@@ -37,8 +35,21 @@ pub async fn check_schema(store: &dyn Store) -> Result<(), StoreError> {
         (Some(found), _) => accept(found),
         // The mark may still be on its way: this may simply be called again.
         (None, Some(why)) => Err(StoreError::Unavailable(why)),
+        (None, None) if store.get(keys::IMPORTING).await?.is_some() => {
+            Err(StoreError::corrupt(keys::IMPORTING, "an import into it was cut off, or goes on"))
+        }
         (None, None) => Err(StoreError::corrupt(keys::SCHEMA, "there are records but no format version")),
     }
+}
+
+/// The record at [`keys::SCHEMA`].
+pub(crate) fn mark() -> Result<Vec<u8>, StoreError> {
+    encode_json(&Schema { format: FORMAT })
+}
+
+/// Whether a value at [`keys::SCHEMA`] says this build's format.
+pub(crate) fn verify(value: &[u8]) -> Result<(), StoreError> {
+    accept(decode_json::<Schema>(keys::SCHEMA, value)?.format)
 }
 
 async fn read(store: &dyn Store) -> Result<Option<u32>, StoreError> {
@@ -46,7 +57,8 @@ async fn read(store: &dyn Store) -> Result<Option<u32>, StoreError> {
     decode_json::<Schema>(&entry.key, &entry.value).map(|schema| Some(schema.format))
 }
 
-fn accept(found: u32) -> Result<(), StoreError> {
+/// Whether this build knows a format.
+pub(crate) fn accept(found: u32) -> Result<(), StoreError> {
     match found.cmp(&FORMAT) {
         std::cmp::Ordering::Equal => Ok(()),
         std::cmp::Ordering::Greater => Err(StoreError::NewerSchema { found, known: FORMAT }),

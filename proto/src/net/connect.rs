@@ -11,9 +11,12 @@ use super::replicas::Replicas;
 use super::transport::Transport;
 use crate::tls::{ClientTls, dialer};
 
-/// Largest message taken or sent, in bytes. Documents travel in pieces far below it; leases that
-/// switch thousands of views come near it.
+/// Largest answer, in bytes. Documents travel in pieces of a MiB; what remains are leases, of which
+/// one that switches an environment's views names them all: some hundred bytes for each.
 pub const MAX_MESSAGE: usize = 64 * 1024 * 1024;
+/// Largest request, in bytes: projects travel in pieces of a MiB, and the largest of the others is a
+/// message of 64 reports, whose texts are cut.
+pub const MAX_REQUEST: usize = 4 * 1024 * 1024;
 
 /// How connections are made.
 #[derive(Debug, Clone)]

@@ -7,7 +7,7 @@ mod replicas;
 mod transport;
 
 pub use backoff::Backoff;
-pub use connect::{BadAddress, ConnectOptions, MAX_MESSAGE, channel, check_address, connect};
+pub use connect::{BadAddress, ConnectOptions, MAX_MESSAGE, MAX_REQUEST, channel, check_address, connect};
 pub use credential::{Credential, CredentialError, TOKEN_VARIABLE, keeps_secrets};
 pub use replicas::{Dial, LEADER, Mark, Replicas};
 pub use transport::Transport;
@@ -17,12 +17,12 @@ use crate::wire::work_client::WorkClient;
 
 /// A client of the workers' service with this build's message limits.
 pub fn work_client(transport: Transport) -> WorkClient<Transport> {
-    WorkClient::new(transport).max_decoding_message_size(MAX_MESSAGE).max_encoding_message_size(MAX_MESSAGE)
+    WorkClient::new(transport).max_decoding_message_size(MAX_MESSAGE).max_encoding_message_size(MAX_REQUEST)
 }
 
 /// A client of the service for people with this build's message limits.
 pub fn control_client(transport: Transport) -> ControlClient<Transport> {
     ControlClient::new(transport)
         .max_decoding_message_size(MAX_MESSAGE)
-        .max_encoding_message_size(MAX_MESSAGE)
+        .max_encoding_message_size(MAX_REQUEST)
 }

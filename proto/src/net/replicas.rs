@@ -75,6 +75,19 @@ impl Replicas {
     }
 }
 
+impl Replicas {
+    /// A stream broke off; the heads of answers are looked at by themselves.
+    pub(super) fn refused(&self, mark: Mark, status: &Status) {
+        if status.code() != tonic::Code::Unavailable {
+            return;
+        }
+        match status.metadata().get(LEADER).and_then(|leader| leader.to_str().ok()) {
+            Some(leader) => self.0.follow(mark.0, leader),
+            None => self.0.give_up(mark.0),
+        }
+    }
+}
+
 impl Shared {
     fn place(&self) -> MutexGuard<'_, Place> {
         // Every change to a place is made in one piece by `turn`.
@@ -303,6 +316,18 @@ mod tests {
         transport.suspect(mark);
         call(&transport, 1).await;
         assert_eq!(*calls.lock().expect("no panic"), [B]);
+    }
+
+    #[tokio::test]
+    async fn a_stream_that_breaks_off_may_name_the_leader_too() {
+        let world = [(A, Coordinator::Leads), (B, Coordinator::Leads), (C, Coordinator::Leads)];
+        let (transport, calls) = replicas(&[A, B, C], &world);
+        let mut status = Status::unavailable("stands by");
+        status.metadata_mut().insert(LEADER, C.parse().expect("ascii"));
+        transport.refused(transport.mark(), &Status::internal("a mistake"));
+        transport.refused(transport.mark(), &status);
+        call(&transport, 1).await;
+        assert_eq!(*calls.lock().expect("no panic"), [C]);
     }
 
     #[tokio::test]

@@ -59,6 +59,13 @@ impl Transport {
             replicas.suspect(mark);
         }
     }
+
+    /// A stream that came from where `mark` says broke off with this status, which may name who leads.
+    pub fn refused(&self, mark: Mark, status: &tonic::Status) {
+        if let Kind::Replicas(replicas) = &self.0 {
+            replicas.refused(mark, status);
+        }
+    }
 }
 
 impl From<Replicas> for Transport {

@@ -28,6 +28,15 @@ pub(crate) fn undisturbed() -> Arc<Aftermath> {
     FOUND.get_or_init(|| undisturbed_run_of(sales())).clone()
 }
 
+/// Waits for something that may take long on a machine that is busy.
+pub(crate) fn wait_patiently(what: &str, mut holds: impl FnMut() -> bool) {
+    let start = Instant::now();
+    while !holds() {
+        assert!(start.elapsed() < PATIENCE, "waited in vain for {what}");
+        std::thread::sleep(Duration::from_millis(50));
+    }
+}
+
 /// Says that a test didn't run, past whatever captures output.
 pub(crate) fn skipped(case: &str, why: &str) {
     let _ = writeln!(std::io::stderr(), "\n!!! SKIPPED {case}: not permitted here: {why}\n");

@@ -7,10 +7,10 @@ use std::time::Duration;
 use coord_tests::aftermath::{Aftermath, Sentinel};
 use coord_tests::cli::plan_id;
 use coord_tests::faults::Injected;
-use coord_tests::fleet::{Fleet, FleetOptions, query_dsn, wait_until};
+use coord_tests::fleet::{Fleet, FleetOptions, query_dsn};
 use coord_tests::project::{Project, logged, sales};
 
-use crate::run::{Run, undisturbed_run_of};
+use crate::run::{Run, undisturbed_run_of, wait_patiently};
 
 const VIEWS: usize = 200;
 
@@ -39,12 +39,14 @@ fn two_hundred_views_switch_together_whatever_is_killed_meanwhile() {
     // Who reads one of the last views keeps it from being switched while others have been.
     let dsn = fleet.postgres.dsn();
     let slow = std::thread::spawn(move || {
-        query_dsn(&dsn, "BEGIN; SELECT v FROM many.v150; SELECT PG_SLEEP(12); COMMIT").map(drop)
+        let until = "DO $$ BEGIN FOR n IN 1..2400 LOOP EXIT WHEN TO_REGCLASS('public.go') IS NOT NULL; \
+             PERFORM PG_SLEEP(0.05); END LOOP; END $$";
+        query_dsn(&dsn, &format!("BEGIN; SELECT v FROM many.v150; {until}; COMMIT")).map(drop)
     });
     fleet.cli().ok(&["apply", &id, "--detach"]);
     let waiting = "SELECT COUNT(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND application_name LIKE 'coordctl%'";
     for _ in 0..2 {
-        wait_until("a switch under way", || fleet.count(waiting) > 0);
+        wait_patiently("a switch under way", || fleet.count(waiting) > 0);
         for worker in &mut fleet.workers {
             worker.kill9();
         }
@@ -60,6 +62,7 @@ fn two_hundred_views_switch_together_whatever_is_killed_meanwhile() {
         fleet.wait_until_serving();
         assert_eq!(fleet.plan_state(&id), "promoting");
     }
+    fleet.sql("CREATE TABLE public.go ()");
     slow.join().expect("the reader ends").expect("it could read");
     fleet.wait_until_finished(&id);
     assert_eq!(fleet.sql(&sum), [["400"]]);

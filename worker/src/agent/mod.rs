@@ -138,7 +138,9 @@ impl Agent {
             held.finished(token);
             // What it did is told before what the one behind it does.
             let urgent = !turn.is_followed();
-            if reports.send(Ended { report: Report { token, batch, outcome }, urgent }).await.is_err() {
+            let mut report = Report { token, batch, outcome };
+            report.cut();
+            if reports.send(Ended { report, urgent }).await.is_err() {
                 warn!(token = token.0, "no reporter is left; the lease will expire");
             }
             drop(turn);

@@ -274,12 +274,14 @@ impl Ledger {
         format!("SELECT tok, done, rows FROM {} WHERE slot = {}", self.fence, literal(&of.slot))
     }
 
-    /// Marks the work as done if its token still holds the row, and changes no row otherwise.
+    /// Marks the work as done if its token still holds the row, and changes no row otherwise. It is done
+    /// once under a token: what a lost connection still carries may arrive after the same token's next
+    /// try.
     fn claim(&self, of: &Fence, rows: u64) -> String {
         let (fence, slot, token) = (&self.fence, literal(&of.slot), of.token);
         format!(
             "UPDATE {fence} SET tok = {token}, done = {token}, rows = {rows} \
-             WHERE slot = {slot} AND tok = {token}"
+             WHERE slot = {slot} AND tok = {token} AND done <> {token}"
         )
     }
 

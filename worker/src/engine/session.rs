@@ -213,7 +213,7 @@ mod tests {
     #[async_trait]
     impl Canceller for Deaf {
         async fn cancel(&self) {
-            std::future::pending().await
+            std::future::pending::<()>().await;
         }
 
         fn may_abandon(&self) -> bool {

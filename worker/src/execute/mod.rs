@@ -55,18 +55,13 @@ pub struct Executor {
     engines: BTreeMap<String, Arc<dyn Engine>>,
     snapshots: Snapshots,
     batch_timeout: Option<Duration>,
-    out_of_reach: OutOfReach,
+    out_of_reach: Option<OutOfReach>,
 }
 
 impl Executor {
     /// An executor with the engines of each gateway, which fetches snapshots from `source`.
     pub fn new(engines: BTreeMap<String, Arc<dyn Engine>>, source: SnapshotSource) -> Self {
-        Self {
-            engines,
-            snapshots: Snapshots::new(source),
-            batch_timeout: None,
-            out_of_reach: OutOfReach::default(),
-        }
+        Self { engines, snapshots: Snapshots::new(source), batch_timeout: None, out_of_reach: None }
     }
 
     /// The same, which stops batches, and statements around plans, that take longer; batches of
@@ -74,6 +69,13 @@ impl Executor {
     #[must_use]
     pub fn with_batch_timeout(self, limit: Option<Duration>) -> Self {
         Self { batch_timeout: limit, ..self }
+    }
+
+    /// The same, which begins with nothing while its warehouse can't be reached: it waits, and then
+    /// hands the lease back. For workers among others: attempts are not spent, but nothing fails.
+    #[must_use]
+    pub fn waiting_for_warehouses(self) -> Self {
+        Self { out_of_reach: Some(OutOfReach::default()), ..self }
     }
 
     async fn evaluate(&self, lease: &Lease, work: &Evaluate, cancel: &CancellationToken) -> Outcome {
@@ -260,8 +262,8 @@ impl Execute for Executor {
         };
         let gateway = lease.work.gateway();
         let run = async {
-            if let Some(engine) = self.engines.get(gateway)
-                && !self.out_of_reach.may_begin(gateway, &**engine, &cancel).await
+            if let (Some(engine), Some(out_of_reach)) = (self.engines.get(gateway), &self.out_of_reach)
+                && !out_of_reach.may_begin(gateway, &**engine, &cancel).await
             {
                 // Another worker may reach it.
                 return Outcome::HandedBack;
@@ -277,7 +279,9 @@ impl Execute for Executor {
         };
         let outcome = run.instrument(span.clone()).await;
         if let Outcome::Failed(failure) = &outcome {
-            self.out_of_reach.note(gateway, failure.code.as_deref());
+            if let Some(out_of_reach) = &self.out_of_reach {
+                out_of_reach.note(gateway, failure.code.as_deref());
+            }
             span.in_scope(|| warn!(%failure, attempt = lease.attempt, "failed"));
         }
         outcome

@@ -6,7 +6,7 @@ use coord_common::task::Mode;
 use proptest::prelude::*;
 
 use super::*;
-use crate::schedule::{Notice, PlanOutcome};
+use crate::schedule::{Notice, PlanOutcome, Record, Recovered};
 
 /// Length of the intervals that a warehouse remembers rows for.
 const UNIT: i64 = 10;
@@ -141,4 +141,29 @@ proptest! {
         }
         prop_assert_eq!(warehouse, expected);
     }
+}
+
+#[test]
+fn a_lease_on_record_serves_all_who_miss_its_range_under_the_next_leader() {
+    let work = |number| plan_on_tables(number, vec![node(0, &[(0, 20)], &[])]);
+    let mut bench = Bench::new(vec![work(1)]);
+    let lease = bench.leases("a", 1).remove(0);
+    // The second plan was put on record, but the term ended before it joined the lease.
+    let mut next = Bench::new(vec![work(1), work(2)]);
+    next.on(Event::Recovered(Recovered::Leased {
+        token: lease.token,
+        worker: worker("a"),
+        plan: plan_id(1),
+        batch: evaluate(&lease).batch.clone(),
+        mode: Mode::Write,
+        attempts: 0,
+        losses: 0,
+        serves: vec![plan_id(1)],
+        supersedes: Vec::new(),
+        void: IntervalSet::new(),
+    }));
+    let out = next.done("a", lease.token);
+    let Some(Record::Committed(committed)) = out.records.first() else { panic!("{out:?}") };
+    let left: Vec<_> = committed.shrunk.iter().map(|shrunk| (shrunk.plan, shrunk.todo.clone())).collect();
+    assert_eq!(left, [1, 2].map(|plan| (plan_id(plan), set(&[(10, 20)]))));
 }

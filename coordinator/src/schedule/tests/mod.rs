@@ -7,6 +7,7 @@ mod makespan;
 mod queue;
 mod simulation;
 mod store;
+mod takeover;
 
 use std::collections::BTreeSet;
 use std::sync::Arc;

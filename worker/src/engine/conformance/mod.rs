@@ -65,6 +65,7 @@ suite! {
     a_zombie_cannot_commit_after_a_newer_token_was_raised,
     work_that_is_done_is_not_done_again,
     two_attempts_at_once_leave_one_set_of_rows,
+    what_a_lost_connection_still_carries_counts_once,
     many_slots_of_a_new_table_at_once_all_succeed,
     a_unique_key_replaces_and_adds,
     a_merge_obeys_its_own_clauses,
@@ -181,6 +182,22 @@ async fn work_that_is_done_is_not_done_again(lab: Lab) {
     assert_eq!(lab.run(&anew).await.unwrap().outcome, Outcome::Written);
     assert_eq!(lab.run(&anew).await.unwrap().outcome, Outcome::AlreadyDone);
     assert_eq!(lab.rows("SELECT i FROM s.t").await, ["4"]);
+}
+
+async fn what_a_lost_connection_still_carries_counts_once(lab: Lab) {
+    lab.run(&batch("make", 1, Write::Create { query: "SELECT 1 AS i".to_owned() })).await.unwrap();
+    let profile = lab.engine.pool.profile();
+    let write = batch("late", 10, Write::Append { query: "SELECT 2 AS i".to_owned() });
+    // The worker gives up on a connection just before its check and COMMIT arrive, and tries anew.
+    let mut lost = lab.engine.pool.get().await.unwrap();
+    let ledger = lab.engine.ledger(&mut *lost, None).await.unwrap();
+    ledger.raise(&mut *lost, profile, &write.fence, false).await.unwrap();
+    lost.run(&["BEGIN", "INSERT INTO s.t SELECT 2"].map(str::to_owned)).await.unwrap();
+    assert_eq!(lab.run(&write).await.unwrap().outcome, Outcome::Written);
+    let error = ledger.commit(&mut *lost, profile, &write.fence, 1).await.unwrap_err();
+    assert!(matches!(error.class, Class::Stale | Class::Transient), "{error:?}");
+    drop(lost);
+    assert_eq!(lab.rows("SELECT i FROM s.t").await, ["2"]);
 }
 
 async fn two_attempts_at_once_leave_one_set_of_rows(lab: Lab) {

@@ -1,0 +1,6 @@
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(
+    init: coord_fuzz::write_seeds("time"),
+    |bytes: &[u8]| coord_fuzz::run("time", bytes)
+);

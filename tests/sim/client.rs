@@ -1,0 +1,183 @@
+//! People: they plan, apply, cancel and look, until their environments are as they want them.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use coord_common::plan::Plan;
+use coord_proto::net::{Transport, control_client};
+use coord_proto::wire;
+use coord_proto::wire::control_client::ControlClient;
+use serde_json::Value;
+use tonic::{Code, Status};
+
+use crate::net::transport;
+use crate::node::Fleet;
+use crate::project::Job;
+use crate::world::{Host, World, lock};
+
+/// One of them.
+pub(crate) struct Client {
+    world: Arc<World>,
+    host: Arc<Host>,
+    control: ControlClient<Transport>,
+}
+
+/// Why no plan is made for an environment that would only show what production does.
+const NOTHING: &str = "no-changes";
+
+/// How a plan ended.
+#[derive(Debug, PartialEq, Eq)]
+enum End {
+    Done,
+    /// It must be made anew.
+    Stale,
+}
+
+impl Client {
+    pub(crate) fn new(world: &Arc<World>, fleet: &Fleet, name: &str) -> Self {
+        let host = Host::new(name);
+        let way = transport(world, &host, fleet.coordinators());
+        Self { world: world.clone(), host, control: control_client(way) }
+    }
+
+    /// Does its jobs, however often it must try.
+    pub(crate) async fn work(&mut self, jobs: &[Job]) {
+        for job in jobs {
+            let mut cancel = job.cancel_after;
+            loop {
+                match self.plan(job).await {
+                    Ok(plan) if plan.is_empty() => break,
+                    Ok(plan) => {
+                        let id = plan.id.to_string();
+                        let base = (job.environment.to_owned(), plan.base_seq);
+                        lock(&self.world.checks).bases.insert(id.clone(), base);
+                        lock(&self.world.plans).insert(id.clone(), job.version);
+                        self.say(&format!("plans {id} for {} against {}", job.environment, plan.base_seq));
+                        if self.carry_out(&id, &mut cancel).await == End::Done {
+                            break;
+                        }
+                    }
+                    // Nothing differs from production: it needs no environment of its own.
+                    Err(status) if refusal(&status) == NOTHING => break,
+                    Err(status) => self.refused("plan", &status).await,
+                }
+            }
+            self.say(&format!("has {} at version {}", job.environment, job.version));
+        }
+    }
+
+    fn say(&self, what: &str) {
+        self.world.note(&format!("{} {what}", self.host.name));
+    }
+
+    async fn refused(&self, what: &str, status: &Status) {
+        self.say(&format!("{what}: {:?} {}", status.code(), status.message()));
+        self.world.pause(200, 1500).await;
+    }
+
+    async fn plan(&mut self, job: &Job) -> Result<Plan, Status> {
+        let options = format!("{{\"environment\":\"{}\"}}", job.environment);
+        let options = wire::PlanOptions {
+            environment: job.environment.to_owned(),
+            options_json: options.into_bytes(),
+            env: Default::default(),
+            gateway: None,
+            run: false,
+            no_signals: false,
+            by: self.host.name.clone(),
+        };
+        use wire::plan_request::Part;
+        let mut messages = vec![wire::PlanRequest { part: Some(Part::Options(options)) }];
+        for file in self.world.play.versions[job.version].files() {
+            let (path, data) = (file.path.to_string(), file.text.as_bytes().to_vec());
+            let part = Part::File(wire::SourceFile { path, data, last: true });
+            messages.push(wire::PlanRequest { part: Some(part) });
+        }
+        let answer = self.control.plan(tokio_stream::iter(messages)).await?;
+        let document = document(answer.into_inner()).await?;
+        serde_json::from_value(document["plan"].clone()).map_err(|error| Status::internal(error.to_string()))
+    }
+
+    async fn carry_out(&mut self, id: &str, cancel: &mut Option<u64>) -> End {
+        loop {
+            let (plan_id, by) = (id.to_owned(), self.host.name.clone());
+            let request = wire::ApplyRequest { plan_id, by, ..wire::ApplyRequest::default() };
+            match self.control.apply(request).await {
+                Ok(answer) => {
+                    let state = answer.into_inner().state;
+                    self.say(&format!("applies {id}: {state}"));
+                    if state == "finished" {
+                        return End::Done;
+                    }
+                }
+                Err(status) => {
+                    let code = refusal(&status);
+                    self.refused(&format!("apply {id} ({code})"), &status).await;
+                    match code.as_str() {
+                        "stale-plan" | "unknown-plan" | "plan-abandoned" | "given-up" => return End::Stale,
+                        _ => continue,
+                    }
+                }
+            }
+            if self.wait(id, cancel).await {
+                return End::Done;
+            }
+        }
+    }
+
+    /// Waits until a plan rests; whether it is finished.
+    async fn wait(&mut self, id: &str, cancel: &mut Option<u64>) -> bool {
+        if let Some(after) = cancel.take() {
+            self.world.pause(after, after + 1).await;
+            match self
+                .control
+                .cancel(wire::CancelRequest { plan_id: id.to_owned(), by: self.host.name.clone() })
+                .await
+            {
+                Ok(answer) => self.say(&format!("cancels {id}: {}", answer.into_inner().state)),
+                Err(status) => self.refused("cancel", &status).await,
+            }
+        }
+        loop {
+            self.world.pause(300, 1500).await;
+            match self.states().await {
+                Ok(states) => match states.get(id).map(String::as_str) {
+                    Some("finished") => return true,
+                    Some("failed" | "cancelled" | "planned") | None => {
+                        self.say(&format!("finds {id} {:?}", states.get(id)));
+                        return false;
+                    }
+                    Some(_) => {}
+                },
+                Err(status) => self.refused("list", &status).await,
+            }
+        }
+    }
+
+    /// The states of all plans.
+    async fn states(&mut self) -> Result<BTreeMap<String, String>, Status> {
+        let request = wire::ListRequest { what: "plans".to_owned(), environment: String::new() };
+        let answer = self.control.list(request).await?;
+        let document = document(answer.into_inner()).await?;
+        let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+        let plans = document["plans"].as_array().cloned().unwrap_or_default();
+        Ok(plans.iter().map(|plan| (text(&plan["plan_id"]), text(&plan["state"]))).collect())
+    }
+}
+
+async fn document(mut stream: tonic::Streaming<wire::Chunk>) -> Result<Value, Status> {
+    let mut body = Vec::new();
+    while let Some(piece) = stream.message().await? {
+        body.extend_from_slice(&piece.data);
+    }
+    serde_json::from_slice(&body).map_err(|error| Status::internal(error.to_string()))
+}
+
+/// The word for why something was refused.
+fn refusal(status: &Status) -> String {
+    if status.code() != Code::FailedPrecondition {
+        return format!("{:?}", status.code());
+    }
+    let body: Value = serde_json::from_slice(status.details()).unwrap_or_default();
+    body["code"].as_str().unwrap_or_default().to_owned()
+}
