@@ -51,7 +51,7 @@ pub(crate) fn transport(world: &Arc<World>, host: &Arc<Host>, servers: Vec<Strin
     let way = Arc::new(Way { world: world.clone(), host: host.clone(), servers, at: Mutex::default() });
     Transport::new(tower::service_fn(move |request: Request| {
         let way = way.clone();
-        async move { Ok::<_, StdError>(way.call(request).await.unwrap_or_else(|status| status.into_http())) }
+        async move { Ok::<_, StdError>(way.call(request).await.unwrap_or_else(tonic::Status::into_http)) }
     }))
 }
 

@@ -1,13 +1,19 @@
 //! The days and times of day that a cron names, in wall-clock time.
 //!
-//! Texts are read as croniter reads them, which SQLMesh uses. Matching is done on bit masks: the next
-//! tick costs a few instructions per month, whatever the cron.
+//! Texts are read as croniter reads them, which SQLMesh uses, by three that share the labour:
+//! - `cron_field` rewrites each field for the crate `cron` where croniter reads it differently, keeps aside
+//!   what the crate doesn't know (`L`, `W`, `#`), and says what is wrong with a field;
+//! - the crate expands the lists, ranges and steps of all fields, in one `Schedule` per cron;
+//! - this module finds days and times. The crate's own iterator asks that both day fields match, unlike Unix;
+//!   here matching is done on bit masks: the next tick costs a few instructions per month, whatever the cron.
 
 use std::collections::BTreeSet;
+use std::str::FromStr;
 
 use chrono::{Datelike, NaiveDate};
+use cron::{Schedule, TimeUnitSpec};
 
-use super::cron_field::{self, DAY, Field, HOUR, MINUTE, MONTH, SECOND, WEEKDAY, YEAR};
+use super::cron_field::{self, DAY, HOUR, MINUTE, MONTH, SECOND, WEEKDAY, YEAR};
 
 /// Why a cron or its time zone can't be used, with what to do instead.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -61,58 +67,51 @@ impl Fields {
     /// Reads five fields (six with a second, seven with a year) or a nickname such as `@daily`.
     pub(super) fn parse(cron: &str) -> Result<Self, CronError> {
         let error = |why: String, hint| CronError { cron: cron.to_owned(), why, hint };
-        let lower = cron.trim().to_ascii_lowercase();
-        let text = match lower.as_str() {
-            "@hourly" => "0 * * * *",
-            "@daily" | "@midnight" => "0 0 * * *",
-            "@weekly" => "0 0 * * 0",
-            "@monthly" => "0 0 1 * *",
-            "@yearly" | "@annually" => "0 0 1 1 *",
-            other => other,
-        };
-        let parts: Vec<&str> = text.split_ascii_whitespace().collect();
-        let (minute, hour, day, month, weekday, second, year) = match parts[..] {
-            [minute, hour, day, month, weekday] => (minute, hour, day, month, weekday, "0", "*"),
-            [minute, hour, day, month, weekday, second] => (minute, hour, day, month, weekday, second, "*"),
-            [minute, hour, day, month, weekday, second, year] => {
-                (minute, hour, day, month, weekday, second, year)
-            }
-            _ => return Err(error(format!("it has {} fields instead of 5", parts.len()), FORM)),
-        };
+        let text = cron.trim().to_ascii_lowercase();
+        let [minute, hour, day, month, weekday, second, year] = seven_fields(&text)
+            .map_err(|count| error(format!("it has {count} fields instead of 5"), FORM))?;
         let read = |text, kind| cron_field::parse(text, kind).map_err(|why| error(why, FORM));
-        let (days, weekdays) = (read(day, &DAY)?, read(weekday, &WEEKDAY)?);
-        let hours = read(hour, &HOUR)?;
-        let years = read(year, &YEAR)?;
-        let seconds = read(second, &SECOND)?.values;
-        let [second] = seconds.iter().copied().collect::<Vec<_>>()[..] else {
-            return Err(error(
-                "it ticks more than once a minute".to_owned(),
-                "name one second, for example 0",
-            ));
-        };
-        let all_weekdays = weekdays.values.len() == 7;
-        if !weekdays.nth.is_empty()
-            && !all_weekdays
-            && weekdays.values.iter().any(|day| !weekdays.nth.iter().any(|(known, _)| known == day))
-        {
+        let (days, weekdays, years) = (read(day, &DAY)?, read(weekday, &WEEKDAY)?, read(year, &YEAR)?);
+        let plain = [
+            &read(second, &SECOND)?.list,
+            &read(minute, &MINUTE)?.list,
+            &read(hour, &HOUR)?.list,
+            &days.list,
+            &read(month, &MONTH)?.list,
+            &weekdays.list,
+            &years.list,
+        ]
+        .map(String::as_str)
+        .join(" ");
+        let schedule = Schedule::from_str(&plain)
+            .map_err(|_| error(format!("it can't be read, not even as '{plain}'"), FORM))?;
+        if schedule.seconds().count() != 1 {
+            let why = "it ticks more than once a minute".to_owned();
+            return Err(error(why, "name one second, for example 0"));
+        }
+        // The crate counts weekdays from 1.
+        let every_week = (bits(schedule.days_of_week()) >> 1) as u8;
+        let all_weekdays = schedule.days_of_week().is_all();
+        let once_a_month = weekdays.nth.iter().fold(0, |mask, (day, _)| mask | 1 << day);
+        if once_a_month != 0 && !all_weekdays && every_week & !once_a_month != 0 {
             let why = format!("'{weekday}' mixes weekdays of every week with those of a month");
             return Err(error(why, "write `#` or `L` with each of them, or with none"));
         }
-        let any_year = years.star || years.values.len() == 130;
+        let any_year = years.star || schedule.years().count() == 130;
         let fields = Self {
-            minutes: bits(&read(minute, &MINUTE)?),
-            hours: bits(&hours) as u32,
-            days: bits(&days) as u32,
-            months: bits(&read(month, &MONTH)?) as u32,
-            weekdays: bits(&weekdays) as u8,
-            any_day: days.star || (days.values.len() == 31 && weekday.contains('*')),
+            minutes: bits(schedule.minutes()),
+            hours: bits(schedule.hours()) as u32,
+            days: bits(schedule.days_of_month()) as u32,
+            months: bits(schedule.months()) as u32,
+            weekdays: every_week,
+            any_day: days.star || (schedule.days_of_month().is_all() && weekday.contains('*')),
             any_weekday: weekdays.star || (all_weekdays && day.contains('*')),
             last_day: days.last,
             nearest: days.nearest,
             nth: weekdays.nth,
-            years: if any_year { BTreeSet::new() } else { years.values.iter().map(|y| *y as i32).collect() },
-            second: i64::from(second),
-            any_hour: hours.values.len() == 24,
+            years: schedule.years().iter().filter(|_| !any_year).map(|year| year as i32).collect(),
+            second: schedule.seconds().iter().next().map_or(0, i64::from),
+            any_hour: schedule.hours().is_all(),
         };
         let first = fields.years.first().and_then(|year| day_of(*year, 1, 1)).unwrap_or(0);
         if fields.next(first * MINUTES_PER_DAY).is_none() || !fields.days_meet(first) {
@@ -304,9 +303,31 @@ impl Fields {
     }
 }
 
+/// The fields of a cron or a nickname, without a second at second 0 of all years; how many there are where
+/// that is none.
+fn seven_fields(text: &str) -> Result<[&str; 7], usize> {
+    let text = match text {
+        "@hourly" => "0 * * * *",
+        "@daily" | "@midnight" => "0 0 * * *",
+        "@weekly" => "0 0 * * 0",
+        "@monthly" => "0 0 1 * *",
+        "@yearly" | "@annually" => "0 0 1 1 *",
+        other => other,
+    };
+    let parts: Vec<&str> = text.split_ascii_whitespace().collect();
+    match parts[..] {
+        [minute, hour, day, month, weekday] => Ok([minute, hour, day, month, weekday, "0", "*"]),
+        [minute, hour, day, month, weekday, second] => Ok([minute, hour, day, month, weekday, second, "*"]),
+        [minute, hour, day, month, weekday, second, year] => {
+            Ok([minute, hour, day, month, weekday, second, year])
+        }
+        _ => Err(parts.len()),
+    }
+}
+
 /// The values of a field as a mask.
-fn bits(field: &Field) -> u64 {
-    field.values.iter().fold(0, |mask, value| mask | 1 << value)
+fn bits(field: &impl TimeUnitSpec) -> u64 {
+    field.iter().fold(0, |mask, value| mask | 1 << value)
 }
 
 /// The days of a month that are some weekdays, bit 0 of which is Sunday.

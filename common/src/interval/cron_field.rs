@@ -1,4 +1,8 @@
-//! One field of a cron, read as croniter reads it.
+//! One field of a cron, rewritten from what croniter reads to what the crate `cron` reads.
+//!
+//! Names become numbers, weekdays the crate's (1 is Sunday), and ranges that wrap round or go from a value
+//! to itself become ranges that don't; the crate expands ranges and steps. What it has no word for, `L`, `W`
+//! and `#`, is kept beside the list.
 
 use std::collections::BTreeSet;
 
@@ -7,12 +11,14 @@ pub(super) struct Kind {
     name: &'static str,
     min: u32,
     max: u32,
+    /// What the crate counts the least value as.
+    first: u32,
     names: &'static [&'static str],
     hint: &'static str,
 }
 
 const fn kind(name: &'static str, min: u32, max: u32) -> Kind {
-    Kind { name, min, max, names: &[], hint: "" }
+    Kind { name, min, max, first: min, names: &[], hint: "" }
 }
 
 pub(super) const MINUTE: Kind = kind("minute", 0, 59);
@@ -24,6 +30,7 @@ pub(super) const MONTH: Kind = Kind {
     ..kind("month", 1, 12)
 };
 pub(super) const WEEKDAY: Kind = Kind {
+    first: 1,
     names: &["sun", "mon", "tue", "wed", "thu", "fri", "sat"],
     hint: ", or sun to sat",
     ..kind("weekday", 0, 6)
@@ -34,11 +41,11 @@ pub(super) const YEAR: Kind = kind("year", 1970, 2099);
 /// What a field names.
 #[derive(Debug, Default)]
 pub(super) struct Field {
-    /// All values that it names; a star's are all that there are.
-    pub(super) values: BTreeSet<u32>,
+    /// The values that it names, as the crate `cron` reads them: numbers, ranges and steps, or `*`.
+    pub(super) list: String,
     /// Whether it leaves its values open.
     pub(super) star: bool,
-    /// `L` as a day.
+    /// `L` as a day, listed as the 31st: where that exists, it is the last.
     pub(super) last: bool,
     /// `15W` as a day.
     pub(super) nearest: Option<u32>,
@@ -51,7 +58,7 @@ pub(super) fn parse(text: &str, kind: &Kind) -> Result<Field, String> {
     let mut field = Field::default();
     let is_day = matches!(kind.name, "day" | "weekday");
     if text == "?" && is_day {
-        field.star = true;
+        field.open();
     } else {
         for part in text.split(',') {
             item(part, kind, &mut field)?;
@@ -60,26 +67,58 @@ pub(super) fn parse(text: &str, kind: &Kind) -> Result<Field, String> {
     if field.nearest.is_some() && text.contains(',') {
         return Err(format!("'{text}' has W beside other days"));
     }
-    if field.star {
-        field.values.extend(kind.min..=kind.max);
-    }
     Ok(field)
+}
+
+impl Field {
+    fn add(&mut self, item: &str) {
+        if !self.list.is_empty() {
+            self.list.push(',');
+        }
+        self.list.push_str(item);
+    }
+
+    fn open(&mut self) {
+        self.star = true;
+        self.add("*");
+    }
+
+    fn add_spans(&mut self, spans: &[Span], kind: &Kind) {
+        for span in spans {
+            let low = span.low - kind.min + kind.first;
+            let high = span.high - kind.min + kind.first;
+            // The crate takes no step that is longer than its field.
+            if span.step > high - low {
+                self.add(&low.to_string());
+            } else {
+                self.add(&format!("{low}-{high}/{}", span.step));
+            }
+        }
+    }
+}
+
+/// Values from a first to a last one, `low <= high`.
+struct Span {
+    low: u32,
+    high: u32,
+    step: u32,
 }
 
 fn item(part: &str, kind: &Kind, field: &mut Field) -> Result<(), String> {
     if part == "*" {
-        field.star = true;
+        field.open();
         return Ok(());
     }
     if kind.name == "day" {
         if part == "l" {
             field.last = true;
+            field.add("31");
             return Ok(());
         }
         if let Some(digits) = part.strip_suffix('w').or_else(|| part.strip_prefix('w')) {
             let day = kind.value(digits)?;
             field.nearest = Some(day);
-            field.values.insert(day);
+            field.add_spans(&[Span::one(day)], kind);
             return Ok(());
         }
     }
@@ -89,25 +128,31 @@ fn item(part: &str, kind: &Kind, field: &mut Field) -> Result<(), String> {
             let nth = nth.ok_or_else(|| format!("'{part}' counts no weekday of a month: use #1 to #5"))?;
             // Ranges are for names only.
             let plain = !days.contains(['/', '*']) && (!days.contains('-') || kind.are_names(days));
-            let days = if plain { kind.range(days)? } else { return Err(kind.wrong(part)) };
-            field.values.extend(&days);
-            field.nth.extend(days.iter().map(|day| (*day, nth)));
+            let spans = if plain { kind.spans(days)? } else { return Err(kind.wrong(part)) };
+            field.nth.extend(spans.iter().flat_map(|span| span.low..=span.high).map(|day| (day, nth)));
+            field.add_spans(&spans, kind);
             return Ok(());
         }
         if let Some(digits) = part.strip_prefix('l').filter(|rest| !rest.is_empty()) {
             let day = kind.value(digits)?;
-            field.values.insert(day);
+            field.add_spans(&[Span::one(day)], kind);
             field.nth.insert((day, 0));
             return Ok(());
         }
     }
-    field.values.extend(kind.range(part)?);
+    field.add_spans(&kind.spans(part)?, kind);
     Ok(())
 }
 
+impl Span {
+    fn one(value: u32) -> Self {
+        Self { low: value, high: value, step: 1 }
+    }
+}
+
 impl Kind {
-    /// A value, a range, or either with a step.
-    fn range(&self, part: &str) -> Result<Vec<u32>, String> {
+    /// A value, a range, or either with a step; a range that wraps round is two.
+    fn spans(&self, part: &str) -> Result<Vec<Span>, String> {
         let (range, step) = match part.split_once('/') {
             None => (part, None),
             Some((range, step)) => {
@@ -115,7 +160,6 @@ impl Kind {
                 (range, Some(number.ok_or_else(|| format!("'{part}' has no valid step"))?))
             }
         };
-        let stride = step.unwrap_or(1) as usize;
         let (low, high) = match range.split_once('-') {
             _ if range == "*" => (self.min, self.max),
             Some((low, high)) => {
@@ -127,18 +171,19 @@ impl Kind {
                 }
             }
             None if step.is_some() => (self.value(range)?, self.max),
-            None => return Ok(vec![self.value(range)?]),
+            None => return Ok(vec![Span::one(self.value(range)?)]),
         };
+        let step = step.unwrap_or(1);
         if low <= high {
-            return Ok((low..=high).step_by(stride).collect());
+            return Ok(vec![Span { low, high, step }]);
         }
-        let mut found: Vec<u32> = (low..=self.max).step_by(stride).collect();
-        let left = self.max - found.last().copied().unwrap_or(low);
-        let stride = stride as u32;
+        let left = (self.max - low) % step;
         // How croniter goes on from the start of the cycle.
-        let skipped = if left + 1 < stride { stride - left } else { 0 };
-        found.extend((self.min + skipped..=high).step_by(stride as usize));
-        Ok(found)
+        let skipped = if left + 1 < step { step - left } else { 0 };
+        let again = Span { low: self.min.saturating_add(skipped), high, step };
+        let mut spans = vec![Span { low, high: self.max, step }];
+        spans.extend((again.low <= high).then_some(again));
+        Ok(spans)
     }
 
     fn value(&self, text: &str) -> Result<u32, String> {

@@ -14,7 +14,7 @@ pub(crate) fn algebra(bytes: &[u8]) {
         let (of, other) = ((which % 3) as usize, (which / 3 % 3) as usize);
         let range =
             Interval::new(Timestamp(start % POINTS), Timestamp((start % POINTS + length % 40).min(POINTS)));
-        let mask = range.map_or(0, |range| points(range));
+        let mask = range.map_or(0, points);
         let ((left, left_mask), (right, right_mask)) = (sets[of].clone(), sets[other].clone());
         match (what % 7, range) {
             (0, Some(range)) => {

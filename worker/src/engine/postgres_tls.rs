@@ -1,7 +1,7 @@
 //! Encrypted connections to PostgreSQL, as libpq's `sslmode` means them.
 
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -90,7 +90,7 @@ fn verifier(config: &PostgresConfig, provider: Arc<CryptoProvider>) -> Result<Ve
 }
 
 fn chain_verifier(
-    root: &PathBuf,
+    root: &Path,
     provider: &Arc<CryptoProvider>,
 ) -> Result<Arc<WebPkiServerVerifier>, EngineError> {
     let mut roots = RootCertStore::empty();
