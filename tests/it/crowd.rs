@@ -7,8 +7,9 @@ use coord_proto::net::{self, ConnectOptions, Transport, control_client, work_cli
 use coord_proto::wire;
 use coord_tests::cli::Cli;
 use coord_tests::etcd::{Etcd, EtcdOptions};
-use coord_tests::fleet::{Lone, Permit};
+use coord_tests::fleet::Permit;
 use coord_tests::project::sales;
+use coord_tests::service::Lone;
 use tokio::task::JoinSet;
 
 /// A gateway that planning has no need of.

@@ -150,7 +150,7 @@ fn a_wrong_password_is_said_but_never_shown() {
     let project = Project::new(&[("models/good.sql", GOOD)]);
     project.config_of_postgres(&postgres, "application_name: coordctl");
     let config = std::fs::read_to_string(project.path().join("config.yaml")).expect("the config is there");
-    project.write("config.yaml", &config.replace("password: secret", "password: canary-7391"));
+    project.write("config.yaml", &config.replace("password: right", "password: canary-7391"));
     let cli = Cli::embedded(project.path()).now(NOW);
     for arguments in [
         &["plan", "--auto-apply"][..],

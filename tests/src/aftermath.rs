@@ -21,7 +21,8 @@ pub struct Aftermath {
     commits: BTreeMap<String, i64>,
     /// The intervals on record, by model and table.
     recorded: String,
-    /// The keys of the state but the leader's: no lease, loss, setback or todo is left.
+    /// The keys of the state but the leader's and the evidence, which tells what happened: no lease,
+    /// loss, setback or todo is left.
     keys: Vec<String>,
 }
 
@@ -122,7 +123,11 @@ fn keys(state: &str) -> Vec<String> {
         store.range("r1/").await.map_err(|error| error.to_string())
     });
     let entries = found.unwrap_or_else(|error| panic!("can't read {state}: {error}")).entries;
-    entries.into_iter().map(|entry| entry.key).filter(|key| key != "r1/lead").collect()
+    entries
+        .into_iter()
+        .map(|entry| entry.key)
+        .filter(|key| key != "r1/lead" && !key.starts_with("r1/evidence"))
+        .collect()
 }
 
 /// A thread that asks the warehouse the same question again and again, each answer in one snapshot,

@@ -17,4 +17,5 @@ pub mod postgres;
 mod process;
 pub mod project;
 pub mod proxy;
+pub mod service;
 pub mod small_disk;
