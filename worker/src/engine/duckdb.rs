@@ -186,7 +186,7 @@ mod tests {
         };
         assert_eq!(
             attach(&catalog),
-            "ATTACH IF NOT EXISTS 'x''y.db' AS \"a\"\"b\" (READ_ONLY, TYPE 'sqlite')"
+            "ATTACH IF NOT EXISTS 'x''y.db' AS \"a\"\"b\" (\"READ_ONLY\", \"TYPE\" 'sqlite')"
         );
     }
 
