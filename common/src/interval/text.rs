@@ -1,5 +1,7 @@
 //! Times as people write them: dates, times, epoch milliseconds and words such as `1 week ago`.
 
+use std::fmt::Write as _;
+
 use chrono::format::{Item, StrftimeItems};
 use chrono::{DateTime, Days, Months, NaiveDate, NaiveDateTime, NaiveTime, TimeDelta, Utc};
 
@@ -121,11 +123,13 @@ pub fn format_time(format: &str, at: DateTime<Utc>) -> Result<String, TimeError>
         }
     }
     let items: Vec<Item<'_>> = StrftimeItems::new(&six_digits).collect();
-    if items.contains(&Item::Error) {
+    let mut text = String::new();
+    // Some specifiers, such as `%#z`, can only be read: writing them fails.
+    if items.contains(&Item::Error) || write!(text, "{}", at.format_with_items(items.iter())).is_err() {
         let hint = "use strftime specifiers such as %Y-%m-%d";
         return Err(TimeError { text: format.to_owned(), why: "is no time format", hint });
     }
-    Ok(at.format_with_items(items.iter()).to_string())
+    Ok(text)
 }
 
 /// `YYYYMMDD`; month and day may lack their leading zero, as in `202415`.
@@ -361,6 +365,7 @@ mod tests {
         assert_eq!(format_time("%Y-%m-%d %H:%M:%S.%f", end).unwrap(), "2023-01-10 05:30:44.999999");
         assert_eq!(format_time("%Y%m%d%%f", end).unwrap(), "20230110%f");
         assert!(format_time("%Q", end).is_err());
+        assert!(format_time("%#z", end).is_err(), "it can only be read");
         assert!(format_time("%", end).is_err());
     }
 }

@@ -388,6 +388,7 @@ mod tests {
                 "1704457800.00025 20240105 2024-01-05x",
             ),
             ("{{ day.strftime('%Q') }}", "invalid operation"),
+            ("{{ noon.strftime('%#z') }}", "invalid operation"),
             ("{{ day.replace(day=32) }}", "invalid operation"),
         ] {
             assert_eq!(rendered(template), expected, "{template}");

@@ -1,6 +1,6 @@
 //! Python's dates and times, as templates see `start_date` and `start_dt`.
 
-use std::fmt;
+use std::fmt::{self, Write as _};
 
 use chrono::format::{Item, StrftimeItems};
 use chrono::{Datelike, NaiveDate, NaiveDateTime, Timelike};
@@ -195,8 +195,12 @@ fn formatted(at: NaiveDateTime, format: &str, zoned: bool) -> Result<String, Err
         }
     }
     let items: Vec<Item<'_>> = StrftimeItems::new(&ours).collect();
-    if items.contains(&Item::Error) {
+    let mut text = String::new();
+    // Some specifiers, such as `%#z`, can only be read: writing them fails.
+    if items.contains(&Item::Error)
+        || write!(text, "{}", at.and_utc().format_with_items(items.iter())).is_err()
+    {
         return Err(wrong(format!("the format '{format}' can't be read")));
     }
-    Ok(at.and_utc().format_with_items(items.iter()).to_string())
+    Ok(text)
 }
