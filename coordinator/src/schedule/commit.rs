@@ -93,7 +93,7 @@ impl Scheduler {
         node.todo.remove(range);
         node.pending.remove(range);
         node.finished += 1;
-        let mut changed = plan.refit(at.node, range, &self.tables, cleared);
+        let mut changed = plan.refit(at.node, Some(range), &self.tables, cleared);
         let emptied = plan.nodes[at.node].todo.is_empty();
         for (child, edge) in plan.nodes[at.node].children.clone() {
             let whole = matches!(plan.nodes[child].parents[edge].reads, ReadRange::Whole { .. });
@@ -117,8 +117,7 @@ impl Scheduler {
     /// Strikes off what a node still had to do for its table to exist.
     fn no_longer_to_create(&mut self, at: NodeRef, cleared: &mut Vec<Record>) {
         let Some(plan) = self.plans.get_mut(&at.plan) else { return };
-        let nothing = Interval { start: Timestamp::MIN, end: Timestamp::MIN };
-        for node in plan.refit(at.node, nothing, &self.tables, cleared) {
+        for node in plan.refit(at.node, None, &self.tables, cleared) {
             self.refresh(NodeRef { plan: at.plan, node });
         }
     }

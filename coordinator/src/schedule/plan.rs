@@ -257,19 +257,23 @@ impl Plan {
         self.offer_candidate(n, found);
     }
 
-    /// Fits what waits or has failed to a todo that a commit for any plan has shrunk; the nodes
-    /// whose stop changed. Pieces that are left of a waiting batch start afresh.
+    /// Fits what waits or has failed to what a commit for any plan has done: to a todo without its
+    /// range, or, without one, to a table that is made now; the nodes whose stop changed. Pieces that
+    /// are left of a waiting batch start afresh.
     pub(super) fn refit(
         &mut self,
         n: usize,
-        range: Interval,
+        range: Option<Interval>,
         tables: &Tables,
         cleared: &mut Vec<Record>,
     ) -> Vec<usize> {
         let node = &mut self.nodes[n];
         // To make a table is done once it is there, to migrate it when a lease of its own says so.
         let made = !node.migrate && tables.get(node.table).created;
-        let touched = |batch: &Interval| if *batch == Node::CREATE { made } else { batch.overlaps(range) };
+        let touched = |batch: &Interval| match range {
+            _ if *batch == Node::CREATE => made,
+            range => range.is_some_and(|range| batch.overlaps(range)),
+        };
         let waiting: Vec<Interval> = node.retry.keys().copied().filter(touched).collect();
         let failed: Vec<Interval> = node.failed.keys().copied().filter(touched).collect();
         let filled: Vec<Interval> = failed
