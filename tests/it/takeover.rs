@@ -20,6 +20,7 @@ fn coordinators_killed_one_after_the_other_lose_no_lease_and_an_apply_goes_on_to
     fleet.pause(0.4);
     let id = plan_id(&fleet.cli().plan(&[]));
     let apply = fleet.cli().spawn(&["apply", &id, "--format", "json"]);
+    fleet.wait_for_commits(1);
     let watch = fleet.cli().spawn(&["watch", &id]);
     let mut led = BTreeSet::new();
     for commits in [4, 14, 26, 40] {

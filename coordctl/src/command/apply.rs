@@ -127,8 +127,20 @@ async fn follow(session: &Session, client: &mut Client, plan: &Plan) -> CliResul
             Ok(ExitCode::SUCCESS)
         }
         "cancelled" => Err(CliError::user("cancelled", "the plan was cancelled", "apply it again to resume")),
+        "abandoned" => Err(CliError::user("abandoned", "the plan was given up for good", "make a new one")),
+        "planned" => Err(not_applied(&id)),
         _ => Err(failed(plan, &view)),
     }
+}
+
+/// There is nothing to follow yet.
+fn not_applied(plan: &str) -> CliError {
+    let plan = output::short(plan);
+    CliError::user(
+        "not-applied",
+        format!("nobody has applied plan {plan}"),
+        format!("apply it with `coordctl apply {plan}`, which follows it too"),
+    )
 }
 
 /// What an interrupt leaves: embedded, nothing runs on; on a fleet, all does.
