@@ -202,7 +202,7 @@ fn history(guarded: &Guarded) -> Vec<(String, String)> {
     assert_eq!(document["whole"], true, "{document}");
     let text = |entry: &Value, name: &str| entry[name].as_str().unwrap_or_default().to_owned();
     let entries = document["history"].as_array().cloned().unwrap_or_default();
-    entries.iter().map(|entry| (text(entry, "by"), text(entry, "did"))).collect()
+    entries.iter().rev().map(|entry| (text(entry, "by"), text(entry, "did"))).collect()
 }
 
 #[test]
@@ -250,7 +250,12 @@ fn a_protected_environment_changes_only_by_plans_that_somebody_else_has_approved
     let expected: Vec<(String, String)> =
         expected.iter().map(|(by, did)| ((*by).to_owned(), (*did).to_owned())).collect();
     assert_eq!(done[..expected.len()], expected, "{done:?}");
-    let document = guarded.as_("vic").json(&["history"]);
+    let document = guarded.as_("vic").json(&["history", "--all"]);
+    assert_eq!(document["looked_at"][0], 1, "{document}");
+    let newest = guarded.as_("vic").json(&["history", "--limit", "2"]);
+    assert_eq!(newest["history"].as_array().map(Vec::len), Some(2));
+    assert_eq!(newest["history"][1], document["history"][1], "the newest come first");
+    assert_eq!((&newest["whole"], &newest["looked_at"][1]), (&Value::from(true), &document["last"]));
     let all = document["history"].as_array().cloned().unwrap_or_default();
     let start = all
         .iter()

@@ -5,12 +5,14 @@ mod connect;
 mod credential;
 mod replicas;
 mod transport;
+mod unreachable;
 
 pub use backoff::Backoff;
 pub use connect::{BadAddress, ConnectOptions, MAX_MESSAGE, MAX_REQUEST, channel, check_address, connect};
 pub use credential::{Credential, CredentialError, TOKEN_VARIABLE, keeps_secrets};
 pub use replicas::{Dial, LEADER, Mark, Replicas};
 pub use transport::Transport;
+pub use unreachable::Unreachable;
 
 use crate::wire::control_client::ControlClient;
 use crate::wire::work_client::WorkClient;
