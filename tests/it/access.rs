@@ -130,6 +130,19 @@ async fn a_worker_speaks_for_its_own_sessions_and_leases_only() {
     assert_eq!(verdicts[0].verdict(), wire::Verdict::Recorded, "nothing had changed it");
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn sessions_beyond_the_limit_are_refused_and_those_that_are_there_go_on() {
+    let _permit = Permit::wait();
+    let guarded = Guarded::start(&[("w1", "worker")], &["--max-sessions=2"]);
+    let mut workers = work_client(over(&guarded, Some(guarded.token("w1"))).await);
+    for known in ["w1-1-1", "w1-1-2", "w1-1-1"] {
+        workers.register(session(known)).await.expect("there is room, or it is there");
+    }
+    let status = workers.register(session("w1-1-3")).await.expect_err("there is no room");
+    assert_eq!(status.code(), Code::ResourceExhausted, "{status}");
+    assert!(status.message().contains("--max-sessions"), "{status}");
+}
+
 fn code(finished: &Finished) -> String {
     assert_eq!(finished.code, Some(1), "{finished:#?}");
     finished.error()["code"].as_str().unwrap_or_default().to_owned()
