@@ -143,7 +143,10 @@ async fn an_import_is_evidence_of_itself_and_the_chain_goes_on() {
         assert_eq!((entry.deed.by.as_str(), entry.deed.at, summary.broken), ("me", Timestamp(7), None));
         let did = format!("imported the state of revision {}, blake3 {}", summary.revision, summary.blake3);
         assert_eq!(entry.deed.did, did);
-        assert!(String::from_utf8_lossy(&[exported(&*old).await, file.clone()].concat()).contains(&summary.blake3));
+        assert!(
+            String::from_utf8_lossy(&[exported(&*old).await, file.clone()].concat())
+                .contains(&summary.blake3)
+        );
     }
     let replaced = format!("a state was replaced whose evidence ended at entry 1, {}", all[0].hash);
     assert_eq!(all[1].deed.checked, ["the evidence of the file is whole: 1 entries", &replaced]);

@@ -190,9 +190,10 @@ impl Link {
 
     fn refused(&self, status: &Status) {
         if self.away.swap(true, Ordering::Relaxed) {
-            debug!(%status, "no coordinator that leads yet");
+            debug!(code = ?status.code(), reason = status.message(), "no coordinator that leads yet");
         } else {
-            warn!(%status, "looking for a coordinator that leads");
+            let (code, reason) = (status.code(), status.message());
+            warn!(?code, reason, "looking for a coordinator that leads");
         }
     }
 

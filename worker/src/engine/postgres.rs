@@ -213,7 +213,9 @@ fn missing_right(message: &str) -> String {
         return format!("GRANT CREATE ON DATABASE {database} TO the gateway's user, who makes schemas there");
     }
     if let Some(schema) = after("permission denied for schema") {
-        return format!("GRANT USAGE, CREATE ON SCHEMA {schema} TO the gateway's user");
+        return format!(
+            "GRANT USAGE ON SCHEMA {schema} TO the gateway's user, and CREATE where it makes tables"
+        );
     }
     if let Some(what) = after("must be owner of") {
         return format!("make the gateway's user the owner of {what}, or a member of its owner's role");
@@ -269,7 +271,7 @@ mod tests {
     fn a_refusal_names_the_right_that_is_missing() {
         for (message, hint) in [
             ("permission denied for database wh", "GRANT CREATE ON DATABASE wh TO"),
-            ("permission denied for schema shop", "GRANT USAGE, CREATE ON SCHEMA shop TO"),
+            ("permission denied for schema shop", "GRANT USAGE ON SCHEMA shop TO"),
             ("permission denied for table raw", "GRANT SELECT ON raw TO"),
             ("permission denied for function pg_sleep", "GRANT EXECUTE ON FUNCTION pg_sleep TO"),
             ("must be owner of view a", "make the gateway's user the owner of view a"),
