@@ -3,6 +3,7 @@
 mod backoff;
 mod connect;
 mod credential;
+mod gather;
 mod replicas;
 mod transport;
 mod unreachable;
@@ -10,6 +11,7 @@ mod unreachable;
 pub use backoff::Backoff;
 pub use connect::{BadAddress, ConnectOptions, MAX_MESSAGE, MAX_REQUEST, channel, check_address, connect};
 pub use credential::{Credential, CredentialError, TOKEN_VARIABLE, keeps_secrets};
+pub use gather::{ByteStream, Gathered};
 pub use replicas::{Dial, LEADER, Mark, Replicas};
 pub use transport::Transport;
 pub use unreachable::Unreachable;

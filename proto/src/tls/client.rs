@@ -19,6 +19,7 @@ use tower::Service;
 
 use super::files::{Reloading, TlsError, authorities, certificates, private_key, provider};
 use super::trouble::{Told, Trouble};
+use crate::net::{ByteStream, Gathered};
 
 /// How long a server may be silent before it counts as one that waits for us to speak.
 const FIRST_WORD: Duration = Duration::from_secs(2);
@@ -83,7 +84,7 @@ impl ClientTls {
     }
 
     /// Makes a connection to `host` encrypted, with the files as they are now.
-    async fn shake_hands(&self, host: &str, stream: TcpStream) -> io::Result<Box<dyn Stream>> {
+    async fn shake_hands(&self, host: &str, stream: TcpStream) -> io::Result<Box<dyn ByteStream>> {
         let name = match &self.server_name {
             Some(name) => name.clone(),
             None => {
@@ -130,11 +131,6 @@ fn client_config(authority: &Path, identity: Option<&(PathBuf, PathBuf)>) -> Res
     Ok(config)
 }
 
-/// A connection, encrypted or not.
-trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
-
-impl<T: AsyncRead + AsyncWrite + Send + Unpin> Stream for T {}
-
 /// Opens connections for a channel: a connector for `Endpoint::connect_with_connector`. The
 /// endpoint's own scheme must be `http`: what is encrypted is decided here.
 #[derive(Clone)]
@@ -169,40 +165,42 @@ impl Dialer {
         let places: Vec<_> = looked_up.inspect_err(|error| self.tell(Trouble::of_lookup(error)))?.collect();
         let stream = TcpStream::connect(&*places).await?;
         stream.set_nodelay(true)?;
-        match self.tls.clone() {
-            None => Ok(Dialed { stream: Box::new(stream), unheard: self.told }),
+        let stream: Box<dyn ByteStream> = match self.tls.clone() {
+            None => Box::new(Plain { stream, unheard: self.told }),
             Some(tls) => {
                 let shaken = tls.shake_hands(host, stream).await;
-                let stream = shaken.inspect_err(|error| self.tell(Trouble::of_handshake(error)))?;
-                Ok(Dialed { stream, unheard: None })
+                shaken.inspect_err(|error| self.tell(Trouble::of_handshake(error)))?
             }
-        }
+        };
+        Ok(TokioIo::new(Gathered::new(stream)))
     }
 }
 
-/// A connection as channels take it.
-pub struct Dialed {
-    stream: Box<dyn Stream>,
-    /// Whom to tell what the server's first byte says, while none has come.
-    unheard: Option<Told>,
-}
+/// A connection as channels take it, encrypted or not.
+type Dialed = TokioIo<Gathered<Box<dyn ByteStream>>>;
 
 impl Service<Uri> for Dialer {
-    type Response = TokioIo<Dialed>;
+    type Response = Dialed;
     type Error = io::Error;
-    type Future = Pin<Box<dyn Future<Output = io::Result<TokioIo<Dialed>>> + Send>>;
+    type Future = Pin<Box<dyn Future<Output = io::Result<Dialed>> + Send>>;
 
     fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<io::Result<()>> {
         Poll::Ready(Ok(()))
     }
 
     fn call(&mut self, uri: Uri) -> Self::Future {
-        let dialed = self.clone().dial(uri);
-        Box::pin(async move { dialed.await.map(TokioIo::new) })
+        Box::pin(self.clone().dial(uri))
     }
 }
 
-impl AsyncRead for Dialed {
+/// A connection that isn't encrypted. The server's first byte tells whether it is a coordinator.
+struct Plain {
+    stream: TcpStream,
+    /// Whom to tell what it says, while none has come.
+    unheard: Option<Told>,
+}
+
+impl AsyncRead for Plain {
     fn poll_read(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -219,7 +217,7 @@ impl AsyncRead for Dialed {
     }
 }
 
-impl AsyncWrite for Dialed {
+impl AsyncWrite for Plain {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
         Pin::new(&mut self.stream).poll_write(cx, buf)
     }
@@ -230,17 +228,5 @@ impl AsyncWrite for Dialed {
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         Pin::new(&mut self.stream).poll_shutdown(cx)
-    }
-
-    fn poll_write_vectored(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        bufs: &[io::IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write_vectored(cx, bufs)
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        self.stream.is_write_vectored()
     }
 }
