@@ -8,6 +8,7 @@ mod lab;
 mod migrate;
 mod postgres_only;
 mod restate;
+mod retries;
 mod scd;
 
 use std::time::{Duration, Instant};
