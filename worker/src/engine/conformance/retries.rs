@@ -56,8 +56,7 @@ fn ways() -> Vec<Way> {
     };
     let (before, after) = ("(1, 10), (1, 11), (2, 20)", "(2, 21), (2, 22), (3, 30)");
     let (one, two) = ("(1, 10), (2, 20)", "(2, 21), (3, 30)");
-    let merge =
-        "WHEN MATCHED AND \"__MERGE_TARGET__\".n > 15 THEN UPDATE SET n = \"__MERGE_SOURCE__\".n + 100";
+    let merge = "WHEN MATCHED AND \"__MERGE_TARGET__\".n > 15 THEN UPDATE SET n = \"__MERGE_SOURCE__\".n";
     let by_time = "SCD_TYPE_2_BY_TIME (unique_key id, invalidate_hard_deletes true)";
     let by_column = "SCD_TYPE_2_BY_COLUMN (unique_key id, columns (amount), invalidate_hard_deletes true)";
     let stays = "SCD_TYPE_2_BY_COLUMN (unique_key id, columns (amount))";
