@@ -26,7 +26,7 @@ struct Way {
 
 fn scd(spelled: &str, rows: &str, execution: &str) -> Write {
     let query = format!(
-        "SELECT id, amount, CAST(at AS TIMESTAMP) AS updated_at FROM (VALUES {rows}) AS v(id, amount, at)"
+        "SELECT id, amount, CAST(since AS TIMESTAMP) AS updated_at FROM (VALUES {rows}) AS v(id, amount, since)"
     );
     let execution = format!("'{execution} 00:00:00'");
     Write::Scd(Box::new(ScdWrite { query, kind: kind(spelled), execution, only_create: false }))
