@@ -51,7 +51,7 @@ impl Control {
                 let answer = self.approve(plan, by).await?;
                 drop(reply.send(answer));
             }
-            Command::Evidence { reply } => drop(reply.send(self.tell().await?)),
+            Command::Evidence { page, reply } => drop(reply.send(self.tell(&page).await?)),
             Command::Cancel { plan, by, reply } => {
                 let answer = self.cancel(plan, &by).await?;
                 drop(reply.send(answer));

@@ -460,6 +460,10 @@ pub trait Engine: Send + Sync {
     /// As the warehouse refuses.
     async fn prune(&self, catalog: Option<&str>, table: &str, upto: Token) -> Result<(), EngineError>;
 
+    /// From now on all tokens up to this one are shut out, whatever they are for: before anything else
+    /// is written, the warehouse is told. A smaller one than before changes nothing.
+    fn shut_out(&self, upto: Token);
+
     /// Runs one query and returns its whole answer, so it should be small.
     ///
     /// # Errors
