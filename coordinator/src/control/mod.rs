@@ -7,7 +7,7 @@
 mod approval;
 pub(crate) mod book;
 mod command;
-mod evidence;
+pub(crate) mod evidence;
 mod fleet;
 mod flip;
 mod history;
@@ -39,8 +39,8 @@ use tracing::{info, warn};
 
 pub use book::PlanState;
 pub(crate) use book::{Book, PlanBody, Todo};
-pub(crate) use command::{ApplyError, Command, Handle, NotReady, Refused};
-pub(crate) use evidence::{Deed, Told};
+pub(crate) use command::{ApplyError, Command, Handle, NotReady, Refused, Turns};
+pub(crate) use evidence::{Page, Told};
 pub use report::{ExecutedBatch, FailureView, ModelView, PlanView, WorkerView};
 pub(crate) use tend::{RollbackTo, Tend, Tended};
 pub use verify::verify_record;
@@ -82,6 +82,8 @@ pub struct ControlConfig {
     pub planning: Planning,
     /// Most connections that are open at once; those beyond are closed.
     pub connections: usize,
+    /// Most sessions of workers that are registered at once; those beyond are refused.
+    pub sessions: usize,
 }
 
 /// Where plans are made.
@@ -108,6 +110,7 @@ impl Default for ControlConfig {
             protected: BTreeSet::new(),
             planning: Planning::default(),
             connections: 10_000,
+            sessions: 10_000,
         }
     }
 }
@@ -150,7 +153,7 @@ pub(crate) struct Control {
     troubles: BTreeMap<String, String>,
     /// What the next transaction is to be the evidence of.
     deeds: Vec<evidence::Deed>,
-    changed: watch::Sender<u64>,
+    changed: watch::Sender<Turns>,
 }
 
 /// Leads until `stop` fires or leadership is lost: campaigns, rebuilds the state, serves `inbox`.
@@ -159,13 +162,14 @@ pub(crate) async fn lead(
     config: ControlConfig,
     clock: Clock,
     inbox: &mut mpsc::Receiver<Command>,
-    changed: watch::Sender<u64>,
+    changed: watch::Sender<Turns>,
     standing: &Leadership,
     stop: &CancellationToken,
 ) -> Result<(), ControlError> {
     let campaign = standing_by(Lead::campaign(store.clone(), &config, standing, stop), inbox);
     let Some(lead) = campaign.await? else { return Ok(()) };
     let mut control = Control::rebuild(store, config, clock, lead, changed).await?;
+    standing.tell_floor(control.book.era.floor());
     let result = control.serve(inbox, stop).await;
     control.lead.resign().await;
     result
@@ -191,7 +195,7 @@ impl Control {
         config: ControlConfig,
         clock: Clock,
         lead: Lead,
-        changed: watch::Sender<u64>,
+        changed: watch::Sender<Turns>,
     ) -> Result<Self, ControlError> {
         let book = Book::load(&*store).await?;
         let (ttl, usual) = (config.lease_ttl.as_millis() as u64, Config::default());
@@ -308,7 +312,7 @@ impl Control {
                 self.act(notice, &mut out).await?;
             }
         }
-        self.changed.send_modify(|version| *version += 1);
+        self.changed.send_modify(|turns| turns.taken += 1);
         Ok(())
     }
 

@@ -33,11 +33,18 @@ impl Control {
                 }
             }
             Command::Register { worker, gateways, slots, held, reply } => {
+                let most = self.config.sessions;
+                if self.workers.is_full(most) && !self.workers.is_known(&worker) {
+                    answers.push(Box::new(move || {
+                        let _ = reply.send(Err(Refused::Crowded(most)));
+                    }));
+                    return None;
+                }
                 self.workers.register(worker.clone(), gateways, slots, &held);
                 // The leases that it still works on are alive: their deadlines start anew.
                 self.scheduler.on(now, Event::Heartbeat { worker, tokens: held }, out);
                 answers.push(Box::new(move || {
-                    let _ = reply.send(());
+                    let _ = reply.send(Ok(()));
                 }));
             }
             Command::Poll { worker, poll, reply } => {
@@ -73,7 +80,7 @@ impl Control {
                 let from = out.verdicts.len();
                 for Report { token, batch, outcome } in reports {
                     let repeated = batch.filter(|batch| self.is_on_record(batch, &outcome));
-                    self.scheduler.on(now, Event::Report { worker: worker.clone(), token, outcome }, out);
+                    self.scheduler.note(now, Event::Report { worker: worker.clone(), token, outcome }, out);
                     if let (Some(_), Some((_, _, verdict @ Verdict::Stale))) =
                         (repeated, out.verdicts.last_mut())
                     {
@@ -81,7 +88,9 @@ impl Control {
                     }
                 }
                 let verdicts = verdicts_of(out, &worker, from);
+                // Who has just done a table's batch is to have the next: it asks before that is granted.
                 self.ask_for(worker, 0, out);
+                self.scheduler.decide(out);
                 answers.push(Box::new(move || drop(reply.send(Ok(verdicts)))));
             }
             Command::Drain { worker, reply } => {

@@ -15,11 +15,11 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status, Streaming};
 
 use super::{Pieces, caller, documents, named, pieces};
-use crate::control::{ApplyError, Book, Command, Handle, Planning};
+use crate::control::{ApplyError, Book, Command, Handle, Page, Planning};
 use crate::planning::{self, PlanRequest, Refusal};
 
-/// Shortest pause between two messages of a watch.
-const WATCH_PAUSE: Duration = Duration::from_millis(30);
+/// Shortest pause between two messages of a watch, but for the end of a plan, which is told at once.
+const WATCH_PAUSE: Duration = Duration::from_millis(100);
 /// Longest pause: progress that changes nothing is still told, so that a watcher sees life.
 const WATCH_BEAT: Duration = Duration::from_millis(500);
 /// Projects that are in memory at once.
@@ -226,6 +226,7 @@ impl Control for ControlService {
         tokio::spawn(async move {
             let mut since = since as usize;
             loop {
+                let seen = *handle.changed.borrow();
                 let view = match handle.ask(|reply| Command::Progress { plan, log, since, reply }).await {
                     Ok(Some(view)) => view,
                     Ok(None) => return,
@@ -241,8 +242,7 @@ impl Control for ControlService {
                 if sender.send(Ok(wire::Chunk { data })).await.is_err() || ended {
                     return;
                 }
-                tokio::time::sleep(WATCH_PAUSE).await;
-                let _ = tokio::time::timeout(WATCH_BEAT, handle.changed.changed()).await;
+                handle.follow(seen, WATCH_PAUSE, WATCH_BEAT).await;
             }
         });
         Ok(Response::new(Box::pin(ReceiverStream::new(receiver))))
@@ -271,14 +271,15 @@ impl Control for ControlService {
     type ListStream = Pieces;
 
     async fn list(&self, request: Request<wire::ListRequest>) -> Result<Response<Pieces>, Status> {
-        let wire::ListRequest { what, environment } = request.into_inner();
+        let wire::ListRequest { what, environment, before, limit } = request.into_inner();
         let book = self.handle.ask(|reply| Command::Book { reply }).await?;
         let now = (self.handle.clock)();
         let document = match what.as_str() {
             "environments" => documents::environments(&book, now),
             "history" => {
-                let told = self.handle.ask(|reply| Command::Evidence { reply }).await?;
-                documents::history(&told, &environment)
+                let of = (!environment.is_empty()).then(|| parse("environment", &environment)).transpose()?;
+                let page = Page { before, limit: limit as usize, of };
+                documents::history(&self.handle.ask(|reply| Command::Evidence { page, reply }).await?)
             }
             "promotions" => documents::promotions(&book, &environment),
             "plans" => documents::plans(&book),

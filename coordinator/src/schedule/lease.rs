@@ -71,7 +71,7 @@ impl Scheduler {
             attempts,
             losses,
             serves: self.served_by(at, interval, offer.mode),
-            supersedes: self.tables.get(table).lost_over(interval),
+            supersedes: self.tables.get(table).lost_under(interval, offer.mode),
             void,
         };
         let deadline = self.now.after(self.config.accept);
@@ -223,7 +223,10 @@ impl Scheduler {
         let setback = match outcome {
             Outcome::Done(done) => {
                 match held.target {
-                    Target::Batch(lease) => self.commit(lease, held.gateway, done, out),
+                    Target::Batch(lease) => {
+                        self.tables.get_mut(lease.table).home = Some(worker.clone());
+                        self.commit(lease, held.gateway, done, out);
+                    }
                     Target::Chore(number) => self.chore_done(token, number, done, out),
                 }
                 return verdict;

@@ -2,9 +2,9 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use coord_common::id::{PlanId, Token};
+use coord_common::id::{PlanId, Token, WorkerId};
 use coord_common::interval::{Interval, IntervalSet, Timestamp};
-use coord_common::task::TableId;
+use coord_common::task::{Mode, TableId};
 
 use super::event::TableState;
 
@@ -34,6 +34,8 @@ pub(super) struct Table {
     pub(super) places: BTreeSet<Token>,
     /// How long its batches take, in milliseconds: a moving average, once one has ended.
     pub(super) pace: Option<u64>,
+    /// The worker that did the last batch of it, unless one has failed since.
+    pub(super) home: Option<WorkerId>,
     /// The nodes of unsettled plans that work on it.
     pub(super) users: BTreeSet<NodeRef>,
     /// Plans that restate it.
@@ -73,9 +75,11 @@ impl Table {
         self.holds.iter().find(keeps).map(|hold| hold.plan)
     }
 
-    /// Lost batches that overlap a range.
-    pub(super) fn lost_over(&self, interval: Interval) -> Vec<Interval> {
-        self.lost.iter().copied().filter(|lost| lost.overlaps(interval)).collect()
+    /// Lost batches that a batch shuts out: those that overlap its range, and all of them where it empties
+    /// the table. One that committed behind that would leave rows of before, and look as if it were done.
+    pub(super) fn lost_under(&self, interval: Interval, mode: Mode) -> Vec<Interval> {
+        let all = matches!(mode, Mode::First | Mode::Anew);
+        self.lost.iter().copied().filter(|lost| all || lost.overlaps(interval)).collect()
     }
 }
 
@@ -104,6 +108,7 @@ impl Tables {
             queued: 0,
             places: BTreeSet::new(),
             pace: None,
+            home: None,
             users: BTreeSet::new(),
             holds: Vec::new(),
         };

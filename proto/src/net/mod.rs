@@ -3,14 +3,18 @@
 mod backoff;
 mod connect;
 mod credential;
+mod gather;
 mod replicas;
 mod transport;
+mod unreachable;
 
 pub use backoff::Backoff;
 pub use connect::{BadAddress, ConnectOptions, MAX_MESSAGE, MAX_REQUEST, channel, check_address, connect};
 pub use credential::{Credential, CredentialError, TOKEN_VARIABLE, keeps_secrets};
+pub use gather::{ByteStream, Gathered};
 pub use replicas::{Dial, LEADER, Mark, Replicas};
 pub use transport::Transport;
+pub use unreachable::Unreachable;
 
 use crate::wire::control_client::ControlClient;
 use crate::wire::work_client::WorkClient;

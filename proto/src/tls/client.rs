@@ -18,6 +18,8 @@ use tonic::transport::Uri;
 use tower::Service;
 
 use super::files::{Reloading, TlsError, authorities, certificates, private_key, provider};
+use super::trouble::{Told, Trouble};
+use crate::net::{ByteStream, Gathered};
 
 /// How long a server may be silent before it counts as one that waits for us to speak.
 const FIRST_WORD: Duration = Duration::from_secs(2);
@@ -82,7 +84,7 @@ impl ClientTls {
     }
 
     /// Makes a connection to `host` encrypted, with the files as they are now.
-    async fn shake_hands(&self, host: &str, stream: TcpStream) -> io::Result<Box<dyn Stream>> {
+    async fn shake_hands(&self, host: &str, stream: TcpStream) -> io::Result<Box<dyn ByteStream>> {
         let name = match &self.server_name {
             Some(name) => name.clone(),
             None => {
@@ -129,82 +131,102 @@ fn client_config(authority: &Path, identity: Option<&(PathBuf, PathBuf)>) -> Res
     Ok(config)
 }
 
-/// A connection, encrypted or not.
-trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
-
-impl<T: AsyncRead + AsyncWrite + Send + Unpin> Stream for T {}
-
 /// Opens connections for a channel: a connector for `Endpoint::connect_with_connector`. The
 /// endpoint's own scheme must be `http`: what is encrypted is decided here.
 #[derive(Clone)]
-pub struct Dialer(Option<Arc<ClientTls>>);
+pub struct Dialer {
+    tls: Option<Arc<ClientTls>>,
+    told: Option<Told>,
+}
 
 /// A connector that encrypts where it has certificates to verify with.
 pub fn dialer(tls: Option<Arc<ClientTls>>) -> Dialer {
-    Dialer(tls)
+    Dialer { tls, told: None }
 }
 
-/// A connection as channels take it.
-pub struct Dialed(Box<dyn Stream>);
+impl Dialer {
+    /// The same, which tells what is wrong at its address.
+    pub(crate) fn telling(self, told: Told) -> Self {
+        Self { told: Some(told), ..self }
+    }
+
+    fn tell(&self, trouble: Option<Trouble>) {
+        if let Some(told) = &self.told {
+            told.tell(trouble);
+        }
+    }
+
+    async fn dial(self, uri: Uri) -> io::Result<Dialed> {
+        let invalid = || io::Error::new(io::ErrorKind::InvalidInput, "the address has no host");
+        let host = uri.host().ok_or_else(invalid)?;
+        let port = uri.port_u16().unwrap_or(if self.tls.is_some() { 443 } else { 80 });
+        self.tell(None);
+        let looked_up = tokio::net::lookup_host((host.trim_matches(['[', ']']), port)).await;
+        let places: Vec<_> = looked_up.inspect_err(|error| self.tell(Trouble::of_lookup(error)))?.collect();
+        let stream = TcpStream::connect(&*places).await?;
+        stream.set_nodelay(true)?;
+        let stream: Box<dyn ByteStream> = match self.tls.clone() {
+            None => Box::new(Plain { stream, unheard: self.told }),
+            Some(tls) => {
+                let shaken = tls.shake_hands(host, stream).await;
+                shaken.inspect_err(|error| self.tell(Trouble::of_handshake(error)))?
+            }
+        };
+        Ok(TokioIo::new(Gathered::new(stream)))
+    }
+}
+
+/// A connection as channels take it, encrypted or not.
+type Dialed = TokioIo<Gathered<Box<dyn ByteStream>>>;
 
 impl Service<Uri> for Dialer {
-    type Response = TokioIo<Dialed>;
+    type Response = Dialed;
     type Error = io::Error;
-    type Future = Pin<Box<dyn Future<Output = io::Result<TokioIo<Dialed>>> + Send>>;
+    type Future = Pin<Box<dyn Future<Output = io::Result<Dialed>> + Send>>;
 
     fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<io::Result<()>> {
         Poll::Ready(Ok(()))
     }
 
     fn call(&mut self, uri: Uri) -> Self::Future {
-        let tls = self.0.clone();
-        Box::pin(async move {
-            let invalid = || io::Error::new(io::ErrorKind::InvalidInput, "the address has no host");
-            let host = uri.host().ok_or_else(invalid)?;
-            let port = uri.port_u16().unwrap_or(if tls.is_some() { 443 } else { 80 });
-            let stream = TcpStream::connect((host.trim_matches(['[', ']']), port)).await?;
-            stream.set_nodelay(true)?;
-            let stream = match tls {
-                None => Box::new(stream),
-                Some(tls) => tls.shake_hands(host, stream).await?,
-            };
-            Ok(TokioIo::new(Dialed(stream)))
-        })
+        Box::pin(self.clone().dial(uri))
     }
 }
 
-impl AsyncRead for Dialed {
+/// A connection that isn't encrypted. The server's first byte tells whether it is a coordinator.
+struct Plain {
+    stream: TcpStream,
+    /// Whom to tell what it says, while none has come.
+    unheard: Option<Told>,
+}
+
+impl AsyncRead for Plain {
     fn poll_read(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
         buf: &mut tokio::io::ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.0).poll_read(cx, buf)
+        let before = buf.filled().len();
+        let read = Pin::new(&mut self.stream).poll_read(cx, buf);
+        if let (Poll::Ready(Ok(())), Some(first)) = (&read, buf.filled().get(before).copied())
+            && let Some(told) = self.unheard.take()
+        {
+            told.tell(Trouble::of_first_byte(first));
+        }
+        read
     }
 }
 
-impl AsyncWrite for Dialed {
+impl AsyncWrite for Plain {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.0).poll_write(cx, buf)
+        Pin::new(&mut self.stream).poll_write(cx, buf)
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.0).poll_flush(cx)
+        Pin::new(&mut self.stream).poll_flush(cx)
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.0).poll_shutdown(cx)
-    }
-
-    fn poll_write_vectored(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        bufs: &[io::IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.0).poll_write_vectored(cx, bufs)
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        self.0.is_write_vectored()
+        Pin::new(&mut self.stream).poll_shutdown(cx)
     }
 }

@@ -12,7 +12,7 @@ mod report;
 use std::sync::Arc;
 use std::time::Duration;
 
-use coord_common::id::WorkerId;
+use coord_common::id::{Token, WorkerId};
 use coord_common::task::{Lease, Outcome, Report};
 use coord_proto::net::Transport;
 use tokio::sync::mpsc;
@@ -22,17 +22,21 @@ use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
 use held::Held;
-use link::Link;
 pub use link::SnapshotSource;
+use link::{Granted, Link};
+pub use places::Start;
 use places::{Places, Turn};
 use report::Ended;
 
 /// Runs leases. What the agent needs of the rest of the worker.
 #[async_trait::async_trait]
 pub trait Execute: Send + Sync + 'static {
-    /// Does what the lease grants. Ends early, with everything rolled back and
-    /// [`Outcome::HandedBack`], when `cancel` fires.
-    async fn execute(&self, lease: Lease, cancel: CancellationToken) -> Outcome;
+    /// Does what the lease grants as soon as `start` lets it. Ends early, with everything rolled back
+    /// and [`Outcome::HandedBack`], when `start` never does or `cancel` fires.
+    async fn execute(&self, lease: Lease, start: &Start<'_>, cancel: CancellationToken) -> Outcome;
+
+    /// Says before a lease is executed up to which token all are shut out of the warehouses.
+    fn shut_out(&self, upto: Token);
 }
 
 /// How an agent behaves.
@@ -75,7 +79,7 @@ impl Agent {
         let mut running = JoinSet::new();
         self.take_leases(&mut running, &reports, &stop).await;
         self.link.drain().await;
-        for lease in self.link.missed().await {
+        for lease in self.link.missed().await.leases {
             // Granted while the poll was given up: nobody has begun with it.
             let unstarted = Report { token: lease.token, batch: None, outcome: Outcome::HandedBack };
             let _ = reports.send(Ended { report: unstarted, urgent: true }).await;
@@ -103,11 +107,13 @@ impl Agent {
             let free = (self.config.slots as usize).saturating_sub(places.taken());
             // A poll stays open even while all slots are taken: the coordinator learns of slots that
             // came free by the reports, and what takes their place is in the same transaction.
-            let leases = tokio::select! {
+            let Granted { leases, floor } = tokio::select! {
                 biased;
                 () = stop.cancelled() => return,
-                leases = self.link.poll(free as u32) => leases,
+                granted = self.link.poll(free as u32) => granted,
             };
+            // Before any of them begins.
+            self.executor.shut_out(floor);
             for lease in leases {
                 let turn = places.add(lease.token, lease.behind);
                 self.start(lease, turn, running, reports.clone(), stop.clone());
@@ -126,21 +132,20 @@ impl Agent {
         let cancel = self.held.add(lease.token, Duration::from_millis(lease.ttl_millis));
         let executor = self.executor.clone();
         let held = self.held.clone();
-        debug!(token = lease.token.0, attempt = lease.attempt, "lease taken");
+        let work = lease.batch().map(ToString::to_string).unwrap_or_default();
+        debug!(token = lease.token.0, attempt = lease.attempt, work, "lease taken");
         running.spawn(async move {
             let token = lease.token;
             let batch = lease.batch().cloned();
-            let outcome = if turn.comes(&stop, &cancel).await {
-                executor.execute(lease, cancel).await
-            } else {
-                Outcome::HandedBack
-            };
+            let start = Start::new(&turn, &stop, &cancel);
+            let outcome = executor.execute(lease, &start, cancel.clone()).await;
             held.finished(token);
+            debug!(token = token.0, took = ?start.took(), "lease ended");
             // What it did is told before what the one behind it does.
-            let urgent = !turn.is_followed();
             let mut report = Report { token, batch, outcome };
             report.cut();
-            if reports.send(Ended { report, urgent }).await.is_err() {
+            let ended = Ended::new(report, turn.is_followed(), start.took());
+            if reports.send(ended).await.is_err() {
                 warn!(token = token.0, "no reporter is left; the lease will expire");
             }
             drop(turn);

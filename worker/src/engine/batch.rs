@@ -1,6 +1,7 @@
 //! The engine for warehouses whose transactions cover rows and DDL: one flow for all of them.
 
-use std::collections::HashSet;
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
@@ -12,11 +13,11 @@ use tokio_util::sync::CancellationToken;
 
 use super::columns::ColumnCache;
 use super::error::EngineError;
-use super::fence::{Ledger, Raised, end_sessions};
+use super::fence::{Ledger, Raised, end_sessions, name_session, stale};
 use super::profile::Profile;
 use super::session::{Connector, Pool, Session, cancellable};
 use super::statements;
-use super::transaction::{Attempt, Transaction, count_of};
+use super::transaction::{Attempt, Before, Transaction, count_of};
 use super::tries::Tries;
 use super::{
     BatchReport, BatchWrite, Discard, Engine, Fence, Outcome, Publication, Relation, RelationKind, Rows,
@@ -37,8 +38,13 @@ pub(crate) struct TransactionalEngine {
     pub(crate) pool: Pool,
     /// The schema of fence rows and sequence numbers.
     schema: String,
-    /// Catalogs whose ledger is known to exist.
-    ready: Mutex<HashSet<Option<String>>>,
+    /// Catalogs whose ledger is known to exist, and up to which token it shuts all out.
+    ready: Mutex<HashMap<Option<String>, u64>>,
+    /// The token up to which all are to be shut out.
+    shut: AtomicU64,
+    /// Held while a token is raised, and alone while others are shut out: not every warehouse finds the
+    /// conflict between the two where the raise makes a row.
+    raising: tokio::sync::RwLock<()>,
     pub(crate) columns: ColumnCache,
 }
 
@@ -48,11 +54,14 @@ impl TransactionalEngine {
             pool: Pool::new(connector, concurrency),
             schema: schema.into(),
             ready: Mutex::default(),
+            shut: AtomicU64::new(0),
+            raising: tokio::sync::RwLock::default(),
             columns: ColumnCache::default(),
         }
     }
 
-    /// The ledger that shares transactions with a catalog; made on demand.
+    /// The ledger that shares transactions with a catalog; made on demand. Whoever is to be shut out
+    /// is then.
     pub(crate) async fn ledger(
         &self,
         session: &mut dyn Session,
@@ -62,14 +71,51 @@ impl TransactionalEngine {
         let catalog = catalog.filter(|_| profile.transaction_per_catalog);
         let ledger = Ledger::new(profile, catalog, &self.schema);
         let key = catalog.map(str::to_owned);
-        if self.ready.lock().unwrap_or_else(PoisonError::into_inner).contains(&key) {
+        let upto = self.shut.load(Ordering::Acquire);
+        let known = self.ready.lock().unwrap_or_else(PoisonError::into_inner).get(&key).copied();
+        if known.is_some_and(|shut| shut >= upto) {
             return Ok(ledger);
         }
-        if session.run(&[ledger.probe()]).await.is_err() {
+        if known.is_none() && session.run(&[ledger.probe()]).await.is_err() {
             create_ledger(session, profile, catalog, &ledger, &self.schema).await?;
         }
-        self.ready.lock().unwrap_or_else(PoisonError::into_inner).insert(key);
+        if upto > 0 {
+            self.shut_out_of(session, &ledger, Token(upto)).await?;
+        }
+        self.ready.lock().unwrap_or_else(PoisonError::into_inner).insert(key, upto);
         Ok(ledger)
+    }
+
+    async fn shut_out_of(
+        &self,
+        session: &mut dyn Session,
+        ledger: &Ledger,
+        upto: Token,
+    ) -> Result<(), EngineError> {
+        let _alone = self.raising.write().await;
+        let mut tries = Tries::upto(RAISE_TRIES, RAISE_PAUSE);
+        loop {
+            match ledger.shut_out(session, self.pool.profile(), upto).await {
+                Err(error) if session.is_broken() => return Err(error),
+                Err(error) => tries.again(error).await?,
+                Ok(()) => return Ok(()),
+            }
+        }
+    }
+
+    /// Describes a fresh batch's target and query, and raises its token, on a connection of its own;
+    /// whether it came to that.
+    async fn prepare(&self, write: &BatchWrite) -> Result<bool, EngineError> {
+        let Some(query) = write.write.described() else { return Ok(false) };
+        let Some(mut session) = self.pool.get_spare().await? else { return Ok(false) };
+        let ledger = self.ledger(&mut *session, write.target.catalog.as_deref()).await?;
+        if self.target_columns(&mut *session, &write.target).await?.is_none() {
+            return Ok(false);
+        }
+        self.query_columns(&mut *session, &write.target, query).await?;
+        self.raise(&mut *session, &ledger, &write.fence, false).await?;
+        session.give_back();
+        Ok(true)
     }
 
     /// Tries until it is written, done before, or refused for good.
@@ -118,14 +164,14 @@ impl TransactionalEngine {
         cancel: &CancellationToken,
     ) -> Result<Attempt, EngineError> {
         let ledger = self.ledger(session, batch.target.catalog.as_deref()).await?;
-        let raise = if first { self.raise_along(&ledger, batch) } else { Vec::new() };
-        if raise.is_empty() {
+        let before = if first { self.before_data(&ledger, batch) } else { Before::Nothing };
+        if matches!(before, Before::Nothing) {
             let raised = self.take_over(session, &ledger, batch).await?;
             if let Some(report) = done_before(batch, raised) {
                 return Ok(Attempt::Report(report));
             }
         }
-        let mut transaction = Transaction::new(self, session, batch, raise);
+        let mut transaction = Transaction::new(self, session, batch, before);
         let mut result = transaction.run(&ledger, cancel).await;
         if matches!(&result, Err(error) if error.view_columns_differ()) {
             transaction.replace_view = true;
@@ -141,16 +187,17 @@ impl TransactionalEngine {
         result
     }
 
-    /// The statements that raise the token, where they may share the data's round trip: nobody can
-    /// have tried the batch before, and all that must be known to write it is known. The raise is
-    /// still a transaction of its own, and what it answers is looked at before the commit. A
-    /// migration never knows: it describes the table anew.
-    fn raise_along(&self, ledger: &Ledger, batch: &BatchWrite) -> Vec<String> {
-        let fresh =
-            !tried_before(batch) && !matches!(batch.write, Write::Append { .. } | Write::Migrate { .. });
-        let whole = fresh && batch.pre.is_empty() && self.columns.knows_all_of(batch);
-        let setting = self.pool.profile().before_raise.filter(|_| whole);
-        setting.map_or_else(Vec::new, |setting| ledger.raise_statements(setting, &batch.fence, false))
+    /// What a first try can do in the round trip of its data. The raise is still a transaction of its
+    /// own, and what it answers is looked at before the commit.
+    fn before_data(&self, ledger: &Ledger, batch: &BatchWrite) -> Before {
+        if batch.raised {
+            return Before::Name(name_session(batch.fence.token));
+        }
+        let whole = batch.pre.is_empty() && self.columns.knows_all_of(batch);
+        let setting = self.pool.profile().before_raise.filter(|_| whole && is_fresh(batch));
+        setting.map_or(Before::Nothing, |setting| {
+            Before::Raise(ledger.raise_statements(setting, &batch.fence, false))
+        })
     }
 
     /// Raises the token; then ends what older attempts still hold open in the warehouse. Only a
@@ -182,6 +229,10 @@ impl TransactionalEngine {
         once: bool,
     ) -> Result<Raised, EngineError> {
         let mut tries = Tries::upto(RAISE_TRIES, RAISE_PAUSE);
+        let _raising = self.raising.read().await;
+        if fence.token.0 <= self.shut.load(Ordering::Acquire) {
+            return Err(stale(fence));
+        }
         loop {
             match ledger.raise(session, self.pool.profile(), fence, once).await {
                 Err(error) if session.is_broken() => return Err(error),
@@ -217,6 +268,12 @@ async fn create_ledger(
     }
 }
 
+/// Whether nobody can have tried the batch before, so that whatever its raise answers, it must be
+/// written. A migration never knows: it describes the table anew.
+fn is_fresh(batch: &BatchWrite) -> bool {
+    !tried_before(batch) && !matches!(batch.write, Write::Append { .. } | Write::Migrate { .. })
+}
+
 /// Whether an earlier attempt may have left something.
 fn tried_before(batch: &BatchWrite) -> bool {
     batch.replayed_is_done || !batch.fence.supersedes.is_empty()
@@ -237,6 +294,13 @@ impl Engine for TransactionalEngine {
 
     fn concurrency(&self) -> usize {
         self.pool.size()
+    }
+
+    async fn look_ahead(&self, write: &mut BatchWrite) {
+        // What the query reads may only be there after the statements before it.
+        if self.pool.profile().looks_ahead && write.pre.is_empty() && is_fresh(write) {
+            write.raised = self.prepare(write).await.unwrap_or(false);
+        }
     }
 
     async fn run_batch(
@@ -300,6 +364,10 @@ impl Engine for TransactionalEngine {
                 Ok(()) => return Ok(()),
             }
         }
+    }
+
+    fn shut_out(&self, upto: Token) {
+        self.shut.fetch_max(upto.0, Ordering::AcqRel);
     }
 
     async fn query(&self, sql: &str) -> Result<Rows, EngineError> {

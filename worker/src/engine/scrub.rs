@@ -107,6 +107,10 @@ impl Engine for Scrubbed {
         self.engine.concurrency()
     }
 
+    async fn look_ahead(&self, write: &mut BatchWrite) {
+        self.engine.look_ahead(write).await;
+    }
+
     async fn run_batch(
         &self,
         write: &BatchWrite,
@@ -142,6 +146,10 @@ impl Engine for Scrubbed {
 
     async fn prune(&self, catalog: Option<&str>, table: &str, upto: Token) -> Result<(), EngineError> {
         self.engine.prune(catalog, table, upto).await.map_err(|error| self.scrubber.error(error))
+    }
+
+    fn shut_out(&self, upto: Token) {
+        self.engine.shut_out(upto);
     }
 
     async fn query(&self, sql: &str) -> Result<Rows, EngineError> {

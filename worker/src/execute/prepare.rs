@@ -60,11 +60,12 @@ pub(super) fn batch(
         fence: Fence {
             slot: slot(work),
             token: lease.token,
-            plan: lease.plan.to_string(),
+            plan: by(lease, work.task.round),
             table: work.task.table.to_string(),
             supersedes: superseded(work),
         },
         columns: declared(snapshot),
+        raised: false,
         replayed_is_done: lease.attempt > 1,
         known_columns_only: Policies::of(model, work.task.allows).additive == Policy::Ignore,
         // A copy of what readers see is worth keeping.
@@ -87,6 +88,11 @@ pub(super) fn audits(
 ) -> Result<Vec<AuditQuery>, Failure> {
     let scene = Scene { task: &work.task, snapshot, embedded, dialect, work };
     scene.audits(&sql_name(&work.task.target, dialect))
+}
+
+/// Whose work it is: what a plan did in an earlier round is no more than what another plan did.
+fn by(lease: &Lease, round: u32) -> String {
+    if round == 0 { lease.plan.to_string() } else { format!("{}.{round}", lease.plan) }
 }
 
 /// Audits of their own must not look as if they had filled the batch, nor columns that came as if those
@@ -157,6 +163,7 @@ pub(super) fn statements(lease: &Lease, work: &Statements) -> BatchWrite {
         aside: None,
         known_columns_only: false,
         columns: None,
+        raised: false,
         replayed_is_done: true,
         first: false,
     }

@@ -8,6 +8,7 @@ mod lab;
 mod migrate;
 mod postgres_only;
 mod restate;
+mod retries;
 mod scd;
 
 use std::time::{Duration, Instant};
@@ -87,6 +88,7 @@ suite! {
     a_table_is_dropped_for_good_but_never_from_under_a_newer_attempt,
     what_depends_on_a_table_is_not_dropped_with_it,
     pruned_slots_stay_closed_to_old_tokens,
+    whoever_is_of_a_lost_time_cannot_commit_however_batches_are_cut,
     settings_of_one_batch_do_not_reach_the_next,
 }
 
@@ -100,6 +102,37 @@ async fn a_time_range_is_rewritten_and_rows_outside_are_dropped(lab: Lab) {
     assert_eq!(lab.run(&again).await.unwrap().rows, 2);
     let days = lab.rows("SELECT ds, COUNT(*) FROM s.t GROUP BY ds ORDER BY ds").await;
     assert_eq!(days, ["2024-01-01,2", "2024-01-02,4"]);
+}
+
+async fn whoever_is_of_a_lost_time_cannot_commit_however_batches_are_cut(lab: Lab) {
+    lab.run(&batch("make", 1, Write::Create { query: "SELECT 1 AS i".to_owned() })).await.unwrap();
+    let insert = |n: u32| Write::Append { query: format!("SELECT {n} AS i") };
+    lab.run(&batch("done", 5, insert(1))).await.unwrap();
+    let profile = lab.engine.pool.profile();
+    let late = batch("days 1 to 4", 10, insert(3));
+    let mut zombie = lab.engine.pool.get().await.unwrap();
+    let ledger = lab.engine.ledger(&mut *zombie, None).await.unwrap();
+    ledger.raise(&mut *zombie, profile, &late.fence, false).await.unwrap();
+    zombie.run(&["BEGIN", "INSERT INTO s.t SELECT 3"].map(str::to_owned)).await.unwrap();
+    lab.engine.shut_out(Token(1000));
+    lab.engine.shut_out(Token(7));
+    // Another slot, which knows nothing of the other one.
+    assert_eq!(lab.run(&batch("days 2 to 5", 1001, insert(2))).await.unwrap().outcome, Outcome::Written);
+    let error = ledger.commit(&mut *zombie, profile, &late.fence, 1).await.unwrap_err();
+    assert!(matches!(error.class, Class::Stale | Class::Transient), "{error:?}");
+    drop(zombie);
+    let mut anew = lab.engine.pool.get().await.unwrap();
+    for slot in ["days 1 to 4", "done", "never seen"] {
+        let refused = ledger.raise(&mut *anew, profile, &batch(slot, 999, insert(4)).fence, false).await;
+        assert_eq!(refused.unwrap_err().class, Class::Stale, "{slot}");
+        let refused = lab.run(&batch(slot, 999, insert(4))).await;
+        assert_eq!(refused.unwrap_err().class, Class::Stale, "{slot}");
+    }
+    anew.give_back();
+    let mut again = batch("done", 1002, insert(1));
+    again.replayed_is_done = true;
+    assert_eq!(lab.run(&again).await.unwrap().outcome, Outcome::AlreadyDone, "what was done is known");
+    assert_eq!(lab.rows("SELECT i FROM s.t ORDER BY i").await, ["1", "2"]);
 }
 
 async fn a_failed_audit_leaves_the_table_as_it_was(lab: Lab) {
