@@ -385,7 +385,8 @@ pub(crate) struct RollbackArgs {
 
 #[derive(Debug, Args)]
 pub(crate) struct AbandonArgs {
-    /// A plan's id, or the beginning of it; or a development environment.
+    /// A plan's id, or the beginning of it; or a development environment, whose views go at once, and its
+    /// tables with the next `janitor`. A plan that a development environment shows goes with the environment.
     #[arg(value_name = "PLAN|ENV")]
     pub(crate) what: String,
 }

@@ -436,6 +436,9 @@ impl Control {
         if body.plan.recomputes() {
             return self.complete_restatement(id, record, &body.plan, out).await;
         }
+        if !record.void.is_empty() && !body.plan.skips_computing() {
+            return self.renew(id, record, &body.plan, out).await;
+        }
         if body.plan.purpose == Purpose::Run {
             self.note_restated(&body.plan).await?;
             return self.end_well(&body.plan, out).await;
