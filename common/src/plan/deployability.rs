@@ -84,7 +84,7 @@ fn throwaways(
         // What is restated by itself holds another time's rows than those around it.
         let by_itself = kind.auto_restatement_cron().is_some();
         let deployable = !tainted && !keeps_table && !by_itself && valid;
-        let done = input.tables.get(&record.table(false)).is_some_and(|known| !known.done.is_empty());
+        let done = !stays_complete(ground, record).is_empty();
         let view = matches!(kind, ModelKind::View { .. } | ModelKind::Embedded);
         let representative = deployable
             || live.contains(&record.id())
@@ -127,10 +127,15 @@ fn valid_start(ground: &Ground<'_>, record: &SnapshotRecord, covered_from: Optio
     let Some(from) = covered_from.filter(|_| snapshot.depends_on_past()) else { return true };
     let unit = snapshot.interval_unit();
     let first = unit.ceil(ground.starts[record.name()]);
-    let known = ground.input.tables.get(&record.table(false));
-    let mut done = known.map_or_else(IntervalSet::new, |known| known.done.clone());
-    // What is computed again isn't there yet.
-    ground.restatements.ranges.get(record.name()).inspect(|range| done.remove(**range));
+    let done = stays_complete(ground, record);
     let missing_from = done.ranges().iter().filter(|range| range.start <= first).map(|range| range.end).max();
     missing_from.unwrap_or(first).max(first) >= unit.floor(from)
+}
+
+/// What production's table has: what is computed again isn't there yet.
+fn stays_complete(ground: &Ground<'_>, record: &SnapshotRecord) -> IntervalSet {
+    let known = ground.input.tables.get(&record.table(false));
+    let mut done = known.map_or_else(IntervalSet::new, |known| known.done.clone());
+    ground.restatements.ranges.get(record.name()).inspect(|range| done.remove(**range));
+    done
 }

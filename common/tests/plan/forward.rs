@@ -210,3 +210,15 @@ fn metadata_on_top_of_a_forward_only_change_leaves_productions_table_alone() {
     assert!(events.fills.is_none() && !shown(&dev).dev, "{:?}", events.fills);
     assert_eq!(missing(&dev, "stg.events"), "01-08..01-10");
 }
+
+#[test]
+fn a_table_of_its_own_knows_no_effective_date() {
+    let mut world = live(INCREMENTAL);
+    world.write("seeds/raw.csv", "id,ds,amount\n1,2024-01-01,11\n2,2024-01-02,20\n");
+    let taken = planned(&world, &forward("dev", Some("2024-01-05"))).expect("a plan");
+    assert_eq!(find(&taken, "raw.events").effective_from, None, "seeds keep no table");
+    world.apply(&taken);
+    let other = PlanOptions { start: Some("2024-01-03".to_owned()), ..options("dev2") };
+    let shared = planned(&world, &other).expect("a plan");
+    assert_eq!(missing(&shared, "raw.events"), "", "it is loaded already");
+}
