@@ -80,7 +80,6 @@ fn mistakes_in_models_have_a_place() {
             "MODEL (name a, kind EMBEDDED, audits (not_null(columns := (a)))); SELECT 1",
             "1:38 embedded-audits",
         ),
-        ("MODEL (name a, kind EMBEDDED, audits ()); SELECT 1", ""),
         ("MODEL (name a, columns (x int,\n y)); SELECT 1", "2:2 invalid-column"),
         ("MODEL (name a, columns (x int, X text)); SELECT 1", "1:32 invalid-column"),
         (
