@@ -16,7 +16,7 @@ use std::time::{Duration, Instant};
 use coord_common::id::Token;
 
 use super::{
-    CancellationToken, Class, Discard, Engine, Outcome, Relation, RelationKind, Switched, ViewChange,
+    Bound, CancellationToken, Class, Discard, Engine, Outcome, Relation, RelationKind, Switched, ViewChange,
     ViewSwitch, Write,
 };
 use drops::{
@@ -80,6 +80,7 @@ suite! {
     a_view_changes_its_columns,
     pre_and_post_statements_share_the_transaction,
     declared_types_win,
+    a_time_column_of_texts_is_bounded_as_its_model_writes_times,
     a_time_column_with_a_zone_is_read_as_utc,
     a_long_query_is_cancelled,
     errors_have_classes,
@@ -529,14 +530,31 @@ async fn declared_types_win(lab: Lab) {
     assert_eq!(lab.rows("SELECT i FROM s.t WHERE ds = '2024-01-05'").await, ["5"]);
 }
 
+async fn a_time_column_of_texts_is_bounded_as_its_model_writes_times(lab: Lab) {
+    let bound = |time: &str, own: &str| Bound { time: time.to_owned(), own: own.to_owned() };
+    let days = |slot: &str, token, query: &str| {
+        let write = Write::TimeRange {
+            query: query.to_owned(),
+            column: "ds".to_owned(),
+            low: bound("'2024-01-01 00:00:00'", "'2024-01-01'"),
+            high: bound("'2024-01-02 23:59:59.999999'", "'2024-01-02'"),
+        };
+        batch(slot, token, write)
+    };
+    let rows = "SELECT * FROM (VALUES ('2024-01-01', 1), ('2024-01-02', 2), ('2024-01-03', 3)) AS v(ds, i)";
+    assert_eq!(lab.run(&days("1", 1, rows)).await.unwrap().rows, 2, "the first day, too");
+    lab.run(&days("2", 2, "SELECT CAST('2024-01-01' AS VARCHAR) AS ds, 7 AS i")).await.unwrap();
+    assert_eq!(lab.rows("SELECT ds, i FROM s.t").await, ["2024-01-01,7"], "they are replaced");
+}
+
 async fn a_time_column_with_a_zone_is_read_as_utc(lab: Lab) {
     let write = Write::TimeRange {
         query: "SELECT * FROM (VALUES (TIMESTAMPTZ '2024-01-01 00:00:00+00'), \
                 (TIMESTAMPTZ '2023-12-31 23:59:59+00'), (TIMESTAMPTZ '2024-01-01 23:59:59+00')) AS v(ts)"
             .to_owned(),
         column: "ts".to_owned(),
-        low: "'2024-01-01 00:00:00'".to_owned(),
-        high: "'2024-01-01 23:59:59.999999'".to_owned(),
+        low: "'2024-01-01 00:00:00'".to_owned().into(),
+        high: "'2024-01-01 23:59:59.999999'".to_owned().into(),
     };
     let mut write = batch("1", 1, write);
     write.pre = vec!["SET TimeZone = 'Asia/Tokyo'".to_owned()];
