@@ -219,6 +219,7 @@ impl Warehouse {
         match &batch.write {
             Write::Create { .. } | Write::AuditOnly | Write::Migrate { .. } => {}
             Write::TimeRange { query, low, high, .. } => {
+                let (low, high) = (&low.time, &high.time);
                 let range = days(low, high).ok_or_else(|| format!("odd bounds {low} {high}"))?;
                 draft.deleted = existing.iter().filter(|row| within(range, row)).map(|row| row.id).collect();
                 for day in range.0..=range.1 {
@@ -357,7 +358,7 @@ impl Warehouse {
                 Kept::Nothing | Kept::Copy => rows.clear(),
                 Kept::Outside { ranges, .. } => {
                     let ranges: Vec<(i64, i64)> =
-                        ranges.iter().filter_map(|[low, high]| days(low, high)).collect();
+                        ranges.iter().filter_map(|[low, high]| days(&low.time, &high.time)).collect();
                     rows.retain(|row| !ranges.iter().any(|(low, high)| (*low..=*high).contains(&row.day)));
                 }
             }

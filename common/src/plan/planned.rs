@@ -26,6 +26,12 @@ impl PlannedModel {
         self.fills.as_ref().filter(|_| !self.missing.is_empty()).or(self.table.as_ref())
     }
 
+    /// The table whose ranges are recorded where the plan computes nothing: never production's, where
+    /// the environment may not write that.
+    pub fn declared(&self) -> Option<&TableId> {
+        self.fills.as_ref().or(self.table.as_ref())
+    }
+
     /// All tables that the model needs while the plan is carried out.
     pub fn tables(&self) -> impl Iterator<Item = &TableId> {
         self.table.iter().chain(&self.fills)
@@ -77,6 +83,7 @@ fn removed(name: &ModelName, base: Option<&Environment>) -> PlannedModel {
         version: None,
         table: None,
         missing: IntervalSet::new(),
+        relies: IntervalSet::new(),
         skipped: IntervalSet::new(),
         redo: false,
         anew: false,
@@ -130,6 +137,7 @@ fn planned(facts: &Facts<'_>, record: &Arc<SnapshotRecord>, change: Change) -> P
         signals: snapshot.model.signals.iter().map(|call| call.name.clone()).collect(),
         table,
         anew: complete || (redo && is_new && aside),
+        relies: done.map(|done| done.difference(&missing)).unwrap_or_default(),
         missing,
         skipped: windows.skipped.get(name).cloned().unwrap_or_default(),
         redo,

@@ -51,7 +51,7 @@ impl Control {
                 let answer = self.approve(plan, by).await?;
                 drop(reply.send(answer));
             }
-            Command::Evidence { reply } => drop(reply.send(self.tell().await?)),
+            Command::Evidence { page, reply } => drop(reply.send(self.tell(&page).await?)),
             Command::Cancel { plan, by, reply } => {
                 let answer = self.cancel(plan, &by).await?;
                 drop(reply.send(answer));
@@ -436,6 +436,9 @@ impl Control {
         if body.plan.recomputes() {
             return self.complete_restatement(id, record, &body.plan, out).await;
         }
+        if !record.void.is_empty() && !body.plan.skips_computing() {
+            return self.renew(id, record, &body.plan, out).await;
+        }
         if body.plan.purpose == Purpose::Run {
             self.note_restated(&body.plan).await?;
             return self.end_well(&body.plan, out).await;
@@ -464,11 +467,11 @@ impl Control {
     /// Marks what a plan covers as done although nothing was computed, because the user asked.
     async fn record_without_computing(&mut self, plan: &Plan) -> Result<(), ControlError> {
         for model in &plan.models {
-            let Some(table) = model.filled() else { continue };
+            let (Some(table), Some(filled)) = (model.declared(), model.filled()) else { continue };
             let known = self.book.tables.entry(table.clone()).or_default();
             known.done = known.done.union(&model.missing).union(&model.assumed);
             let value = encode_intervals(&known.done);
-            let txn = Txn::new().put(keys::intervals(table), value).delete(keys::todo(plan.id, table));
+            let txn = Txn::new().put(keys::intervals(table), value).delete(keys::todo(plan.id, filled));
             self.commit(txn).await?;
         }
         Ok(())
