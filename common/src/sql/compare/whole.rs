@@ -60,8 +60,8 @@ fn takes_star(function: &Value) -> bool {
 pub(super) fn reads_whole_rows(tree: &Value) -> bool {
     let mut names = Vec::new();
     made_relations(tree, &mut names);
-    let first = names.len();
-    aliases_of(tree, &names[..first].to_vec(), &mut names);
+    let made = names.clone();
+    aliases_of(tree, &made, &mut names);
     names.iter().any(|name| uses(tree, name))
 }
 
