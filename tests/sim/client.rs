@@ -7,12 +7,12 @@ use coord_common::plan::Plan;
 use coord_proto::net::{Transport, control_client};
 use coord_proto::wire;
 use coord_proto::wire::control_client::ControlClient;
-use serde_json::Value;
+use serde_json::{Value, json};
 use tonic::{Code, Status};
 
 use crate::net::transport;
 use crate::node::Fleet;
-use crate::project::Job;
+use crate::story::{Job, What};
 use crate::world::{Host, World, lock};
 
 /// One of them.
@@ -43,15 +43,17 @@ impl Client {
     /// Does its jobs, however often it must try.
     pub(crate) async fn work(&mut self, jobs: &[Job]) {
         for job in jobs {
+            if let What::Restate { days, .. } = &job.what {
+                lock(&self.world.warehouse).source.change(days.clone());
+                self.say(&format!("sees days {days:?} change"));
+            }
             let mut cancel = job.cancel_after;
             loop {
                 match self.plan(job).await {
                     Ok(plan) if plan.is_empty() => break,
                     Ok(plan) => {
                         let id = plan.id.to_string();
-                        let base = (job.environment.to_owned(), plan.base_seq);
-                        lock(&self.world.checks).bases.insert(id.clone(), base);
-                        lock(&self.world.plans).insert(id.clone(), job.version);
+                        self.keep(&plan, job);
                         self.say(&format!("plans {id} for {} against {}", job.environment, plan.base_seq));
                         if self.carry_out(&id, &mut cancel).await == End::Done {
                             break;
@@ -62,8 +64,25 @@ impl Client {
                     Err(status) => self.refused("plan", &status).await,
                 }
             }
-            self.say(&format!("has {} at version {}", job.environment, job.version));
+            self.say(&format!("has {} at version {}: {:?}", job.environment, job.version, job.what));
         }
+    }
+
+    /// Notes what a plan was made from.
+    fn keep(&self, plan: &Plan, job: &Job) {
+        let id = plan.id.to_string();
+        let mut plans = lock(&self.world.plans);
+        let mut checks = lock(&self.world.checks);
+        let version = match job.what {
+            What::Bring => job.version,
+            // It takes the environment as it is.
+            What::Restate { .. } => {
+                let shown = checks.shown.get(&(job.environment.to_owned(), plan.base_seq));
+                shown.and_then(|plan| plans.get(plan)).copied().unwrap_or(job.version)
+            }
+        };
+        checks.bases.insert(id.clone(), (job.environment.to_owned(), plan.base_seq));
+        plans.insert(id, version);
     }
 
     fn say(&self, what: &str) {
@@ -76,10 +95,16 @@ impl Client {
     }
 
     async fn plan(&mut self, job: &Job) -> Result<Plan, Status> {
-        let options = format!("{{\"environment\":\"{}\"}}", job.environment);
+        let mut options = json!({ "environment": job.environment });
+        if let What::Restate { days, in_place } = &job.what {
+            options["restate_models"] = json!(["s.m0"]);
+            options["in_place"] = json!(in_place);
+            options["start"] = json!(format!("2024-01-{:02}", days.start + 1));
+            options["end"] = json!(format!("2024-01-{:02}", days.end));
+        }
         let options = wire::PlanOptions {
             environment: job.environment.to_owned(),
-            options_json: options.into_bytes(),
+            options_json: options.to_string().into_bytes(),
             env: Default::default(),
             gateway: None,
             run: false,

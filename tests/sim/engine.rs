@@ -261,10 +261,16 @@ impl Engine for SimEngine {
 
     async fn discard(&self, discard: &Discard, cancel: &CancellationToken) -> Result<(), EngineError> {
         self.round(cancel).await?;
-        let wanted = discard.clone();
+        let (wanted, from) = (discard.clone(), self.host.name.clone());
         let dropped = self.finish(move |world| {
             let relation = name(&wanted.relation);
-            lock(&world.warehouse).discard(&wanted.table, &relation, wanted.token).map_err(stale)
+            let mut warehouse = lock(&world.warehouse);
+            let dropped = warehouse.discard(&wanted.table, &relation, wanted.token, world.mutant);
+            world.note(&format!("warehouse: {from} drops {relation}: {}", dropped.is_ok()));
+            if dropped.is_ok() {
+                lock(&world.checks).dropped(world, &warehouse, &relation);
+            }
+            dropped.map_err(stale)
         });
         match dropped.await {
             Ok(()) => Ok(()),

@@ -22,13 +22,28 @@ pub(crate) enum Mutant {
     Base,
     /// That a batch's token still holds the fence when it commits.
     Fence,
+    /// That a publication is one transaction.
+    Publication,
+    /// That no newer attempt writes to a table that is dropped.
+    Drop,
 }
 
 impl Mutant {
+    /// All of them.
+    pub(crate) const ALL: [Self; 7] = [
+        Self::None,
+        Self::Term,
+        Self::AllAcknowledged,
+        Self::Base,
+        Self::Fence,
+        Self::Publication,
+        Self::Drop,
+    ];
+
     /// Whether the store looks away.
     pub(crate) fn ignores(self, compare: &Compare) -> bool {
         match self {
-            Self::None | Self::Fence => false,
+            Self::None | Self::Fence | Self::Publication | Self::Drop => false,
             Self::Term => matches!(compare, Compare::CreateRevision(key, _) if key == keys::LEAD),
             Self::AllAcknowledged => {
                 matches!(compare, Compare::NoneUnder(prefix) if prefix.starts_with(keys::TODOS))

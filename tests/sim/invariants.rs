@@ -9,7 +9,9 @@ use coordinator::store::{Compare, Op, Txn, keys};
 use serde_json::Value;
 use worker::engine::{BatchWrite, Publication, ViewSwitch, Write};
 
+use crate::reader;
 use crate::store::Db;
+use crate::story::Story;
 use crate::warehouse::{Object, Warehouse};
 use crate::world::{World, lock};
 
@@ -26,6 +28,10 @@ pub(crate) struct Checks {
     pub(crate) bases: BTreeMap<String, (String, u64)>,
     /// Plans that moved their pointer.
     flipped: BTreeSet<String>,
+    /// The plan behind each flip of each environment.
+    pub(crate) shown: BTreeMap<(String, u64), String>,
+    /// Plans that compute again where readers see it, and aren't at their end.
+    pub(crate) in_place: BTreeSet<String>,
     /// What somebody else put back, so that it may be recorded again.
     pub(crate) put_back: BTreeSet<String>,
     /// The flip of production that somebody made who doesn't lead.
@@ -91,6 +97,7 @@ impl Checks {
                 self.check_intervals(world, db, txn, key, value);
             } else if key.starts_with(keys::PLANS) {
                 check_plan(world, db, key, value);
+                self.note_in_place(key, value);
             } else if key.starts_with(keys::APPLYING) {
                 check_claim(world, db, key, value);
             } else if key.starts_with(keys::LOST) {
@@ -161,6 +168,15 @@ impl Checks {
         }
     }
 
+    fn note_in_place(&mut self, key: &str, value: &[u8]) {
+        let (plan, record) = (key[keys::PLANS.len()..].to_owned(), json(value));
+        let open = !["planned", "finished"].map(Value::from).contains(&record["state"]);
+        match open && record["restatement"]["in_place"] == true {
+            true => self.in_place.insert(plan),
+            false => self.in_place.remove(&plan),
+        };
+    }
+
     /// The pointer moves by one, from where the plan found it, when nothing is left to do.
     fn check_flip(&mut self, world: &World, db: &Db, from: &str, key: &str, value: &[u8]) {
         let now = json(value);
@@ -177,6 +193,8 @@ impl Checks {
         }
         self.count.flips += 1;
         let plan = now["plan"].as_str().unwrap_or_default().to_owned();
+        let environment = key[keys::ENVIRONMENTS.len()..].to_owned();
+        self.shown.insert((environment, seq(&now)), plan.clone());
         if seq(&now) != old + 1 {
             world.violate(&format!("{key} moves from {old} to {}", seq(&now)));
         }
@@ -206,7 +224,7 @@ impl Checks {
         let before =
             db.get(key).and_then(|entry| decode_intervals(key, &entry.value).ok()).unwrap_or_default();
         let lost = before.difference(&now);
-        if !lost.is_empty() && !world.play.restates {
+        if !lost.is_empty() && world.play.story != Story::Restatements {
             world.violate(&format!("{key} loses {lost:?}"));
         }
         let Some(table) = keys::parts(key, keys::INTERVALS).and_then(|names| names.into_iter().next()) else {
@@ -219,7 +237,7 @@ impl Checks {
             }
             self.count.commits += 1;
             let again = before.intersection(&IntervalSet::from(batch.interval));
-            let redone = world.play.restates || self.put_back.contains(&table);
+            let redone = world.play.redoes_in_place() || self.put_back.contains(&table);
             if !again.is_empty() && !redone {
                 world.violate(&format!("{batch} is recorded twice"));
             }
@@ -260,6 +278,7 @@ impl Checks {
                 write.fence.slot, write.fence.token
             ));
         }
+        reader::check(self, world, warehouse, &write.fence.slot);
         let Ok(batch) = write.fence.slot.parse::<Batch>() else { return };
         if matches!(write.write, Write::TimeRange { .. } | Write::Append { .. }) {
             for day in days_of(batch.interval) {
@@ -279,10 +298,12 @@ impl Checks {
         if now < before {
             world.violate(&format!("views of {} go back from {before} to {now}", switch.environment));
         }
+        reader::check(self, world, warehouse, "a switch of views");
     }
 
     pub(crate) fn published(&mut self, world: &World, warehouse: &Warehouse, publication: &Publication) {
         self.count.published += 1;
+        reader::check(self, world, warehouse, "a publication");
         for table in &publication.tables {
             let relation = crate::warehouse::name(&table.beside.published);
             let Some(Object::Table(rows)) = warehouse.object(&relation) else { continue };
@@ -290,6 +311,15 @@ impl Checks {
             if let Some(twice) = rows.iter().find(|row| !days.insert(row.day)) {
                 world.violate(&format!("{relation} has day {} twice after a publication", twice.day));
             }
+        }
+    }
+}
+
+impl Checks {
+    /// A table is gone: no view may show it.
+    pub(crate) fn dropped(&mut self, world: &World, warehouse: &Warehouse, relation: &str) {
+        if let Some((view, _)) = warehouse.views.iter().find(|(_, (_, target))| target == relation) {
+            world.violate(&format!("{relation} is dropped although {view} shows it"));
         }
     }
 }
@@ -330,7 +360,7 @@ pub(crate) fn days_of(range: Interval) -> impl Iterator<Item = i64> {
 fn once(world: &World, warehouse: &Warehouse, relation: &str, day: i64) {
     let count = match warehouse.object(relation) {
         Some(Object::Table(rows)) => rows.iter().filter(|row| row.day == day).count(),
-        Some(Object::View(_)) | None => 0,
+        Some(Object::View(_) | Object::Merged { .. }) | None => 0,
     };
     if count != 1 {
         world.violate(&format!("{relation} has day {day} {count} times"));

@@ -65,7 +65,7 @@ fn check_views(world: &World, db: &Db, environment: &str, version: usize, seq: u
             Kind::Full | Kind::View => vec![None],
         };
         for day in days {
-            let expected = project.expected(&model.name, day, warehouse.source);
+            let expected = project.expected(&model.name, day, &warehouse.source);
             let found = warehouse.read(target, day);
             if found.as_ref() != Ok(&expected) {
                 world.violate(&format!("{view} ({target}) day {day:?} has {found:?}, not {expected:?}"));

@@ -15,9 +15,9 @@ use tokio::time::{Instant, sleep};
 use crate::fault::{Knobs, Mutant};
 use crate::invariants::Checks;
 use crate::net::Net;
-use crate::project::Play;
 use crate::random::Random;
 use crate::store::Db;
+use crate::story::Play;
 use crate::warehouse::Warehouse;
 
 /// Everything outside of the nodes.
