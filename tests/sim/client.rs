@@ -42,29 +42,74 @@ impl Client {
 
     /// Does its jobs, however often it must try.
     pub(crate) async fn work(&mut self, jobs: &[Job]) {
-        for job in jobs {
-            if let What::Restate { days, .. } = &job.what {
-                lock(&self.world.warehouse).source.change(days.clone());
-                self.say(&format!("sees days {days:?} change"));
-            }
-            let mut cancel = job.cancel_after;
-            loop {
-                match self.plan(job).await {
-                    Ok(plan) if plan.is_empty() => break,
-                    Ok(plan) => {
-                        let id = plan.id.to_string();
-                        self.keep(&plan, job);
-                        self.say(&format!("plans {id} for {} against {}", job.environment, plan.base_seq));
-                        if self.carry_out(&id, &mut cancel).await == End::Done {
-                            break;
-                        }
-                    }
-                    // Nothing differs from production: it needs no environment of its own.
-                    Err(status) if refusal(&status) == NOTHING => break,
-                    Err(status) => self.refused("plan", &status).await,
+        for (n, job) in jobs.iter().enumerate() {
+            match &job.what {
+                What::Collect | What::GoBack | What::End | What::GiveUp => self.tend(n, job).await,
+                What::Restate { days, .. } => {
+                    lock(&self.world.warehouse).source.change(days.clone());
+                    self.say(&format!("sees days {days:?} change"));
+                    self.bring(job).await;
                 }
+                What::Run { next } => {
+                    if *next {
+                        self.world.next_day();
+                    }
+                    self.bring(job).await;
+                }
+                What::Bring => self.bring(job).await,
             }
             self.say(&format!("has {} at version {}: {:?}", job.environment, job.version, job.what));
+        }
+    }
+
+    /// Plans and applies until there is nothing left to do.
+    async fn bring(&mut self, job: &Job) {
+        let mut cancel = job.cancel_after;
+        loop {
+            match self.plan(job).await {
+                Ok(plan) if plan.is_empty() => return,
+                Ok(plan) => {
+                    let id = plan.id.to_string();
+                    self.keep(&plan, job);
+                    self.say(&format!("plans {id} for {} against {}", job.environment, plan.base_seq));
+                    if self.carry_out(&id, &mut cancel).await == End::Done {
+                        return;
+                    }
+                }
+                // Nothing differs from production: it needs no environment of its own.
+                Err(status) if refusal(&status) == NOTHING => return,
+                Err(status) => self.refused("plan", &status).await,
+            }
+        }
+    }
+
+    /// Asks for something that is no plan, until it is done, or refused again and again.
+    async fn tend(&mut self, n: usize, job: &Job) {
+        use wire::tend_request::Action;
+        self.world.pause(0, 6000).await;
+        let environment = job.environment.to_owned();
+        let action = match job.what {
+            What::GoBack => Action::Rollback(wire::Rollback { environment, ..wire::Rollback::default() }),
+            What::End => Action::Invalidate(wire::Invalidate { environment, sync: self.world.chance(700) }),
+            What::GiveUp => Action::Abandon(wire::Abandon { what: environment }),
+            _ => Action::Janitor(wire::Janitor { ignore_ttl: true, environment: String::new() }),
+        };
+        let request = format!("{}-{n}", self.host.name);
+        let mut refusals = 0;
+        while refusals < 6 {
+            let by = self.host.name.clone();
+            let call = wire::TendRequest { by, action: Some(action.clone()), request: request.clone() };
+            let answer = match self.control.tend(call).await {
+                Ok(answer) => pieces(answer.into_inner()).await,
+                Err(status) => Err(status),
+            };
+            match answer {
+                Ok(_) => return,
+                Err(status) => {
+                    refusals += u32::from(status.code() != Code::Unavailable);
+                    self.refused(&format!("{:?} ({})", job.what, refusal(&status)), &status).await;
+                }
+            }
         }
     }
 
@@ -73,14 +118,9 @@ impl Client {
         let id = plan.id.to_string();
         let mut plans = lock(&self.world.plans);
         let mut checks = lock(&self.world.checks);
-        let version = match job.what {
-            What::Bring => job.version,
-            // It takes the environment as it is.
-            What::Restate { .. } => {
-                let shown = checks.shown.get(&(job.environment.to_owned(), plan.base_seq));
-                shown.and_then(|plan| plans.get(plan)).copied().unwrap_or(job.version)
-            }
-        };
+        let shown = checks.shown.get(&(job.environment.to_owned(), plan.base_seq));
+        let shown = shown.filter(|_| job.what.keeps_models()).and_then(|plan| plans.get(plan));
+        let version = shown.copied().unwrap_or(job.version);
         checks.bases.insert(id.clone(), (job.environment.to_owned(), plan.base_seq));
         plans.insert(id, version);
     }
@@ -107,7 +147,7 @@ impl Client {
             options_json: options.to_string().into_bytes(),
             env: Default::default(),
             gateway: None,
-            run: false,
+            run: matches!(job.what, What::Run { .. }),
             no_signals: false,
             by: self.host.name.clone(),
         };
@@ -190,11 +230,16 @@ impl Client {
     }
 }
 
-async fn document(mut stream: tonic::Streaming<wire::Chunk>) -> Result<Value, Status> {
+async fn pieces(mut stream: tonic::Streaming<wire::Chunk>) -> Result<Vec<u8>, Status> {
     let mut body = Vec::new();
     while let Some(piece) = stream.message().await? {
         body.extend_from_slice(&piece.data);
     }
+    Ok(body)
+}
+
+async fn document(stream: tonic::Streaming<wire::Chunk>) -> Result<Value, Status> {
+    let body = pieces(stream).await?;
     serde_json::from_slice(&body).map_err(|error| Status::internal(error.to_string()))
 }
 

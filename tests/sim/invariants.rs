@@ -12,10 +12,12 @@ use worker::engine::{BatchWrite, Publication, ViewSwitch, Write};
 use crate::reader;
 use crate::store::Db;
 use crate::story::Story;
+use crate::tidy;
 use crate::warehouse::{Object, Warehouse};
 use crate::world::{World, lock};
 
-const DAY: i64 = 86_400_000;
+/// Milliseconds of a day.
+pub(crate) const DAY: i64 = 86_400_000;
 /// The first day of all data: the first of January 2024.
 pub(crate) const FIRST: i64 = 1_704_067_200_000;
 
@@ -53,6 +55,8 @@ pub(crate) struct Counts {
     pub(crate) flips: u64,
     pub(crate) written: u64,
     pub(crate) published: u64,
+    pub(crate) drops: u64,
+    pub(crate) rollbacks: u64,
 }
 
 /// A record's JSON, after its version and checksum.
@@ -92,7 +96,10 @@ impl Checks {
             if key.starts_with(keys::LEASES) {
                 self.check_grant(world, db, txn, key, value);
             } else if key.starts_with(keys::ENVIRONMENTS) {
-                self.check_flip(world, db, from, key, value);
+                self.check_flip(world, db, from, txn, key, value);
+            } else if key.starts_with(keys::DROPS) && db.get(key).is_none() {
+                self.count.drops += 1;
+                tidy::check_drop(world, db, key);
             } else if key.starts_with(keys::INTERVALS) {
                 self.check_intervals(world, db, txn, key, value);
             } else if key.starts_with(keys::PLANS) {
@@ -178,11 +185,17 @@ impl Checks {
     }
 
     /// The pointer moves by one, from where the plan found it, when nothing is left to do.
-    fn check_flip(&mut self, world: &World, db: &Db, from: &str, key: &str, value: &[u8]) {
+    fn check_flip(&mut self, world: &World, db: &Db, from: &str, txn: &Txn, key: &str, value: &[u8]) {
         let now = json(value);
         let before = db.get(key).map(|entry| json(&entry.value));
         let seq = |pointer: &Value| pointer["seq"].as_u64().unwrap_or_default();
-        let old = before.as_ref().map_or(0, seq);
+        let environment = key[keys::ENVIRONMENTS.len()..].to_owned();
+        // One that was removed leaves its number behind.
+        let gone = db.get(&format!("{}{environment}", keys::GONE));
+        let gone = gone.and_then(|entry| json(&entry.value).as_u64()).unwrap_or_default();
+        let old = before.as_ref().map_or(gone, seq);
+        // One that has ended counts as gone, whether or not its views are dropped yet.
+        let may_be_gone = before.as_ref().is_none_or(|pointer| !pointer["expires"].is_null());
         if from == FOREIGN {
             self.meddled = seq(&now);
         }
@@ -193,13 +206,14 @@ impl Checks {
         }
         self.count.flips += 1;
         let plan = now["plan"].as_str().unwrap_or_default().to_owned();
-        let environment = key[keys::ENVIRONMENTS.len()..].to_owned();
         self.shown.insert((environment, seq(&now)), plan.clone());
         if seq(&now) != old + 1 {
             world.violate(&format!("{key} moves from {old} to {}", seq(&now)));
         }
+        let goes_back = puts(txn).any(|(key, _)| key.starts_with(keys::SWITCHES));
+        self.count.rollbacks += u64::from(goes_back);
         match self.bases.get(&plan) {
-            Some((_, base)) if *base != old => {
+            Some((_, base)) if *base != old && !(goes_back || (*base == 0 && may_be_gone)) => {
                 world.violate(&format!(
                     "plan {plan} was made against flip {base} of {key}, and moves it from {old}"
                 ));
@@ -210,7 +224,7 @@ impl Checks {
         if let Some(left) = db.under(&todos).next() {
             world.violate(&format!("{key} moves although {} is left to do", left.key));
         }
-        if !self.flipped.insert(plan.clone()) {
+        if !self.flipped.insert(plan.clone()) && !goes_back {
             world.violate(&format!("plan {plan} moves the pointer twice"));
         }
     }
@@ -357,7 +371,7 @@ pub(crate) fn days_of(range: Interval) -> impl Iterator<Item = i64> {
 }
 
 /// A table has one row of a day.
-fn once(world: &World, warehouse: &Warehouse, relation: &str, day: i64) {
+pub(crate) fn once(world: &World, warehouse: &Warehouse, relation: &str, day: i64) {
     let count = match warehouse.object(relation) {
         Some(Object::Table(rows)) => rows.iter().filter(|row| row.day == day).count(),
         Some(Object::View(_) | Object::Merged { .. }) | None => 0,

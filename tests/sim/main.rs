@@ -9,12 +9,14 @@ mod invariants;
 mod net;
 mod node;
 mod outcome;
+mod peek;
 mod project;
 mod random;
 mod reader;
 mod run;
 mod store;
 mod story;
+mod tidy;
 mod warehouse;
 mod world;
 
@@ -60,6 +62,8 @@ impl Sum {
         all.flips += one.flips;
         all.written += one.written;
         all.published += one.published;
+        all.drops += one.drops;
+        all.rollbacks += one.rollbacks;
     }
 
     fn print(&self, took: Duration) {

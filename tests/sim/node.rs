@@ -15,6 +15,7 @@ use worker::engine::Engine;
 use worker::execute::Executor;
 
 use crate::engine::SimEngine;
+use crate::invariants::DAY;
 use crate::net::transport;
 use crate::store::NodeStore;
 use crate::world::{Host, World, lock};
@@ -133,7 +134,7 @@ impl Fleet {
 /// A node's wall clock.
 fn clock(world: &Arc<World>, skew: i64) -> Clock {
     let world = world.clone();
-    Arc::new(move || Timestamp(NOON + world.now() as i64 + skew))
+    Arc::new(move || Timestamp(NOON + world.days_passed() * DAY + world.now() as i64 + skew))
 }
 
 /// A coordinator's process, which is started again when it ends.

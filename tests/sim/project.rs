@@ -110,21 +110,21 @@ impl Project {
         self.0.iter().find(|model| model.name == name)
     }
 
-    /// What a model holds of a day, or in all, by the values of its rows.
-    pub(crate) fn expected(&self, name: &str, day: Option<i64>, source: &Source) -> Vec<u64> {
+    /// What a model holds of a day, or in all of so many days, by the values of its rows.
+    pub(crate) fn expected(&self, name: &str, day: Option<i64>, source: &Source, days: i64) -> Vec<u64> {
         let Some(model) = self.model(name) else { return Vec::new() };
         let inputs = |day: Option<i64>| -> Vec<u64> {
             if model.ups.is_empty() {
                 return vec![source.of(day)];
             }
-            model.ups.iter().flat_map(|up| self.expected(up, day, source)).collect()
+            model.ups.iter().flat_map(|up| self.expected(up, day, source, days)).collect()
         };
         match (model.kind, day) {
             (Kind::Range { .. } | Kind::Append, Some(day)) => {
                 vec![value(model.tag, day, inputs(Some(day)).into_iter())]
             }
             (Kind::Range { .. } | Kind::Append, None) => {
-                (model.from..DAYS).flat_map(|day| self.expected(name, Some(day), source)).collect()
+                (model.from..days).flat_map(|day| self.expected(name, Some(day), source, days)).collect()
             }
             (Kind::Full, _) => vec![value(model.tag, 0, inputs(None).into_iter())],
             (Kind::View, day) => vec![value(model.tag, day.unwrap_or_default(), inputs(day).into_iter())],

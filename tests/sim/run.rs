@@ -13,6 +13,7 @@ use crate::foreign::meddle;
 use crate::invariants::Counts;
 use crate::node::Fleet;
 use crate::store::expire_leases;
+use crate::story::{Job, Story};
 use crate::world::{World, lock};
 use crate::{in_simulated_time, outcome};
 
@@ -109,6 +110,13 @@ async fn play(world: &Arc<World>, fleet: &Arc<Fleet>) {
     if !world.is_calm() {
         world.calm_down();
         fleet.revive();
+    }
+    if world.play.story == Story::Runs {
+        let last = Job::last_run();
+        if timeout(PATIENCE, Client::new(world, fleet, "last").work(&[last])).await.is_err() {
+            world.violate("the last run has no end");
+            return;
+        }
     }
     if timeout(PATIENCE, at_rest(world)).await.is_err() {
         world.violate("it doesn't come to rest");

@@ -12,6 +12,10 @@ pub(crate) enum Story {
     Plans,
     /// What the world holds changes, and what was computed from it is computed again.
     Restatements,
+    /// Environments go back, end, are given up, and what nothing needs is removed.
+    Tidying,
+    /// Days pass, and runs compute them.
+    Runs,
 }
 
 /// What people do in one run.
@@ -41,6 +45,23 @@ pub(crate) enum What {
     Bring,
     /// That it shows what the world holds now of some days, which has just changed.
     Restate { days: Range<i64>, in_place: bool },
+    /// That it has what became due since a day has passed, if `next`.
+    Run { next: bool },
+    /// That what nothing needs is removed.
+    Collect,
+    /// That it shows what it showed before.
+    GoBack,
+    /// That it ends.
+    End,
+    /// That it is given up with all that was planned for it.
+    GiveUp,
+}
+
+impl What {
+    /// Whether it takes a plan, which takes the environment as it is.
+    pub(crate) fn keeps_models(&self) -> bool {
+        matches!(self, Self::Restate { .. } | Self::Run { .. })
+    }
 }
 
 impl Job {
@@ -51,6 +72,20 @@ impl Job {
             what: What::Bring,
             cancel_after: random.chance(250).then(|| random.between(100, 8000)),
         }
+    }
+
+    fn tend(environment: &'static str, what: What) -> Self {
+        Self { environment, version: 0, what, cancel_after: None }
+    }
+
+    /// A run of production, once all others have what they want.
+    pub(crate) fn last_run() -> Self {
+        Self::tend("prod", What::Run { next: false })
+    }
+
+    /// A run of production, on the next day or on the same one.
+    fn run(random: &mut Random, next: bool) -> Self {
+        Self { environment: "prod", what: What::Run { next }, ..Self::bring(random, 0) }
     }
 
     fn restate(random: &mut Random, from: i64) -> Self {
@@ -65,11 +100,36 @@ impl Job {
     }
 }
 
+fn tidying(random: &mut Random, jobs: &mut Vec<Vec<Job>>) {
+    let prod = |random: &mut Random, version| Job { environment: "prod", ..Job::bring(random, version) };
+    let dev = |random: &mut Random, version| Job { environment: "dev", ..Job::bring(random, version) };
+    jobs[0].push(prod(random, 1));
+    if random.chance(500) {
+        jobs[0].push(Job::tend("prod", What::GoBack));
+    }
+    if random.chance(500) {
+        jobs[0].push(prod(random, 2 * random.clone().between(0, 2) as usize));
+    }
+    let mut other = vec![dev(random, 1)];
+    if random.chance(700) {
+        let end = if random.chance(500) { What::End } else { What::GiveUp };
+        other.push(Job::tend("dev", end));
+    }
+    if random.chance(500) {
+        other.push(dev(random, 2));
+    }
+    jobs.push(other);
+    let times = random.between(1, 5);
+    jobs.push((0..times).map(|_| Job::tend("prod", What::Collect)).collect());
+}
+
 impl Play {
     pub(crate) fn drawn(random: &mut Random) -> Self {
         let story = match random.between(0, 100) {
-            0..70 => Story::Plans,
-            _ => Story::Restatements,
+            0..45 => Story::Plans,
+            45..68 => Story::Restatements,
+            68..88 => Story::Tidying,
+            _ => Story::Runs,
         };
         let first = Project::drawn(random);
         let versions: Vec<Project> = (0..3)
@@ -104,6 +164,19 @@ impl Play {
                 }
                 if random.chance(300) {
                     jobs.push(vec![Job::restate(random, from)]);
+                }
+            }
+            Story::Tidying => tidying(random, &mut jobs),
+            Story::Runs => {
+                jobs[0].push(Job::run(random, true));
+                if random.chance(400) {
+                    jobs[0].push(Job::bring(random, 2));
+                }
+                if random.chance(500) {
+                    jobs.push(vec![Job::bring(random, 1)]);
+                }
+                if random.chance(300) {
+                    jobs.push(vec![Job::run(random, true)]);
                 }
             }
         }
