@@ -16,7 +16,9 @@ use tower::Layer as _;
 use tracing::{error, warn};
 
 use crate::access::{Access, AccessLayer};
-use crate::control::{self, Clock, Command, ControlConfig, ControlError, Handle, Leadership, Standing};
+use crate::control::{
+    self, Clock, Command, ControlConfig, ControlError, Handle, Leadership, Standing, Turns,
+};
 use crate::limits::{Gate, count};
 use crate::rpc::{ControlService, WorkService};
 use crate::store::schema::check_schema;
@@ -123,7 +125,7 @@ impl Server {
         stop: CancellationToken,
     ) -> (Routes, impl Future<Output = Result<(), ServeError>> + Send) {
         let (sender, inbox) = mpsc::channel(INBOX);
-        let (changed, changes) = watch::channel(0);
+        let (changed, changes) = watch::channel(Turns::default());
         let standing = Leadership::default();
         let handle =
             Handle { sender, changed: changes, standing: standing.clone(), clock: self.clock.clone() };
@@ -144,7 +146,7 @@ impl Server {
 async fn lead_on(
     server: Server,
     mut inbox: mpsc::Receiver<Command>,
-    changed: watch::Sender<u64>,
+    changed: watch::Sender<Turns>,
     standing: Leadership,
     stop: CancellationToken,
 ) -> Result<(), ServeError> {

@@ -86,6 +86,7 @@ fn batch(run: &str, number: u64) -> BatchWrite {
             supersedes: Vec::new(),
         },
         columns: None,
+        raised: false,
         replayed_is_done: true,
         known_columns_only: false,
         first: false,

@@ -165,12 +165,21 @@ pub(crate) enum Command {
     Workers { reply: Reply<Vec<WorkerView>> },
 }
 
+/// How often something changed since the process began.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct Turns {
+    /// Turns of the loop.
+    pub(crate) taken: u64,
+    /// Plans that have ended.
+    pub(crate) ended: u64,
+}
+
 /// A way to the loop, for any number of callers.
 #[derive(Clone)]
 pub(crate) struct Handle {
     pub(crate) sender: mpsc::Sender<Command>,
-    /// Ticks with every turn that changed something.
-    pub(crate) changed: watch::Receiver<u64>,
+    /// What has happened so far, for those who follow it.
+    pub(crate) changed: watch::Receiver<Turns>,
     /// Who leads.
     pub(crate) standing: Leadership,
     /// The wall clock.
@@ -192,6 +201,15 @@ pub(crate) enum NotReady {
 }
 
 impl Handle {
+    /// Waits for something to change since `seen`: for `pause` at least, unless a plan ends, and for
+    /// `beat` more at most.
+    pub(crate) async fn follow(&mut self, seen: Turns, pause: Duration, beat: Duration) {
+        let ended = self.changed.wait_for(|turns| turns.ended != seen.ended);
+        if tokio::time::timeout(pause, ended).await.is_err() {
+            let _ = tokio::time::timeout(beat, self.changed.wait_for(|turns| *turns != seen)).await;
+        }
+    }
+
     /// Asks and waits for the answer.
     pub(crate) async fn ask<T>(&self, command: impl FnOnce(Reply<T>) -> Command) -> Result<T, NotReady> {
         self.leads().await?;

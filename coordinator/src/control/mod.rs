@@ -39,7 +39,7 @@ use tracing::{info, warn};
 
 pub use book::PlanState;
 pub(crate) use book::{Book, PlanBody, Todo};
-pub(crate) use command::{ApplyError, Command, Handle, NotReady, Refused};
+pub(crate) use command::{ApplyError, Command, Handle, NotReady, Refused, Turns};
 pub(crate) use evidence::{Deed, Told};
 pub use report::{ExecutedBatch, FailureView, ModelView, PlanView, WorkerView};
 pub(crate) use tend::{RollbackTo, Tend, Tended};
@@ -150,7 +150,7 @@ pub(crate) struct Control {
     troubles: BTreeMap<String, String>,
     /// What the next transaction is to be the evidence of.
     deeds: Vec<evidence::Deed>,
-    changed: watch::Sender<u64>,
+    changed: watch::Sender<Turns>,
 }
 
 /// Leads until `stop` fires or leadership is lost: campaigns, rebuilds the state, serves `inbox`.
@@ -159,7 +159,7 @@ pub(crate) async fn lead(
     config: ControlConfig,
     clock: Clock,
     inbox: &mut mpsc::Receiver<Command>,
-    changed: watch::Sender<u64>,
+    changed: watch::Sender<Turns>,
     standing: &Leadership,
     stop: &CancellationToken,
 ) -> Result<(), ControlError> {
@@ -191,7 +191,7 @@ impl Control {
         config: ControlConfig,
         clock: Clock,
         lead: Lead,
-        changed: watch::Sender<u64>,
+        changed: watch::Sender<Turns>,
     ) -> Result<Self, ControlError> {
         let book = Book::load(&*store).await?;
         let (ttl, usual) = (config.lease_ttl.as_millis() as u64, Config::default());
@@ -308,7 +308,7 @@ impl Control {
                 self.act(notice, &mut out).await?;
             }
         }
-        self.changed.send_modify(|version| *version += 1);
+        self.changed.send_modify(|turns| turns.taken += 1);
         Ok(())
     }
 

@@ -534,6 +534,7 @@ impl Control {
         self.put_plan(id, record, txn).await?;
         self.preludes.remove(&id);
         self.logs.end(id, self.scheduler.progress(id));
+        self.changed.send_modify(|turns| turns.ended += 1);
         info!(plan = %id, state = state.name(), "plan ended");
         self.scheduler.forget(id);
         Ok(())

@@ -73,7 +73,7 @@ impl Control {
                 let from = out.verdicts.len();
                 for Report { token, batch, outcome } in reports {
                     let repeated = batch.filter(|batch| self.is_on_record(batch, &outcome));
-                    self.scheduler.on(now, Event::Report { worker: worker.clone(), token, outcome }, out);
+                    self.scheduler.note(now, Event::Report { worker: worker.clone(), token, outcome }, out);
                     if let (Some(_), Some((_, _, verdict @ Verdict::Stale))) =
                         (repeated, out.verdicts.last_mut())
                     {
@@ -81,7 +81,9 @@ impl Control {
                     }
                 }
                 let verdicts = verdicts_of(out, &worker, from);
+                // Who has just done a table's batch is to have the next: it asks before that is granted.
                 self.ask_for(worker, 0, out);
+                self.scheduler.decide(out);
                 answers.push(Box::new(move || drop(reply.send(Ok(verdicts)))));
             }
             Command::Drain { worker, reply } => {

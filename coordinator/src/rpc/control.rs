@@ -18,7 +18,7 @@ use super::{Pieces, caller, documents, named, pieces};
 use crate::control::{ApplyError, Book, Command, Handle, Planning};
 use crate::planning::{self, PlanRequest, Refusal};
 
-/// Shortest pause between two messages of a watch.
+/// Shortest pause between two messages of a watch, but for the end of a plan, which is told at once.
 const WATCH_PAUSE: Duration = Duration::from_millis(30);
 /// Longest pause: progress that changes nothing is still told, so that a watcher sees life.
 const WATCH_BEAT: Duration = Duration::from_millis(500);
@@ -226,6 +226,7 @@ impl Control for ControlService {
         tokio::spawn(async move {
             let mut since = since as usize;
             loop {
+                let seen = *handle.changed.borrow();
                 let view = match handle.ask(|reply| Command::Progress { plan, log, since, reply }).await {
                     Ok(Some(view)) => view,
                     Ok(None) => return,
@@ -241,8 +242,7 @@ impl Control for ControlService {
                 if sender.send(Ok(wire::Chunk { data })).await.is_err() || ended {
                     return;
                 }
-                tokio::time::sleep(WATCH_PAUSE).await;
-                let _ = tokio::time::timeout(WATCH_BEAT, handle.changed.changed()).await;
+                handle.follow(seen, WATCH_PAUSE, WATCH_BEAT).await;
             }
         });
         Ok(Response::new(Box::pin(ReceiverStream::new(receiver))))

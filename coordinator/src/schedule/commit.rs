@@ -177,6 +177,8 @@ impl Scheduler {
         let (id, limits, phase) = (plan.id, plan.limits, plan.phase);
         let table = self.tables.get(lease.table).id.clone();
         let batch = Batch { table, interval: lease.interval };
+        // Whatever was wrong there, another worker may have it better.
+        self.tables.get_mut(lease.table).home = None;
         let lost = matches!(setback, Setback::Lost { .. });
         if lost {
             self.tables.get_mut(lease.table).lost.insert(lease.interval);

@@ -6,6 +6,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use coord_common::id::{Token, WorkerId};
 use coord_common::interval::Timestamp;
 
+use super::table::NodeRef;
+
 /// A gateway's number.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct GatewayNo(usize);
@@ -29,6 +31,16 @@ pub(super) enum Ready {
     },
     /// A drop of a table, by its number.
     Drop(u64),
+}
+
+impl Ready {
+    /// The node whose batch it is.
+    pub(super) fn node(&self) -> Option<NodeRef> {
+        match self {
+            Self::Batch { plan, node, .. } => Some(NodeRef { plan: *plan, node: *node }),
+            Self::Promote(_) | Self::Errand(_) | Self::Drop(_) => None,
+        }
+    }
 }
 
 #[derive(Debug, Default)]
@@ -157,8 +169,12 @@ impl Fleet {
         self.workers.remove(worker);
     }
 
-    /// The best thing that can be leased now, and to whom.
-    pub(super) fn take(&mut self) -> Option<(WorkerId, Ready)> {
+    /// The best thing that can be leased now, and to whom: to the worker that `home` tells, if it asks,
+    /// or else to the one that waits longest.
+    pub(super) fn take<'a>(
+        &mut self,
+        home: impl Fn(&Ready) -> Option<&'a WorkerId>,
+    ) -> Option<(WorkerId, Ready)> {
         let open = |g: &&Gateway| g.has_asking() && !g.is_full();
         let (ready, gateway) = self
             .gateways
@@ -166,7 +182,11 @@ impl Fleet {
             .filter(open)
             .filter_map(|gateway| Some((*gateway.ready.first()?, gateway)))
             .min_by_key(|(ready, _)| *ready)?;
-        let (_, worker) = gateway.asking.first()?.clone();
+        let asks = |worker: &&WorkerId| {
+            self.workers.get(*worker).is_some_and(|it| gateway.asking.contains(&(it.turn, (*worker).clone())))
+        };
+        let longest = || gateway.asking.first().map(|(_, worker)| worker);
+        let worker = home(&ready).filter(asks).or_else(longest)?.clone();
         self.leave(&worker);
         if let Some(entry) = self.workers.get_mut(&worker) {
             entry.free -= 1;

@@ -228,7 +228,10 @@ impl Scheduler {
         let setback = match outcome {
             Outcome::Done(done) => {
                 match held.target {
-                    Target::Batch(lease) => self.commit(lease, held.gateway, done, out),
+                    Target::Batch(lease) => {
+                        self.tables.get_mut(lease.table).home = Some(worker.clone());
+                        self.commit(lease, held.gateway, done, out);
+                    }
                     Target::Chore(number) => self.chore_done(token, number, done, out),
                 }
                 return verdict;

@@ -41,7 +41,7 @@ pub use output::{Committed, FailedBatch, Notice, Output, PlanOutcome, Record, Sh
 pub use random::Random;
 
 use chore::Chore;
-use fleet::{Fleet, GatewayNo};
+use fleet::{Fleet, GatewayNo, Ready};
 use plan::{Offer, Phase, Plan};
 use queue::Standing;
 use table::{NodeRef, TableNo, Tables};
@@ -181,6 +181,13 @@ impl Scheduler {
     ///
     /// The time never runs backwards: an earlier `now` counts as the latest seen.
     pub fn on(&mut self, now: Instant, event: Event, out: &mut Output) {
+        self.note(now, event, out);
+        self.decide(out);
+    }
+
+    /// Takes an event into account, and leaves what follows from it to [`Scheduler::decide`]: several
+    /// may belong together.
+    pub fn note(&mut self, now: Instant, event: Event, out: &mut Output) {
         self.now = self.now.max(now);
         match event {
             Event::Admit(work) => self.admit(work, out),
@@ -207,14 +214,28 @@ impl Scheduler {
             Event::Cancel { plan } => self.cancel(plan, out),
             Event::Limits(limits) => self.fleet.set_limits(limits),
         }
+    }
+
+    /// Grants what can be granted, and appends what else follows from the events that were noted.
+    pub fn decide(&mut self, out: &mut Output) {
         // After the event: a report or heartbeat that comes before anybody noticed that its lease
         // ran out still counts.
         self.fire_timers(out);
-        while let Some((worker, ready)) = self.fleet.take() {
+        while let Some((worker, ready)) = self.take() {
             self.grant(worker, ready, out);
         }
         self.grant_behind(out);
         self.settle(out);
+    }
+
+    /// What is granted next, and to whom. A table's batches go to the worker that did the last one where
+    /// that has a free slot: it knows the snapshot and the table's columns.
+    fn take(&mut self) -> Option<(WorkerId, Ready)> {
+        let Self { fleet, plans, tables, .. } = self;
+        fleet.take(|ready| {
+            let at = ready.node()?;
+            tables.get(plans.get(&at.plan)?.nodes[at.node].table).home.as_ref()
+        })
     }
 
     /// A worker wants no more leases until it asks again. No event, as nothing can follow from it.

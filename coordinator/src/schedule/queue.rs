@@ -62,10 +62,10 @@ impl Scheduler {
 
     fn next_behind(&self) -> Option<(WorkerId, Token, NodeRef)> {
         self.fleet.queueing().find_map(|gateway| {
-            let own = |ready: &Ready| self.own_place(gateway, node_of(ready)?);
-            let plain = |ready: &&Ready| node_of(ready).is_some_and(|at| self.offers_plain(at));
+            let own = |ready: &Ready| self.own_place(gateway, ready.node()?);
+            let plain = |ready: &&Ready| ready.node().is_some_and(|at| self.offers_plain(at));
             gateway.behind.iter().find_map(own).or_else(|| {
-                let at = node_of(gateway.ready.iter().find(plain)?)?;
+                let at = gateway.ready.iter().find(plain)?.node()?;
                 let (place, worker) = gateway.first_place()?;
                 Some((worker.clone(), *place, at))
             })
@@ -156,12 +156,5 @@ impl Scheduler {
         if self.close(place, None) == Some(table) {
             self.tables.get_mut(table).queued -= 1;
         }
-    }
-}
-
-fn node_of(ready: &Ready) -> Option<NodeRef> {
-    match ready {
-        Ready::Batch { plan, node, .. } => Some(NodeRef { plan: *plan, node: *node }),
-        Ready::Promote(_) | Ready::Errand(_) | Ready::Drop(_) => None,
     }
 }

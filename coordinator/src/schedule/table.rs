@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use coord_common::id::{PlanId, Token};
+use coord_common::id::{PlanId, Token, WorkerId};
 use coord_common::interval::{Interval, IntervalSet, Timestamp};
 use coord_common::task::TableId;
 
@@ -34,6 +34,8 @@ pub(super) struct Table {
     pub(super) places: BTreeSet<Token>,
     /// How long its batches take, in milliseconds: a moving average, once one has ended.
     pub(super) pace: Option<u64>,
+    /// The worker that did the last batch of it, unless one has failed since.
+    pub(super) home: Option<WorkerId>,
     /// The nodes of unsettled plans that work on it.
     pub(super) users: BTreeSet<NodeRef>,
     /// Plans that restate it.
@@ -104,6 +106,7 @@ impl Tables {
             queued: 0,
             places: BTreeSet::new(),
             pace: None,
+            home: None,
             users: BTreeSet::new(),
             holds: Vec::new(),
         };

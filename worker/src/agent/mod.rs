@@ -24,15 +24,16 @@ use tracing::{debug, info, warn};
 use held::Held;
 use link::Link;
 pub use link::SnapshotSource;
+pub use places::Start;
 use places::{Places, Turn};
 use report::Ended;
 
 /// Runs leases. What the agent needs of the rest of the worker.
 #[async_trait::async_trait]
 pub trait Execute: Send + Sync + 'static {
-    /// Does what the lease grants. Ends early, with everything rolled back and
-    /// [`Outcome::HandedBack`], when `cancel` fires.
-    async fn execute(&self, lease: Lease, cancel: CancellationToken) -> Outcome;
+    /// Does what the lease grants as soon as `start` lets it. Ends early, with everything rolled back
+    /// and [`Outcome::HandedBack`], when `start` never does or `cancel` fires.
+    async fn execute(&self, lease: Lease, start: &Start<'_>, cancel: CancellationToken) -> Outcome;
 }
 
 /// How an agent behaves.
@@ -126,21 +127,20 @@ impl Agent {
         let cancel = self.held.add(lease.token, Duration::from_millis(lease.ttl_millis));
         let executor = self.executor.clone();
         let held = self.held.clone();
-        debug!(token = lease.token.0, attempt = lease.attempt, "lease taken");
+        let work = lease.batch().map(ToString::to_string).unwrap_or_default();
+        debug!(token = lease.token.0, attempt = lease.attempt, work, "lease taken");
         running.spawn(async move {
             let token = lease.token;
             let batch = lease.batch().cloned();
-            let outcome = if turn.comes(&stop, &cancel).await {
-                executor.execute(lease, cancel).await
-            } else {
-                Outcome::HandedBack
-            };
+            let start = Start::new(&turn, &stop, &cancel);
+            let outcome = executor.execute(lease, &start, cancel.clone()).await;
             held.finished(token);
+            debug!(token = token.0, took = ?start.took(), "lease ended");
             // What it did is told before what the one behind it does.
-            let urgent = !turn.is_followed();
             let mut report = Report { token, batch, outcome };
             report.cut();
-            if reports.send(Ended { report, urgent }).await.is_err() {
+            let ended = Ended::new(report, turn.is_followed(), start.took());
+            if reports.send(ended).await.is_err() {
                 warn!(token = token.0, "no reporter is left; the lease will expire");
             }
             drop(turn);

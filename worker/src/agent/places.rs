@@ -2,12 +2,12 @@
 //! place when that one has ended.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use coord_common::id::Token;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
 
 /// How long a lease waits for the place of another before it is handed back. The coordinator lets
@@ -71,6 +71,40 @@ impl Turn {
             () = stop.cancelled() => false,
             turn = timeout(PATIENCE, before.cancelled()) => turn.is_ok(),
         }
+    }
+}
+
+/// Tells the work of a lease when it may begin. What doesn't count as work, as rendering a query, is
+/// done before.
+pub struct Start<'a> {
+    turn: &'a Turn,
+    stop: &'a CancellationToken,
+    cancel: &'a CancellationToken,
+    begun: OnceLock<Instant>,
+}
+
+impl<'a> Start<'a> {
+    pub(super) fn new(turn: &'a Turn, stop: &'a CancellationToken, cancel: &'a CancellationToken) -> Self {
+        Self { turn, stop, cancel, begun: OnceLock::new() }
+    }
+
+    /// Whether the work must wait for that of another lease.
+    pub fn is_put_off(&self) -> bool {
+        self.turn.before.as_ref().is_some_and(|before| !before.is_cancelled())
+    }
+
+    /// Waits until the work may begin; false when it never may.
+    pub async fn comes(&self) -> bool {
+        let may = self.turn.comes(self.stop, self.cancel).await;
+        if may {
+            self.begun.get_or_init(Instant::now);
+        }
+        may
+    }
+
+    /// How long the work has taken so far.
+    pub(super) fn took(&self) -> Duration {
+        self.begun.get().map_or(Duration::ZERO, Instant::elapsed)
     }
 }
 

@@ -15,11 +15,23 @@ const MOST: usize = 64;
 /// How long a report waits for others to travel with, while its slot is busy with the next lease.
 const GATHER: Duration = Duration::from_millis(3);
 
+/// What took longer than this is reported at once: batches of other models may wait for it, and there
+/// are too few such reports to gather.
+const SHORT: Duration = Duration::from_millis(10);
+
 /// An outcome on its way.
 pub(super) struct Ended {
     pub(super) report: Report,
-    /// Whether a slot has nothing to do until the coordinator hears of it.
+    /// Whether somebody waits for the coordinator to hear of it.
     pub(super) urgent: bool,
+}
+
+impl Ended {
+    /// The outcome of work that took so long; `followed` says whether its slot has its next lease at
+    /// hand.
+    pub(super) fn new(report: Report, followed: bool, took: Duration) -> Self {
+        Self { report, urgent: !followed || took > SHORT }
+    }
 }
 
 /// Sends what comes, as many at once as have gathered meanwhile, each until it is answered.

@@ -12,11 +12,11 @@ use tokio_util::sync::CancellationToken;
 
 use super::columns::ColumnCache;
 use super::error::EngineError;
-use super::fence::{Ledger, Raised, end_sessions};
+use super::fence::{Ledger, Raised, end_sessions, name_session};
 use super::profile::Profile;
 use super::session::{Connector, Pool, Session, cancellable};
 use super::statements;
-use super::transaction::{Attempt, Transaction, count_of};
+use super::transaction::{Attempt, Before, Transaction, count_of};
 use super::tries::Tries;
 use super::{
     BatchReport, BatchWrite, Discard, Engine, Fence, Outcome, Publication, Relation, RelationKind, Rows,
@@ -72,6 +72,21 @@ impl TransactionalEngine {
         Ok(ledger)
     }
 
+    /// Describes a fresh batch's target and query, and raises its token, on a connection of its own;
+    /// whether it came to that.
+    async fn prepare(&self, write: &BatchWrite) -> Result<bool, EngineError> {
+        let Some(query) = write.write.described() else { return Ok(false) };
+        let Some(mut session) = self.pool.get_spare().await? else { return Ok(false) };
+        let ledger = self.ledger(&mut *session, write.target.catalog.as_deref()).await?;
+        if self.target_columns(&mut *session, &write.target).await?.is_none() {
+            return Ok(false);
+        }
+        self.query_columns(&mut *session, &write.target, query).await?;
+        self.raise(&mut *session, &ledger, &write.fence, false).await?;
+        session.give_back();
+        Ok(true)
+    }
+
     /// Tries until it is written, done before, or refused for good.
     async fn write(
         &self,
@@ -118,14 +133,14 @@ impl TransactionalEngine {
         cancel: &CancellationToken,
     ) -> Result<Attempt, EngineError> {
         let ledger = self.ledger(session, batch.target.catalog.as_deref()).await?;
-        let raise = if first { self.raise_along(&ledger, batch) } else { Vec::new() };
-        if raise.is_empty() {
+        let before = if first { self.before_data(&ledger, batch) } else { Before::Nothing };
+        if matches!(before, Before::Nothing) {
             let raised = self.take_over(session, &ledger, batch).await?;
             if let Some(report) = done_before(batch, raised) {
                 return Ok(Attempt::Report(report));
             }
         }
-        let mut transaction = Transaction::new(self, session, batch, raise);
+        let mut transaction = Transaction::new(self, session, batch, before);
         let mut result = transaction.run(&ledger, cancel).await;
         if matches!(&result, Err(error) if error.view_columns_differ()) {
             transaction.replace_view = true;
@@ -141,16 +156,17 @@ impl TransactionalEngine {
         result
     }
 
-    /// The statements that raise the token, where they may share the data's round trip: nobody can
-    /// have tried the batch before, and all that must be known to write it is known. The raise is
-    /// still a transaction of its own, and what it answers is looked at before the commit. A
-    /// migration never knows: it describes the table anew.
-    fn raise_along(&self, ledger: &Ledger, batch: &BatchWrite) -> Vec<String> {
-        let fresh =
-            !tried_before(batch) && !matches!(batch.write, Write::Append { .. } | Write::Migrate { .. });
-        let whole = fresh && batch.pre.is_empty() && self.columns.knows_all_of(batch);
-        let setting = self.pool.profile().before_raise.filter(|_| whole);
-        setting.map_or_else(Vec::new, |setting| ledger.raise_statements(setting, &batch.fence, false))
+    /// What a first try can do in the round trip of its data. The raise is still a transaction of its
+    /// own, and what it answers is looked at before the commit.
+    fn before_data(&self, ledger: &Ledger, batch: &BatchWrite) -> Before {
+        if batch.raised {
+            return Before::Name(name_session(batch.fence.token));
+        }
+        let whole = batch.pre.is_empty() && self.columns.knows_all_of(batch);
+        let setting = self.pool.profile().before_raise.filter(|_| whole && is_fresh(batch));
+        setting.map_or(Before::Nothing, |setting| {
+            Before::Raise(ledger.raise_statements(setting, &batch.fence, false))
+        })
     }
 
     /// Raises the token; then ends what older attempts still hold open in the warehouse. Only a
@@ -217,6 +233,12 @@ async fn create_ledger(
     }
 }
 
+/// Whether nobody can have tried the batch before, so that whatever its raise answers, it must be
+/// written. A migration never knows: it describes the table anew.
+fn is_fresh(batch: &BatchWrite) -> bool {
+    !tried_before(batch) && !matches!(batch.write, Write::Append { .. } | Write::Migrate { .. })
+}
+
 /// Whether an earlier attempt may have left something.
 fn tried_before(batch: &BatchWrite) -> bool {
     batch.replayed_is_done || !batch.fence.supersedes.is_empty()
@@ -237,6 +259,13 @@ impl Engine for TransactionalEngine {
 
     fn concurrency(&self) -> usize {
         self.pool.size()
+    }
+
+    async fn look_ahead(&self, write: &mut BatchWrite) {
+        // What the query reads may only be there after the statements before it.
+        if self.pool.profile().looks_ahead && write.pre.is_empty() && is_fresh(write) {
+            write.raised = self.prepare(write).await.unwrap_or(false);
+        }
     }
 
     async fn run_batch(

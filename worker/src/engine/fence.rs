@@ -155,11 +155,10 @@ impl Ledger {
     /// in the same round trip.
     pub(crate) fn raise_statements(&self, setting: &str, of: &Fence, once: bool) -> Vec<String> {
         let (slot, plan, owner, token) = (literal(&of.slot), literal(&of.plan), literal(&of.table), of.token);
-        let name = literal(&session_name(token));
         let (fence, above) = (&self.fence, self.above_floor(of));
         let done = if once { "f.done" } else { "CASE WHEN f.plan = EXCLUDED.plan THEN f.done ELSE 0 END" };
         vec![
-            format!("SET application_name = {name}"),
+            name_session(token),
             "BEGIN".to_owned(),
             setting.to_owned(),
             format!(
@@ -350,6 +349,11 @@ fn held_by(raised: Raised, of: &Fence) -> Result<Raised, EngineError> {
 /// What the session of an attempt calls itself.
 fn session_name(token: Token) -> String {
     format!("coordctl:{token}")
+}
+
+/// The statement by which the session of an attempt takes its name, where a warehouse knows names.
+pub(crate) fn name_session(token: Token) -> String {
+    format!("SET application_name = {}", literal(&session_name(token)))
 }
 
 /// The statement that ends the sessions of attempts that can't commit any more.

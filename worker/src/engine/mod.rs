@@ -95,6 +95,8 @@ pub struct BatchWrite {
     pub audits: Vec<AuditQuery>,
     /// Who may write.
     pub fence: Fence,
+    /// Whether the token was raised by looking ahead.
+    pub raised: bool,
     /// The columns that the model declares, which give a new table its types; absent: the types
     /// of the query.
     pub columns: Option<Vec<ColumnDef>>,
@@ -401,6 +403,10 @@ pub trait Engine: Send + Sync {
 
     /// How many verbs run at once; more wait.
     fn concurrency(&self) -> usize;
+
+    /// Prepares a batch while another one still runs in its place: learns what writing it takes to know,
+    /// and raises its token. What can't be done now is done then.
+    async fn look_ahead(&self, _write: &mut BatchWrite) {}
 
     /// Writes one batch in one transaction, and says what its audits found.
     ///

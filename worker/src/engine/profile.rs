@@ -81,6 +81,9 @@ pub struct Profile {
     pub update_in_cte: bool,
     /// How a query's columns are told, where an ADBC driver is used.
     pub describe: Describe,
+    /// Whether columns are asked for on a connection of its own while another batch runs: not where a
+    /// connection shares the worker's processors with the warehouse.
+    pub looks_ahead: bool,
     /// Put before the raise of a token, whose loss in a crash is harmless.
     pub before_raise: Option<&'static str>,
     /// Ends the sessions of attempts that were overtaken, named by `{names}`: what they hold open
@@ -119,6 +122,7 @@ impl Profile {
         transaction_per_catalog: false,
         update_in_cte: true,
         describe: Describe::ArrowSchema,
+        looks_ahead: true,
         before_raise: Some("SET LOCAL synchronous_commit = off"),
         end_sessions: Some(
             "SELECT COUNT(pg_terminate_backend(pid)) FROM pg_stat_activity WHERE application_name IN ({names}) \
@@ -144,6 +148,7 @@ impl Profile {
         transaction_per_catalog: true,
         update_in_cte: false,
         describe: Describe::Statement,
+        looks_ahead: false,
         before_raise: None,
         end_sessions: None,
         before_drop: None,

@@ -107,6 +107,10 @@ impl Engine for Scrubbed {
         self.engine.concurrency()
     }
 
+    async fn look_ahead(&self, write: &mut BatchWrite) {
+        self.engine.look_ahead(write).await;
+    }
+
     async fn run_batch(
         &self,
         write: &BatchWrite,

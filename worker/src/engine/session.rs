@@ -77,13 +77,20 @@ pub(crate) struct Pool {
     connector: Box<dyn Connector>,
     idle: Mutex<Vec<Box<dyn Session>>>,
     permits: Semaphore,
+    spare: Semaphore,
     size: usize,
 }
 
 impl Pool {
     pub(crate) fn new(connector: Box<dyn Connector>, size: usize) -> Self {
         let size = size.max(1);
-        Self { connector, idle: Mutex::default(), permits: Semaphore::new(size), size }
+        Self {
+            connector,
+            idle: Mutex::default(),
+            permits: Semaphore::new(size),
+            spare: Semaphore::new(1),
+            size,
+        }
     }
 
     pub(crate) fn size(&self) -> usize {
@@ -97,12 +104,22 @@ impl Pool {
     /// A connection; waits while all are in use.
     pub(crate) async fn get(&self) -> Result<Pooled<'_>, EngineError> {
         let permit = self.permits.acquire().await.map_err(|_| EngineError::cancelled())?;
+        self.connected(permit).await
+    }
+
+    async fn connected<'a>(&'a self, permit: SemaphorePermit<'a>) -> Result<Pooled<'a>, EngineError> {
         let idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner).pop();
         let session = match idle.filter(|session| !session.is_broken()) {
             Some(session) => session,
             None => self.connector.connect().await?,
         };
         Ok(Pooled { pool: self, session: Some(session), _permit: permit, clean: false })
+    }
+
+    /// A connection beyond the pool's size, to look ahead with; nothing while somebody else does.
+    pub(crate) async fn get_spare(&self) -> Result<Option<Pooled<'_>>, EngineError> {
+        let Ok(permit) = self.spare.try_acquire() else { return Ok(None) };
+        self.connected(permit).await.map(Some)
     }
 
     /// A connection, unless what it is for is cancelled first.

@@ -437,6 +437,7 @@ mod tests {
                 supersedes: Vec::new(),
             },
             columns: None,
+            raised: false,
             replayed_is_done: true,
             known_columns_only: false,
             first: false,

@@ -29,6 +29,18 @@ pub(super) enum Attempt {
     CommitUnknown(EngineError),
 }
 
+/// What a try does before its data transaction, in the same round trip.
+#[derive(Default)]
+pub(super) enum Before {
+    /// Nothing: the token was raised on this connection.
+    #[default]
+    Nothing,
+    /// The session takes its attempt's name: the token was raised on another connection.
+    Name(String),
+    /// The token is raised.
+    Raise(Vec<String>),
+}
+
 /// What the data transaction came to before its commit.
 enum Worked {
     /// Rows written, and what the audits found.
@@ -59,8 +71,8 @@ pub(super) struct Transaction<'a> {
     engine: &'a TransactionalEngine,
     session: &'a mut dyn Session,
     batch: &'a BatchWrite,
-    /// What raises the token in the same round trip; nothing where it is raised already.
-    raise: Vec<String>,
+    /// What goes before the data in the same round trip.
+    before: Before,
     begun: bool,
     /// Whether a view is dropped first, since its columns can't be changed in place.
     pub(super) replace_view: bool,
@@ -71,9 +83,9 @@ impl<'a> Transaction<'a> {
         engine: &'a TransactionalEngine,
         session: &'a mut dyn Session,
         batch: &'a BatchWrite,
-        raise: Vec<String>,
+        before: Before,
     ) -> Self {
-        Self { engine, session, batch, raise, begun: false, replace_view: false }
+        Self { engine, session, batch, before, begun: false, replace_view: false }
     }
 
     pub(super) async fn run(
@@ -131,16 +143,20 @@ impl<'a> Transaction<'a> {
             }
             _ => engine.target_columns(self.session, &batch.target).await?,
         };
-        let mut go = std::mem::take(&mut self.raise);
+        let (mut go, raises) = match std::mem::take(&mut self.before) {
+            Before::Nothing => (Vec::new(), false),
+            Before::Name(statement) => (vec![statement], false),
+            Before::Raise(statements) => (statements, true),
+        };
         if target.is_none() && !go.is_empty() {
             // The table was known a moment ago and is gone: making it takes round trips of its own.
             let answers = self.session.run(&go).await?;
             go.clear();
-            if let Some(report) = done_before(batch, raised(&answers, &batch.fence)?) {
+            if raises && let Some(report) = done_before(batch, raised(&answers, &batch.fence)?) {
                 return Ok(Worked::Before(report));
             }
         }
-        let raises = !go.is_empty();
+        let raises = raises && !go.is_empty();
         if let (None, Some(beside)) = (&target, batch.made_aside()) {
             // The query may read it, so it comes before that is described.
             self.begin(&mut go);

@@ -21,14 +21,15 @@ use coord_common::task::{
     self, Check, Done, DropTable, Evaluate, Failure, FailureClass, Lease, Outcome, Promote, Publish,
     Statements, TableKind, Work,
 };
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
 use tracing::{Instrument, info_span, warn};
 
-use crate::agent::{Execute, SnapshotSource};
+use crate::agent::{Execute, SnapshotSource, Start};
 use crate::engine::statements::count;
 use crate::engine::{
-    self, BatchReport, Class, Discard, Engine, EngineError, RelationKind, Switched, ViewChange, ViewSwitch,
+    self, BatchReport, BatchWrite, Class, Discard, Engine, EngineError, RelationKind, Switched, ViewChange,
+    ViewSwitch,
 };
 use check::Trouble;
 use fetch::Snapshots;
@@ -58,6 +59,16 @@ pub struct Executor {
     out_of_reach: Option<OutOfReach>,
 }
 
+/// How long looking ahead may take: a warehouse that answers no sooner is not helped by it.
+const LOOK_AHEAD: Duration = Duration::from_secs(1);
+
+/// A batch that is rendered, for its engine.
+struct Prepared {
+    engine: Arc<dyn Engine>,
+    write: BatchWrite,
+    limit: Option<Duration>,
+}
+
 impl Executor {
     /// An executor with the engines of each gateway, which fetches snapshots from `source`.
     pub fn new(engines: BTreeMap<String, Arc<dyn Engine>>, source: SnapshotSource) -> Self {
@@ -78,25 +89,51 @@ impl Executor {
         Self { out_of_reach: Some(OutOfReach::default()), ..self }
     }
 
-    async fn evaluate(&self, lease: &Lease, work: &Evaluate, cancel: &CancellationToken) -> Outcome {
-        let engine = match self.engine(&work.task.gateway) {
-            Ok(engine) => engine,
-            Err(failure) => return Outcome::Failed(failure),
-        };
-        let started = Instant::now();
-        let prepared = async {
-            let snapshot = self.snapshots.get(work.task.snapshot).await?;
-            let embedded = self.snapshots.embedded(&work.task).await?;
-            let write = prepare::batch(lease, work, &snapshot, &embedded, engine.dialect())?;
-            Ok((write, snapshot.model.storage.batch_timeout().or(self.batch_timeout)))
-        };
-        let (write, limit) = match prepared.await {
+    /// What the engine must do for a batch, and how long it may take.
+    async fn prepare(&self, lease: &Lease, work: &Evaluate) -> Result<Prepared, Failure> {
+        let engine = self.engine(&work.task.gateway)?;
+        let snapshot = self.snapshots.get(work.task.snapshot).await?;
+        let embedded = self.snapshots.embedded(&work.task).await?;
+        let write = prepare::batch(lease, work, &snapshot, &embedded, engine.dialect())?;
+        Ok(Prepared { engine, write, limit: snapshot.model.storage.batch_timeout().or(self.batch_timeout) })
+    }
+
+    async fn evaluate(
+        &self,
+        lease: &Lease,
+        work: &Evaluate,
+        start: &Start<'_>,
+        cancel: &CancellationToken,
+    ) -> Outcome {
+        // What waits behind another batch is prepared while that one runs.
+        let mut prepared = self.prepare(lease, work).await;
+        if let (Ok(prepared), true) = (&mut prepared, start.is_put_off()) {
+            let looked = timeout(LOOK_AHEAD, prepared.engine.look_ahead(&mut prepared.write));
+            let _ = cancel.run_until_cancelled(looked).await;
+        }
+        if !self.may_begin(&work.task.gateway, start, cancel).await {
+            return Outcome::HandedBack;
+        }
+        let Prepared { engine, write, limit } = match prepared {
             Ok(prepared) => prepared,
             Err(failure) => return Outcome::Failed(failure),
         };
+        let started = Instant::now();
         match within(limit, cancel, async |cancel| engine.run_batch(&write, &cancel).await).await {
             Ok(report) => Outcome::Done(done(report, started)),
             Err(error) => outcome(error, cancel),
+        }
+    }
+
+    /// Waits for a lease's turn, and for its warehouse where that is out of reach; false where another
+    /// worker is to have it.
+    async fn may_begin(&self, gateway: &str, start: &Start<'_>, cancel: &CancellationToken) -> bool {
+        if !start.comes().await {
+            return false;
+        }
+        match (self.engines.get(gateway), &self.out_of_reach) {
+            (Some(engine), Some(out_of_reach)) => out_of_reach.may_begin(gateway, &**engine, cancel).await,
+            _ => true,
         }
     }
 
@@ -247,7 +284,7 @@ impl Executor {
 
 #[async_trait::async_trait]
 impl Execute for Executor {
-    async fn execute(&self, lease: Lease, cancel: CancellationToken) -> Outcome {
+    async fn execute(&self, lease: Lease, start: &Start<'_>, cancel: CancellationToken) -> Outcome {
         let span = match &lease.work {
             Work::Evaluate(work) => info_span!("batch", batch = %work.batch, token = lease.token.0),
             Work::Publish(work) => {
@@ -262,14 +299,9 @@ impl Execute for Executor {
         };
         let gateway = lease.work.gateway();
         let run = async {
-            if let (Some(engine), Some(out_of_reach)) = (self.engines.get(gateway), &self.out_of_reach)
-                && !out_of_reach.may_begin(gateway, &**engine, &cancel).await
-            {
-                // Another worker may reach it.
-                return Outcome::HandedBack;
-            }
             match &lease.work {
-                Work::Evaluate(work) => self.evaluate(&lease, work, &cancel).await,
+                Work::Evaluate(work) => self.evaluate(&lease, work, start, &cancel).await,
+                _ if !self.may_begin(gateway, start, &cancel).await => Outcome::HandedBack,
                 Work::Promote(work) => self.promote(work, &cancel).await,
                 Work::Check(work) => self.check(work, &cancel).await,
                 Work::Statements(work) => self.statements(&lease, work, &cancel).await,

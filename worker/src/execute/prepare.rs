@@ -65,6 +65,7 @@ pub(super) fn batch(
             supersedes: superseded(work),
         },
         columns: declared(snapshot),
+        raised: false,
         replayed_is_done: lease.attempt > 1,
         known_columns_only: Policies::of(model, work.task.allows).additive == Policy::Ignore,
         // A copy of what readers see is worth keeping.
@@ -157,6 +158,7 @@ pub(super) fn statements(lease: &Lease, work: &Statements) -> BatchWrite {
         aside: None,
         known_columns_only: false,
         columns: None,
+        raised: false,
         replayed_is_done: true,
         first: false,
     }

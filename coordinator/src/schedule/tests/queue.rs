@@ -4,7 +4,10 @@ use std::collections::BTreeSet;
 
 use coord_common::id::Token;
 
-use super::{Bench, Done, Event, Lease, Outcome, Output, node, plan_on_tables, shown, worker};
+use super::{
+    Bench, Done, Event, FailureClass, Instant, Lease, Outcome, Output, failure, node, plan_on_tables, shown,
+    worker,
+};
 
 /// A worker that asks for a number of leases to begin at once, and for others behind those it holds.
 fn ask(bench: &mut Bench, name: &str, free: u32) -> Vec<Lease> {
@@ -95,4 +98,24 @@ fn a_worker_that_vanishes_with_a_lease_unbegun_counts_against_the_begun_one_alon
     assert_eq!((counts(second), counts(queued[0].token)), (Some(1), Some(0)));
     let again: Vec<Lease> = [ask(&mut bench, "b", 1), ask(&mut bench, "b", 1)].concat();
     assert!(again.iter().all(|lease| lease.attempt > 1), "somebody may have begun with either: {again:?}");
+}
+
+#[test]
+fn a_tables_next_batch_goes_to_the_worker_that_did_the_last_one_unless_it_failed_there() {
+    let mut only = node(0, &[(0, 60)], &[]);
+    only.concurrency = Some(1);
+    let mut bench = Bench::new(vec![plan_on_tables(1, vec![only])]);
+    let mut token = bench.leases("a", 1)[0].token;
+    assert!(bench.leases("b", 1).is_empty(), "the table's limit; it waits longest from now on");
+    for outcome in [Outcome::Done(Done::default()), failure(FailureClass::Transient)] {
+        let gateways: BTreeSet<String> = ["main".to_owned()].into();
+        let (mut out, now) = (Output::default(), Instant(bench.now));
+        let failed = !matches!(outcome, Outcome::Done(_));
+        bench.scheduler.note(now, Event::Report { worker: worker("a"), token, outcome }, &mut out);
+        let asks = Event::Ask { worker: worker("a"), gateways, free: 1, queues: false };
+        bench.scheduler.on(now, asks, &mut out);
+        let (to, lease) = out.grants.remove(0);
+        assert_eq!(to, worker(if failed { "b" } else { "a" }));
+        token = lease.token;
+    }
 }

@@ -9,7 +9,7 @@ use anyhow::{Context, ensure};
 use coord_tests::etcd::Etcd;
 
 use crate::process::{Process, binary};
-use crate::project::Project;
+use crate::project::{Project, Shape};
 
 /// What a plan and its apply took.
 #[derive(Debug, Clone, Copy)]
@@ -83,7 +83,20 @@ pub struct Slots {
     pub each: usize,
 }
 
-/// Plans and applies a project on a fleet with etcd.
+/// What a fleet does before it is measured, as one that has just started opens connections first.
+fn warm_up(project: &Project, slots: Slots) -> Project {
+    Project {
+        schema: "warm",
+        shape: Shape::Layered { layers: 1 },
+        models: 2 * slots.workers * slots.each,
+        days: 3,
+        parallel: true,
+        work_millis: project.work_millis.min(20),
+        ..project.clone()
+    }
+}
+
+/// Plans and applies a project on a fleet with etcd, which has applied another one before.
 ///
 /// # Errors
 /// When anything of it fails.
@@ -92,6 +105,12 @@ pub fn on_fleet(project: &Project, slots: Slots) -> anyhow::Result<Measured> {
     project.write(folder.path())?;
     let fleet = Fleet::start(folder.path(), &etcd.url("bench"), slots.workers, slots.each)?;
     let client = Client { folder: folder.path().to_owned(), server: Some(fleet.url.clone()) };
+    client.wait_for_workers(slots.workers)?;
+    let (warm, before) = (warm_up(project, slots), tempfile::tempdir()?);
+    warm.write(before.path())?;
+    let other = Client { folder: before.path().to_owned(), ..client.clone() };
+    let (id, _) = other.plan(&warm, &["warm"])?;
+    other.apply(&id)?;
     let (id, plan) = client.plan(project, &[])?;
     let before = fleet.cpu();
     let (apply, coordctl) = client.apply(&id)?;
@@ -118,6 +137,7 @@ pub fn embedded(project: &Project, flags: &[&str]) -> anyhow::Result<Measured> {
 }
 
 /// Our command line on a project.
+#[derive(Clone)]
 struct Client {
     folder: PathBuf,
     server: Option<String>,
@@ -129,6 +149,20 @@ impl Client {
         command.current_dir(&self.folder).env_remove("COORDCTL_SERVER").env_remove("COORDCTL_STATE");
         command.args(self.server.iter().flat_map(|url| ["--server", url.as_str()]));
         Ok(command)
+    }
+
+    /// Waits for the workers to be registered: their start is no part of what is measured.
+    fn wait_for_workers(&self, workers: usize) -> anyhow::Result<()> {
+        let since = Instant::now();
+        loop {
+            let output = self.command()?.args(["--format", "json", "status"]).output()?;
+            let document: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap_or_default();
+            if document["workers"].as_array().is_some_and(|known| known.len() == workers) {
+                return Ok(());
+            }
+            ensure!(since.elapsed() < Duration::from_secs(30), "not all of {workers} workers registered");
+            std::thread::sleep(Duration::from_millis(50));
+        }
     }
 
     /// The plan's id, and the seconds it took.

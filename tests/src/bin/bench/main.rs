@@ -40,7 +40,7 @@ fn main() -> anyhow::Result<()> {
 /// A project of trivial queries in four layers.
 fn layered(models: usize, days: usize, concurrency: usize, warehouse: Warehouse) -> Project {
     let shape = Shape::Layered { layers: 4 };
-    Project { shape, models, days, parallel: true, work_millis: 0, concurrency, warehouse }
+    Project { schema: "bench", shape, models, days, parallel: true, work_millis: 0, concurrency, warehouse }
 }
 
 fn row(what: &str, measured: &Measured) {
@@ -111,7 +111,16 @@ fn chain() -> anyhow::Result<()> {
         let server = Postgres::start();
         let warehouse = Warehouse::Postgres { port: server.port(), database: "postgres".to_owned() };
         let shape = Shape::Chain;
-        let project = Project { shape, models, days, parallel, work_millis, concurrency: slots, warehouse };
+        let project = Project {
+            schema: "bench",
+            shape,
+            models,
+            days,
+            parallel,
+            work_millis,
+            concurrency: slots,
+            warehouse,
+        };
         let measured = fleet::on_fleet(&project, Slots { workers: slots, each: 1 })?;
         // Either the longest path, or the slots are the bound.
         let path = if parallel { models } else { models + days - 1 };

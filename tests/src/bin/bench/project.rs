@@ -44,6 +44,8 @@ impl Warehouse {
 /// A project to be written: one seed, and models that are computed day by day.
 #[derive(Debug, Clone)]
 pub struct Project {
+    /// The schema of its models.
+    pub schema: &'static str,
     /// How its models depend on each other.
     pub shape: Shape,
     /// How many models there are beside the seed.
@@ -84,8 +86,11 @@ impl Project {
             writeln!(seed, "{},0,{}", day(number), number * 7919 % 1_000_003)?;
         }
         fs::write(folder.join("seeds/events.csv"), seed)?;
-        let head = "MODEL (name bench.events, kind SEED (path '../seeds/events.csv'), \
-                    columns (ds DATE, id INT, v BIGINT));\n";
+        let head = format!(
+            "MODEL (name {}.events, kind SEED (path '../seeds/events.csv'), \
+             columns (ds DATE, id INT, v BIGINT));\n",
+            self.schema
+        );
         fs::write(folder.join("models/events.sql"), head)?;
         for number in 0..self.models {
             let file: PathBuf = folder.join(format!("models/{}.sql", name(number)));
@@ -114,9 +119,10 @@ impl Project {
     }
 
     fn model(&self, number: usize) -> String {
+        let schema = self.schema;
         let concurrency = if self.parallel { "" } else { ", batch_concurrency 1" };
         let head = format!(
-            "MODEL (\n  name bench.{},\n  kind INCREMENTAL_BY_TIME_RANGE (time_column ds, batch_size 1{concurrency})\n);\n\n",
+            "MODEL (\n  name {schema}.{},\n  kind INCREMENTAL_BY_TIME_RANGE (time_column ds, batch_size 1{concurrency})\n);\n\n",
             name(number)
         );
         let work = match self.work_millis {
@@ -129,13 +135,13 @@ impl Project {
         let query = match self.parents(number) {
             (first, None) => format!(
                 "SELECT CAST(a.ds AS DATE) AS ds, CAST(a.id AS INT) AS id,\n  \
-                 CAST((a.v + {number}) % 1000003 AS BIGINT) AS v\nFROM bench.{first} AS a\n\
+                 CAST((a.v + {number}) % 1000003 AS BIGINT) AS v\nFROM {schema}.{first} AS a\n\
                  WHERE a.ds BETWEEN @start_ds AND @end_ds"
             ),
             (first, Some(second)) => format!(
                 "SELECT CAST(a.ds AS DATE) AS ds, CAST(a.id AS INT) AS id,\n  \
-                 CAST((a.v + b.v + {number}) % 1000003 AS BIGINT) AS v\nFROM bench.{first} AS a\n\
-                 JOIN bench.{second} AS b ON a.ds = b.ds AND a.id = b.id\n\
+                 CAST((a.v + b.v + {number}) % 1000003 AS BIGINT) AS v\nFROM {schema}.{first} AS a\n\
+                 JOIN {schema}.{second} AS b ON a.ds = b.ds AND a.id = b.id\n\
                  WHERE a.ds BETWEEN @start_ds AND @end_ds AND b.ds BETWEEN @start_ds AND @end_ds"
             ),
         };

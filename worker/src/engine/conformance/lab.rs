@@ -81,6 +81,7 @@ pub(crate) fn batch(slot: &str, token: u64, write: Write) -> BatchWrite {
             supersedes: Vec::new(),
         },
         columns: None,
+        raised: false,
         replayed_is_done: true,
         known_columns_only: false,
         first: false,

@@ -9,9 +9,10 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 
 use super::lab::{LOCKED_USER, Lab, batch, connect, day};
-use crate::engine::config::{EngineConfig, PostgresConfig, SslMode, open};
+use crate::engine::config::{DEFAULT_LEDGER, EngineConfig, PostgresConfig, SslMode, open};
 use crate::engine::{
-    CancellationToken, Class, Engine, Migration, Outcome, Policies, Relation, ViewChange, ViewSwitch, Write,
+    BatchWrite, CancellationToken, Class, Engine, Migration, Outcome, Policies, Relation, ViewChange,
+    ViewSwitch, Write,
 };
 use coord_common::task::Policy;
 
@@ -46,16 +47,51 @@ async fn a_raise_that_travels_with_the_data_is_obeyed() {
     assert_eq!(lab.run(&first).await.unwrap().outcome, Outcome::Written);
     // From here on the table and the query's columns are known.
     assert_eq!(lab.run(&first).await.unwrap().outcome, Outcome::AlreadyDone);
-    assert_eq!(lab.run(&batch("d2", 2, day(2, 2))).await.unwrap().outcome, Outcome::Written);
+    assert_eq!(lab.run(&fresh("d2", 2, day(2, 2))).await.unwrap().outcome, Outcome::Written);
+    overtake(&lab, &fresh("d3", 9, day(3, 5))).await;
+    assert_eq!(lab.run(&fresh("d3", 3, day(3, 5))).await.unwrap_err().class, Class::Stale);
+    lab.engine.prune(None, &first.fence.table, Token(9)).await.unwrap();
+    assert_eq!(lab.run(&fresh("d4", 4, day(4, 5))).await.unwrap_err().class, Class::Stale);
+    assert_eq!(lab.rows("SELECT COUNT(*) FROM s.t").await, ["5"]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_batch_that_was_looked_ahead_to_has_raised_its_token_and_can_still_be_overtaken() {
+    let lab = Lab::postgres().await;
+    let mut early = fresh("d0", 1, day(1, 1));
+    lab.engine.look_ahead(&mut early).await;
+    assert!(!early.raised, "there is no table to be described yet");
+    lab.run(&early).await.unwrap();
+    let mut next = fresh("d1", 2, day(1, 3));
+    lab.engine.look_ahead(&mut next).await;
+    assert!(next.raised);
+    assert_eq!(lab.rows(&holder("d1")).await, ["2,0"], "raised, and not done");
+    assert_eq!(lab.run(&next).await.unwrap().outcome, Outcome::Written);
+    assert_eq!(lab.rows(&holder("d1")).await, ["2,2"]);
+    let mut late = fresh("d2", 3, day(2, 4));
+    lab.engine.look_ahead(&mut late).await;
+    assert!(late.raised);
+    overtake(&lab, &fresh("d2", 4, day(2, 4))).await;
+    assert_eq!(lab.run(&late).await.unwrap_err().class, Class::Stale);
+    assert_eq!(lab.rows("SELECT COUNT(*) FROM s.t").await, ["3"]);
+    let mut again = batch("d3", 5, day(3, 1));
+    lab.engine.look_ahead(&mut again).await;
+    assert!(!again.raised, "what may be done already must look when its turn comes");
+}
+
+fn fresh(slot: &str, token: u64, write: Write) -> BatchWrite {
+    BatchWrite { replayed_is_done: false, ..batch(slot, token, write) }
+}
+
+fn holder(slot: &str) -> String {
+    format!("SELECT tok, done FROM {DEFAULT_LEDGER}._fence WHERE slot = '{slot}'")
+}
+
+async fn overtake(lab: &Lab, newer: &BatchWrite) {
     let mut session = lab.engine.pool.get().await.unwrap();
     let ledger = lab.engine.ledger(&mut *session, None).await.unwrap();
-    let newer = batch("d3", 9, day(3, 5));
     ledger.raise(&mut *session, lab.engine.pool.profile(), &newer.fence, false).await.unwrap();
     session.give_back();
-    assert_eq!(lab.run(&batch("d3", 3, day(3, 5))).await.unwrap_err().class, Class::Stale);
-    lab.engine.prune(None, &first.fence.table, Token(9)).await.unwrap();
-    assert_eq!(lab.run(&batch("d4", 4, day(4, 5))).await.unwrap_err().class, Class::Stale);
-    assert_eq!(lab.rows("SELECT COUNT(*) FROM s.t").await, ["5"]);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
