@@ -63,7 +63,7 @@ impl Client {
     }
 
     /// Plans and applies until there is nothing left to do.
-    async fn bring(&mut self, job: &Job) {
+    pub(crate) async fn bring(&mut self, job: &Job) {
         let mut cancel = job.cancel_after;
         loop {
             match self.plan(job).await {
@@ -123,6 +123,45 @@ impl Client {
         let version = shown.copied().unwrap_or(job.version);
         checks.bases.insert(id.clone(), (job.environment.to_owned(), plan.base_seq));
         plans.insert(id, version);
+    }
+
+    /// Plans, and gives the plan's id.
+    pub(crate) async fn plan_for(&mut self, job: &Job) -> String {
+        loop {
+            match self.plan(job).await {
+                Ok(plan) => {
+                    self.keep(&plan, job);
+                    return plan.id.to_string();
+                }
+                Err(status) => self.refused("plan", &status).await,
+            }
+        }
+    }
+
+    /// Has a plan carried out, once; says why not.
+    pub(crate) async fn apply(&mut self, id: &str) -> Result<String, String> {
+        let (plan_id, by) = (id.to_owned(), self.host.name.clone());
+        let request = wire::ApplyRequest { plan_id, by, ..wire::ApplyRequest::default() };
+        self.control.apply(request).await.map(|it| it.into_inner().state).map_err(|it| refusal(&it))
+    }
+
+    pub(crate) async fn cancel(&mut self, id: &str) {
+        let request = wire::CancelRequest { plan_id: id.to_owned(), by: self.host.name.clone() };
+        match self.control.cancel(request).await {
+            Ok(answer) => self.say(&format!("cancels {id}: {}", answer.into_inner().state)),
+            Err(status) => self.refused("cancel", &status).await,
+        }
+    }
+
+    /// Waits until a plan is in this state.
+    pub(crate) async fn sees(&mut self, id: &str, state: &str) {
+        loop {
+            match self.states().await {
+                Ok(states) if states.get(id).is_some_and(|it| it == state) => return,
+                Ok(_) => self.world.pause(100, 200).await,
+                Err(status) => self.refused("list", &status).await,
+            }
+        }
     }
 
     fn say(&self, what: &str) {
@@ -194,14 +233,7 @@ impl Client {
     async fn wait(&mut self, id: &str, cancel: &mut Option<u64>) -> bool {
         if let Some(after) = cancel.take() {
             self.world.pause(after, after + 1).await;
-            match self
-                .control
-                .cancel(wire::CancelRequest { plan_id: id.to_owned(), by: self.host.name.clone() })
-                .await
-            {
-                Ok(answer) => self.say(&format!("cancels {id}: {}", answer.into_inner().state)),
-                Err(status) => self.refused("cancel", &status).await,
-            }
+            self.cancel(id).await;
         }
         loop {
             self.world.pause(300, 1500).await;

@@ -69,6 +69,10 @@ pub(crate) struct Knobs {
     pub(crate) query_slow: u64,
     pub(crate) query_fails: u64,
     pub(crate) answer_lost: u64,
+    /// Queries that fail for good, until somebody applies the plan again.
+    pub(crate) query_breaks: u64,
+    /// Audits that find bad rows.
+    pub(crate) audit_fails: u64,
     /// Longest pause between two faults of whole nodes, in milliseconds; 0: there are none.
     pub(crate) node_faults: u64,
     /// Milliseconds by which clocks differ at most.
@@ -98,9 +102,34 @@ impl Knobs {
             query_slow,
             query_fails,
             answer_lost,
+            query_breaks: if random.chance(150) { random.between(1, 60) } else { 0 },
+            audit_fails: if random.chance(150) { random.between(1, 150) } else { 0 },
             node_faults,
             skew,
             foreign: random.chance(400),
+        }
+    }
+
+    /// Nothing goes wrong but what a script does.
+    pub(crate) fn none() -> Self {
+        Self {
+            coordinators: 1,
+            workers: 1,
+            trouble: 60_000,
+            store_refuses: 0,
+            store_slow: 0,
+            store_unknown: 0,
+            net_slow: 0,
+            net_loses: 0,
+            net_doubles: 0,
+            query_slow: 0,
+            query_fails: 0,
+            answer_lost: 0,
+            query_breaks: 0,
+            audit_fails: 0,
+            node_faults: 0,
+            skew: 0,
+            foreign: false,
         }
     }
 }

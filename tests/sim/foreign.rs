@@ -37,7 +37,7 @@ fn under_way(world: &World) -> Option<(String, Vec<String>)> {
 }
 
 /// Moves the pointer, to what it points at.
-async fn flip(store: &NodeStore, world: &World) -> Result<bool, StoreError> {
+pub(crate) async fn flip(store: &NodeStore, world: &World) -> Result<bool, StoreError> {
     let key = format!("{}prod", keys::ENVIRONMENTS);
     if under_way(world).is_none_or(|(_, left)| left.is_empty()) {
         return Ok(false);

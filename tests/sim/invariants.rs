@@ -10,6 +10,7 @@ use serde_json::Value;
 use worker::engine::{BatchWrite, Publication, ViewSwitch, Write};
 
 use crate::reader;
+use crate::restore::OPERATOR;
 use crate::store::Db;
 use crate::story::Story;
 use crate::tidy;
@@ -126,7 +127,7 @@ impl Checks {
             txn.compares().iter().any(|compare| matches!(compare, Compare::Absent(key) if key == keys::LEAD));
         let harmless = |key: &str| key.starts_with(keys::BLOBS) || key == keys::SCHEMA;
         if claims
-            || from == FOREIGN
+            || [FOREIGN, OPERATOR].contains(&from)
             || !puts(txn).map(|(key, _)| key).chain(deletes(txn)).any(|key| !harmless(key))
         {
             return;
@@ -201,7 +202,7 @@ impl Checks {
         }
         // The same flip is written again when its views have followed.
         let same = before.as_ref().is_some_and(|it| it["seq"] == now["seq"] && it["set"] == now["set"]);
-        if same || from == FOREIGN {
+        if same || [FOREIGN, OPERATOR].contains(&from) {
             return;
         }
         self.count.flips += 1;

@@ -1,6 +1,7 @@
 //! Nodes: coordinators and workers, the real ones, that start, crash, freeze and drain.
 
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -29,6 +30,8 @@ pub(crate) const GATEWAY: &str = "wh";
 pub(crate) struct Fleet {
     world: Arc<World>,
     nodes: Mutex<BTreeMap<String, Node>>,
+    /// Whether nobody may start.
+    closed: AtomicBool,
 }
 
 #[derive(Default)]
@@ -49,7 +52,7 @@ impl Fleet {
             (name, Node { skew, ..Node::default() })
         };
         let nodes = Mutex::new(names.map(node).collect());
-        Arc::new(Self { world: world.clone(), nodes })
+        Arc::new(Self { world: world.clone(), nodes, closed: AtomicBool::new(false) })
     }
 
     pub(crate) fn names(&self) -> Vec<String> {
@@ -67,7 +70,7 @@ impl Fleet {
 
     /// Starts a node that isn't up.
     pub(crate) fn start(self: &Arc<Self>, name: &str) {
-        if self.host(name).is_some() {
+        if self.host(name).is_some() || self.closed.load(Ordering::Relaxed) {
             return;
         }
         let host = Host::new(name);
@@ -110,6 +113,17 @@ impl Fleet {
         if let Some(host) = self.host(name) {
             host.crash();
         }
+    }
+
+    /// Ends all nodes; none starts until [`Fleet::open`].
+    pub(crate) fn close(&self) {
+        self.closed.store(true, Ordering::Relaxed);
+        self.names().iter().for_each(|name| self.crash(name));
+    }
+
+    pub(crate) fn open(self: &Arc<Self>) {
+        self.closed.store(false, Ordering::Relaxed);
+        self.revive();
     }
 
     /// Asks a node to end in an orderly way.

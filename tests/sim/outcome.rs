@@ -31,6 +31,7 @@ pub(crate) fn check(world: &World) {
         check_views(world, &db, environment, version);
     }
     check_recorded(world, &db);
+    check_asides(world, &db);
     if db.get(&format!("{}dev", keys::ENVIRONMENTS)).is_none() {
         let warehouse = lock(&world.warehouse);
         if let Some((view, _)) = warehouse.views.iter().find(|(view, _)| view.starts_with("s__dev.")) {
@@ -64,6 +65,19 @@ fn check_pointer(world: &World, db: &Db, key: &str, pointer: &Value) {
         let shows = warehouse.views.get(&view).map(|(_, target)| target.clone());
         if !model["view"].is_null() && shows != Some(name(&model["relation"])) {
             world.violate(&format!("{key} has {view} show {}, but it shows {shows:?}", model["relation"]));
+        }
+    }
+}
+
+/// What was computed aside is gone once its plan is at its end.
+fn check_asides(world: &World, db: &Db) {
+    let warehouse = lock(&world.warehouse);
+    for (table, relation) in warehouse.relations.iter().filter(|(table, _)| table.contains("+aside.")) {
+        let plan = table.rsplit('.').next().unwrap_or_default();
+        let record = db.get(&format!("{}{plan}", keys::PLANS)).map(|entry| json(&entry.value));
+        let open = record.is_some_and(|record| record["state"] == "failed");
+        if warehouse.object(relation).is_some() && !open {
+            world.violate(&format!("{relation} is left over"));
         }
     }
 }

@@ -35,6 +35,10 @@ pub(crate) struct Model {
     pub(crate) ups: Vec<String>,
     /// The first of its days.
     pub(crate) from: i64,
+    /// Whether it has an audit.
+    pub(crate) audited: bool,
+    /// How long its batches may take, in seconds.
+    pub(crate) limit: Option<u64>,
 }
 
 /// The state of all models' files at some time.
@@ -63,9 +67,17 @@ impl Project {
                     ups.push(other);
                 }
             }
-            models.push(Model { name: format!("m{n}"), kind, tag: 100 * n, ups, from });
+            let audited = random.chance(300) && kind != Kind::View;
+            let limit = random.chance(200).then_some(5);
+            models.push(Model { name: format!("m{n}"), kind, tag: 100 * n, ups, from, audited, limit });
         }
         Self(models)
+    }
+
+    /// One model of days, which says this.
+    pub(crate) fn of_one(tag: u64) -> Self {
+        let (kind, ups) = (Kind::Range { batch: 1 }, Vec::new());
+        Self(vec![Model { name: "m0".to_owned(), kind, tag, ups, from: 0, audited: false, limit: None }])
     }
 
     /// The same with one model changed. Tables to which rows are added keep old rows, so what they
@@ -154,7 +166,11 @@ fn text(model: &Model) -> String {
         query += &format!(" WHERE {}", all.join(" AND "));
     }
     let (name, start) = (&model.name, model.from + 1);
+    let audits = if model.audited { ", audits (not_null(columns := (v)))" } else { "" };
+    let limit = model.limit.map_or_else(String::new, |seconds| {
+        format!(", session_properties (batch_timeout = '{seconds} seconds')")
+    });
     format!(
-        "MODEL (name s.{name}, kind {kind}, cron '@daily', start '2024-01-{start:02}', columns (ds TEXT, v TEXT));\n\n{query}\n"
+        "MODEL (name s.{name}, kind {kind}, cron '@daily', start '2024-01-{start:02}'{audits}{limit}, columns (ds TEXT, v TEXT));\n\n{query}\n"
     )
 }

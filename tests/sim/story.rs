@@ -16,6 +16,8 @@ pub(crate) enum Story {
     Tidying,
     /// Days pass, and runs compute them.
     Runs,
+    /// The state is exported, and imported into an empty store.
+    Restored,
 }
 
 /// What people do in one run.
@@ -65,6 +67,11 @@ impl What {
 }
 
 impl Job {
+    /// Brings an environment to a version.
+    pub(crate) fn to(environment: &'static str, version: usize) -> Self {
+        Self { version, ..Self::tend(environment, What::Bring) }
+    }
+
     fn bring(random: &mut Random, version: usize) -> Self {
         Self {
             environment: if random.chance(650) { "prod" } else { "dev" },
@@ -124,12 +131,18 @@ fn tidying(random: &mut Random, jobs: &mut Vec<Vec<Job>>) {
 }
 
 impl Play {
+    /// Nobody does anything by himself.
+    pub(crate) fn scripted(versions: Vec<Project>) -> Self {
+        Self { story: Story::Plans, versions, jobs: Vec::new() }
+    }
+
     pub(crate) fn drawn(random: &mut Random) -> Self {
         let story = match random.between(0, 100) {
             0..45 => Story::Plans,
             45..68 => Story::Restatements,
             68..88 => Story::Tidying,
-            _ => Story::Runs,
+            88..95 => Story::Runs,
+            _ => Story::Restored,
         };
         let first = Project::drawn(random);
         let versions: Vec<Project> = (0..3)
@@ -142,7 +155,7 @@ impl Play {
         let first = Job { environment: "prod", ..Job::bring(random, 0) };
         let mut jobs = vec![vec![first]];
         match story {
-            Story::Plans => {
+            Story::Plans | Story::Restored => {
                 if random.chance(600) {
                     jobs[0].push(Job::bring(random, 1));
                 }

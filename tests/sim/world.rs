@@ -62,6 +62,10 @@ impl World {
         let mut random = Random::new(seed);
         let knobs = Knobs::drawn(&mut random);
         let play = Play::drawn(&mut random);
+        Self::with(random, mutant, knobs, play)
+    }
+
+    pub(crate) fn with(random: Random, mutant: Mutant, knobs: Knobs, play: Play) -> Arc<Self> {
         Arc::new(Self {
             started: Instant::now(),
             knobs,
