@@ -286,7 +286,7 @@ impl Engine for SimEngine {
         let dropped = self.finish(move |world| {
             let relation = name(&wanted.relation);
             let mut warehouse = lock(&world.warehouse);
-            let dropped = warehouse.discard(&wanted.table, &relation, wanted.token, world.mutant);
+            let dropped = warehouse.discard(&wanted.table, &relation, wanted.token);
             world.note(&format!("warehouse: {from} drops {relation}: {}", dropped.is_ok()));
             if dropped.is_ok() {
                 lock(&world.checks).dropped(world, &warehouse, &relation);

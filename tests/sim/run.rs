@@ -9,7 +9,7 @@ use tokio::time::timeout;
 
 use crate::client::Client;
 use crate::fault::{Mutant, trouble};
-use crate::foreign::meddle;
+use crate::foreign::{meddle, sweep};
 use crate::invariants::Counts;
 use crate::node::Fleet;
 use crate::restore::move_house;
@@ -93,6 +93,9 @@ pub(crate) fn act(
 
 async fn play(world: &Arc<World>, fleet: &Arc<Fleet>) {
     tokio::spawn(trouble(world.clone(), fleet.clone()));
+    if world.mutant == Mutant::Janitor {
+        tokio::spawn(sweep(world.clone()));
+    }
     if world.knobs.foreign {
         tokio::spawn(meddle(world.clone()));
     }

@@ -372,16 +372,9 @@ impl Warehouse {
     }
 
     /// Drops a table for good and shuts older tokens out.
-    pub(crate) fn discard(
-        &mut self,
-        table: &str,
-        relation: &str,
-        token: Token,
-        mutant: Mutant,
-    ) -> Result<(), Stale> {
-        let slots = self.owners.iter().filter(|(_, owner)| *owner == table).map(|(slot, _)| slot);
-        let newer = slots.filter(|slot| self.holder(slot) > token.0).next();
-        if let Some(newer) = newer.filter(|_| mutant != Mutant::Drop) {
+    pub(crate) fn discard(&mut self, table: &str, relation: &str, token: Token) -> Result<(), Stale> {
+        let mut slots = self.owners.iter().filter(|(_, owner)| *owner == table).map(|(slot, _)| slot);
+        if let Some(newer) = slots.find(|slot| self.holder(slot) > token.0) {
             return Err(Stale(newer.clone()));
         }
         self.shut(table, token);
