@@ -19,7 +19,7 @@ use crate::control::{ApplyError, Book, Command, Handle, Planning};
 use crate::planning::{self, PlanRequest, Refusal};
 
 /// Shortest pause between two messages of a watch, but for the end of a plan, which is told at once.
-const WATCH_PAUSE: Duration = Duration::from_millis(30);
+const WATCH_PAUSE: Duration = Duration::from_millis(100);
 /// Longest pause: progress that changes nothing is still told, so that a watcher sees life.
 const WATCH_BEAT: Duration = Duration::from_millis(500);
 /// Projects that are in memory at once.

@@ -9,10 +9,9 @@ use etcd_client::{Certificate, Client, ConnectOptions, Error, Identity, TlsOptio
 use tracing::{info, warn};
 
 use super::etcd::translate;
-use super::members::Members;
+use super::members::{Members, Way};
 use super::{EtcdUrl, StoreError};
 
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
 /// How often the files are looked at, at most: requests are many.
 const LOOK: Duration = Duration::from_secs(1);
 
@@ -92,18 +91,12 @@ impl Connection {
 }
 
 async fn connect(url: &EtcdUrl) -> Result<Arc<Members>, StoreError> {
-    let mut options = ConnectOptions::new()
-        .with_connect_timeout(CONNECT_TIMEOUT)
-        .with_keep_alive(Duration::from_secs(10), Duration::from_secs(5))
-        .with_keep_alive_while_idle(true)
-        .with_auto_token_refresh(true);
+    let mut options = ConnectOptions::new().with_auto_token_refresh(true);
     if let Some((user, password)) = &url.user {
         options = options.with_user(user, password.expose());
     }
-    if let Some(tls) = tls(url).await? {
-        options = options.with_tls(tls);
-    }
-    let members = Members::connect(&url.endpoints, options).await;
+    let way = Way { options, tls: tls(url).await? };
+    let members = Members::connect(&url.endpoints, way).await;
     Ok(Arc::new(members.map_err(|error| translate(&url.endpoints.join(","), &error))?))
 }
 

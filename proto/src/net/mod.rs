@@ -3,12 +3,14 @@
 mod backoff;
 mod connect;
 mod credential;
+mod gather;
 mod replicas;
 mod transport;
 
 pub use backoff::Backoff;
 pub use connect::{BadAddress, ConnectOptions, MAX_MESSAGE, MAX_REQUEST, channel, check_address, connect};
 pub use credential::{Credential, CredentialError, TOKEN_VARIABLE, keeps_secrets};
+pub use gather::{ByteStream, Gathered};
 pub use replicas::{Dial, LEADER, Mark, Replicas};
 pub use transport::Transport;
 

@@ -11,13 +11,14 @@ use std::time::Duration;
 use hyper_util::rt::TokioIo;
 use rustls::ClientConfig;
 use rustls_pki_types::ServerName;
-use tokio::io::{AsyncBufReadExt as _, AsyncRead, AsyncWrite};
+use tokio::io::AsyncBufReadExt as _;
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 use tonic::transport::Uri;
 use tower::Service;
 
 use super::files::{Reloading, TlsError, authorities, certificates, private_key, provider};
+use crate::net::{ByteStream, Gathered};
 
 /// How long a server may be silent before it counts as one that waits for us to speak.
 const FIRST_WORD: Duration = Duration::from_secs(2);
@@ -82,7 +83,7 @@ impl ClientTls {
     }
 
     /// Makes a connection to `host` encrypted, with the files as they are now.
-    async fn shake_hands(&self, host: &str, stream: TcpStream) -> io::Result<Box<dyn Stream>> {
+    async fn shake_hands(&self, host: &str, stream: TcpStream) -> io::Result<Box<dyn ByteStream>> {
         let name = match &self.server_name {
             Some(name) => name.clone(),
             None => {
@@ -129,11 +130,6 @@ fn client_config(authority: &Path, identity: Option<&(PathBuf, PathBuf)>) -> Res
     Ok(config)
 }
 
-/// A connection, encrypted or not.
-trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
-
-impl<T: AsyncRead + AsyncWrite + Send + Unpin> Stream for T {}
-
 /// Opens connections for a channel: a connector for `Endpoint::connect_with_connector`. The
 /// endpoint's own scheme must be `http`: what is encrypted is decided here.
 #[derive(Clone)]
@@ -144,13 +140,13 @@ pub fn dialer(tls: Option<Arc<ClientTls>>) -> Dialer {
     Dialer(tls)
 }
 
-/// A connection as channels take it.
-pub struct Dialed(Box<dyn Stream>);
+/// A connection as channels take it, encrypted or not.
+type Dialed = TokioIo<Gathered<Box<dyn ByteStream>>>;
 
 impl Service<Uri> for Dialer {
-    type Response = TokioIo<Dialed>;
+    type Response = Dialed;
     type Error = io::Error;
-    type Future = Pin<Box<dyn Future<Output = io::Result<TokioIo<Dialed>>> + Send>>;
+    type Future = Pin<Box<dyn Future<Output = io::Result<Dialed>> + Send>>;
 
     fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<io::Result<()>> {
         Poll::Ready(Ok(()))
@@ -164,47 +160,11 @@ impl Service<Uri> for Dialer {
             let port = uri.port_u16().unwrap_or(if tls.is_some() { 443 } else { 80 });
             let stream = TcpStream::connect((host.trim_matches(['[', ']']), port)).await?;
             stream.set_nodelay(true)?;
-            let stream = match tls {
+            let stream: Box<dyn ByteStream> = match tls {
                 None => Box::new(stream),
                 Some(tls) => tls.shake_hands(host, stream).await?,
             };
-            Ok(TokioIo::new(Dialed(stream)))
+            Ok(TokioIo::new(Gathered::new(stream)))
         })
-    }
-}
-
-impl AsyncRead for Dialed {
-    fn poll_read(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buf: &mut tokio::io::ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.0).poll_read(cx, buf)
-    }
-}
-
-impl AsyncWrite for Dialed {
-    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.0).poll_write(cx, buf)
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.0).poll_flush(cx)
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.0).poll_shutdown(cx)
-    }
-
-    fn poll_write_vectored(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        bufs: &[io::IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.0).poll_write_vectored(cx, bufs)
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        self.0.is_write_vectored()
     }
 }

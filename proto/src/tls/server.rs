@@ -13,7 +13,6 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Semaphore, mpsc};
 use tokio_rustls::TlsAcceptor;
-use tokio_rustls::server::TlsStream;
 use tokio_stream::Stream;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::transport::server::Connected;
@@ -21,6 +20,7 @@ use tracing::{info, warn};
 
 use super::files::{Reloading, TlsError, authorities, certificates, private_key, provider};
 use super::peer::{ConnectionInfo, PeerCertificate};
+use crate::net::{ByteStream, Gathered};
 
 /// How long a client may take for its handshake.
 const HANDSHAKE: Duration = Duration::from_secs(10);
@@ -109,13 +109,8 @@ fn server_config(
 
 /// A client's connection.
 pub struct Connection {
-    io: Io,
+    io: Gathered<Box<dyn ByteStream>>,
     info: ConnectionInfo,
-}
-
-enum Io {
-    Plain(TcpStream),
-    Tls(Box<TlsStream<TcpStream>>),
 }
 
 /// What connects to a listener, once it is encrypted and its certificate verified. It goes on until
@@ -178,14 +173,14 @@ impl Connection {
         // Answers are small: each must go at once, not wait for the acknowledgement of the one before.
         stream.set_nodelay(true)?;
         let mut info = ConnectionInfo { remote: stream.peer_addr().ok(), ..ConnectionInfo::default() };
-        let Some(config) = config else { return Ok(Self { io: Io::Plain(stream), info }) };
+        let Some(config) = config else { return Ok(Self { io: Gathered::new(Box::new(stream)), info }) };
         let stream = TlsAcceptor::from(config).accept(stream).await?;
         info.encrypted = true;
         if let Some(leaf) = stream.get_ref().1.peer_certificates().and_then(<[_]>::first) {
             let peer = PeerCertificate::read(leaf.clone().into_owned());
             info.peer = Some(Arc::new(peer.map_err(io::Error::other)?));
         }
-        Ok(Self { io: Io::Tls(Box::new(stream)), info })
+        Ok(Self { io: Gathered::new(Box::new(stream)), info })
     }
 }
 
@@ -203,33 +198,21 @@ impl AsyncRead for Connection {
         cx: &mut Context<'_>,
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        match &mut self.io {
-            Io::Plain(io) => Pin::new(io).poll_read(cx, buf),
-            Io::Tls(io) => Pin::new(io).poll_read(cx, buf),
-        }
+        Pin::new(&mut self.io).poll_read(cx, buf)
     }
 }
 
 impl AsyncWrite for Connection {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        match &mut self.io {
-            Io::Plain(io) => Pin::new(io).poll_write(cx, buf),
-            Io::Tls(io) => Pin::new(io).poll_write(cx, buf),
-        }
+        Pin::new(&mut self.io).poll_write(cx, buf)
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        match &mut self.io {
-            Io::Plain(io) => Pin::new(io).poll_flush(cx),
-            Io::Tls(io) => Pin::new(io).poll_flush(cx),
-        }
+        Pin::new(&mut self.io).poll_flush(cx)
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        match &mut self.io {
-            Io::Plain(io) => Pin::new(io).poll_shutdown(cx),
-            Io::Tls(io) => Pin::new(io).poll_shutdown(cx),
-        }
+        Pin::new(&mut self.io).poll_shutdown(cx)
     }
 
     fn poll_write_vectored(
@@ -237,16 +220,10 @@ impl AsyncWrite for Connection {
         cx: &mut Context<'_>,
         bufs: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        match &mut self.io {
-            Io::Plain(io) => Pin::new(io).poll_write_vectored(cx, bufs),
-            Io::Tls(io) => Pin::new(io).poll_write_vectored(cx, bufs),
-        }
+        Pin::new(&mut self.io).poll_write_vectored(cx, bufs)
     }
 
     fn is_write_vectored(&self) -> bool {
-        match &self.io {
-            Io::Plain(io) => io.is_write_vectored(),
-            Io::Tls(io) => io.is_write_vectored(),
-        }
+        self.io.is_write_vectored()
     }
 }
