@@ -385,7 +385,8 @@ pub(crate) struct RollbackArgs {
 
 #[derive(Debug, Args)]
 pub(crate) struct AbandonArgs {
-    /// A plan's id, or the beginning of it; or a development environment.
+    /// A plan's id, or the beginning of it; or a development environment, whose views go at once, and its
+    /// tables with the next `janitor`. A plan that a development environment shows goes with the environment.
     #[arg(value_name = "PLAN|ENV")]
     pub(crate) what: String,
 }
@@ -410,6 +411,12 @@ pub(crate) struct PromotionsArgs {
 pub(crate) struct HistoryArgs {
     /// Only what was done to this environment [default: all].
     pub(crate) environment: Option<String>,
+    /// How many entries are shown, the newest ones.
+    #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..))]
+    pub(crate) limit: u32,
+    /// Show all entries, and verify the whole chain of their hashes.
+    #[arg(long, conflicts_with = "limit")]
+    pub(crate) all: bool,
 }
 
 #[derive(Debug, Subcommand)]

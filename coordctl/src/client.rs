@@ -278,7 +278,22 @@ impl Client {
 
     /// A list, as a JSON document.
     pub(crate) async fn list(&mut self, what: &str, environment: &str) -> CliResult<serde_json::Value> {
-        let request = wire::ListRequest { what: what.to_owned(), environment: environment.to_owned() };
+        let (what, environment) = (what.to_owned(), environment.to_owned());
+        self.list_part(wire::ListRequest { what, environment, ..Default::default() }).await
+    }
+
+    /// A part of the evidence: entries before a number, 0 standing for the end, the newest first.
+    pub(crate) async fn history(
+        &mut self,
+        environment: &str,
+        before: u64,
+        limit: u32,
+    ) -> CliResult<serde_json::Value> {
+        let (what, environment) = ("history".to_owned(), environment.to_owned());
+        self.list_part(wire::ListRequest { what, environment, before, limit }).await
+    }
+
+    async fn list_part(&mut self, request: wire::ListRequest) -> CliResult<serde_json::Value> {
         self.read(|mut client| {
             let request = request.clone();
             async move { client.list(request).await }

@@ -3,6 +3,7 @@
 use coord_common::diagnostic::Diagnostic;
 use coord_common::id::EnvironmentName;
 use coord_common::plan::PlanError;
+use coord_proto::net::Unreachable;
 use coordinator::Refusal;
 use serde_json::json;
 use std::error::Error as _;
@@ -115,10 +116,7 @@ impl From<tonic::Status> for CliError {
             }
             // A status with a cause is no answer of a coordinator: the connection failed.
             code if code == tonic::Code::Unavailable || status.source().is_some() => Self {
-                hint: Some(
-                    "check that a coordinator runs and that --server names it, or leave --server out to work embedded"
-                        .to_owned(),
-                ),
+                hint: Some(remedy(&status).to_owned()),
                 ..Self::ours(
                     "coordinator-unavailable",
                     format!("the coordinator is not to be had: {}", causes(&status)),
@@ -129,10 +127,21 @@ impl From<tonic::Status> for CliError {
     }
 }
 
+/// What to do where no coordinator answers.
+fn remedy(status: &tonic::Status) -> &'static str {
+    match Unreachable::of(status).and_then(|nobody| nobody.trouble.as_ref()) {
+        Some(trouble) => trouble.remedy(),
+        None => {
+            "check that a coordinator runs and that --server names it, or leave --server out to work embedded"
+        }
+    }
+}
+
 /// What failed below a call, to the first cause: a certificate that was refused is far down.
 fn causes(status: &tonic::Status) -> String {
     let mut text = status.message().to_owned();
-    let mut cause = status.source();
+    // It only says what kind of a status this is.
+    let mut cause = status.source().filter(|_| Unreachable::of(status).is_none());
     while let Some(next) = cause {
         let more = next.to_string();
         if !text.contains(&more) {

@@ -3,7 +3,7 @@
 use std::hash::{BuildHasher as _, Hasher as _, RandomState};
 use std::time::Duration;
 
-use coord_proto::net::Backoff;
+use coord_proto::net::{Backoff, Unreachable};
 use tokio::time::{Instant, sleep};
 use tonic::{Code, Status};
 
@@ -46,7 +46,9 @@ impl Patience {
     /// # Errors
     /// The call's own, where making it again can't help, or the patience is over.
     pub(crate) async fn wait(&mut self, status: Status) -> Result<(), CliError> {
-        if !may_pass(&status) || self.whole.is_zero() {
+        let unreachable = Unreachable::of(&status);
+        let hopeless = unreachable.is_some_and(|nobody| nobody.trouble.is_some());
+        if hopeless || !may_pass(&status) || self.whole.is_zero() {
             return Err(status.into());
         }
         // A coordinator that doesn't lead says so before it does anything.
@@ -55,7 +57,9 @@ impl Patience {
         if since.elapsed() >= self.whole {
             return Err(self.over(status));
         }
-        if since.elapsed() >= SILENT && !std::mem::replace(&mut self.told, true) {
+        // Who was never there may be somewhere else: whoever mistyped an address needn't wait to see it.
+        let strange = unreachable.is_some_and(|nobody| nobody.first);
+        if (strange || since.elapsed() >= SILENT) && !std::mem::replace(&mut self.told, true) {
             let left = self.whole.as_secs();
             output::error_line(&format!(
                 "waiting for a coordinator that leads, for up to {left} s ({})",

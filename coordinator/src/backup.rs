@@ -8,6 +8,7 @@
 mod era;
 mod file;
 mod settle;
+mod witness;
 
 use std::io::{BufRead, Write};
 
@@ -32,10 +33,10 @@ pub enum BackupError {
     #[error(transparent)]
     Store(#[from] StoreError),
     /// The file can't be read or written.
-    #[error("the file can't be read or written: {0}")]
+    #[error("it can't be read or written: {0}")]
     File(#[from] std::io::Error),
     /// The file isn't what was exported.
-    #[error("line {line} of the file: {why}")]
+    #[error("line {line}: {why}")]
     Damaged {
         /// The line, from 1.
         line: u64,
@@ -43,7 +44,7 @@ pub enum BackupError {
         why: String,
     },
     /// A newer build wrote the file.
-    #[error("the file is of version {found}, this build knows {known}: upgrade coordctl")]
+    #[error("it is of version {found}, this build knows {known}: upgrade coordctl")]
     Newer {
         /// The file's version.
         found: u32,
@@ -71,16 +72,20 @@ pub enum BackupError {
 }
 
 /// What was written or read.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Summary {
     /// How many records.
     pub records: usize,
     /// The revision at which they were taken.
     pub revision: i64,
+    /// The hash that the file ends with.
+    pub blake3: String,
     /// Of an import: plans that were under way and can be applied again.
     pub stopped: usize,
     /// Of an import: environments whose views are to be set anew.
     pub environments: usize,
+    /// Of an import: the number of the first entry of the evidence that isn't as it was written.
+    pub broken: Option<u64>,
 }
 
 /// How to import.
@@ -110,8 +115,9 @@ pub async fn export(store: &dyn Store, out: impl Write) -> Result<Summary, Backu
         crate::verify_record(&entry.key, &entry.value)?;
         writer.record(&entry.key, &entry.value)?;
     }
-    writer.finish()?;
-    Ok(Summary { records: kept.len(), revision: revision.0, stopped: 0, environments: 0 })
+    let blake3 = writer.finish()?;
+    let records = kept.len();
+    Ok(Summary { records, revision: revision.0, blake3, stopped: 0, environments: 0, broken: None })
 }
 
 /// Puts an exported state into a store, which must be empty unless told otherwise. `open` gives the
@@ -125,7 +131,7 @@ pub async fn import<R: BufRead>(
     mut open: impl FnMut() -> std::io::Result<R>,
     how: &Import,
 ) -> Result<Summary, BackupError> {
-    let header = file::check(open()?)?;
+    let (header, blake3) = file::check(open()?)?;
     let before = store.range(keys::ROOT).await?;
     may_replace(&before, how.force)?;
     let era = Era::after(&header, &before).ok_or(BackupError::Exhausted)?;
@@ -148,10 +154,16 @@ pub async fn import<R: BufRead>(
             None => load.delete(key).await?,
         }
     }
+    let evidence = witness::witness(store, &book, &before, &header, &blake3, how).await?;
+    for (key, value) in evidence.records {
+        load.put(key, value).await?;
+    }
     load.end(&era).await?;
     Ok(Summary {
         records: count,
         revision: header.revision,
+        blake3,
+        broken: evidence.broken,
         stopped: settled.stopped,
         environments: settled.environments,
     })

@@ -42,6 +42,9 @@ struct Args {
     /// How many connections are open at most; each needs a file descriptor.
     #[arg(long, default_value_t = 10_000)]
     max_connections: usize,
+    /// How many sessions of workers are registered at most, each for two minutes after its last word.
+    #[arg(long, default_value_t = 10_000)]
+    max_sessions: usize,
     /// How long a batch's lease holds without a heartbeat, in milliseconds.
     #[arg(long, default_value_t = 30_000, value_parser = clap::value_parser!(u64).range(300..))]
     lease_ttl_millis: u64,
@@ -115,6 +118,7 @@ async fn main() -> anyhow::Result<()> {
         lone: false,
         planning: Planning::default(),
         connections: args.max_connections,
+        sessions: args.max_sessions,
         retention: Retention {
             promotions: args.keep_promotions,
             promotion_age: i64::from(args.keep_promotions_days) * 86_400_000,

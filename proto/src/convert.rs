@@ -140,6 +140,7 @@ impl From<&TableTask> for wire::TableTask {
             allow_additive: task.allows.additive,
             columns_go_later: task.allows.later,
             aside: task.aside.as_ref().map(Into::into),
+            round: task.round,
         }
     }
 }
@@ -169,6 +170,7 @@ impl TryFrom<wire::TableTask> for TableTask {
                 later: task.columns_go_later,
             },
             aside: task.aside.map(TryInto::try_into).transpose()?,
+            round: task.round,
         })
     }
 }

@@ -130,6 +130,19 @@ async fn a_worker_speaks_for_its_own_sessions_and_leases_only() {
     assert_eq!(verdicts[0].verdict(), wire::Verdict::Recorded, "nothing had changed it");
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn sessions_beyond_the_limit_are_refused_and_those_that_are_there_go_on() {
+    let _permit = Permit::wait();
+    let guarded = Guarded::start(&[("w1", "worker")], &["--max-sessions=2"]);
+    let mut workers = work_client(over(&guarded, Some(guarded.token("w1"))).await);
+    for known in ["w1-1-1", "w1-1-2", "w1-1-1"] {
+        workers.register(session(known)).await.expect("there is room, or it is there");
+    }
+    let status = workers.register(session("w1-1-3")).await.expect_err("there is no room");
+    assert_eq!(status.code(), Code::ResourceExhausted, "{status}");
+    assert!(status.message().contains("--max-sessions"), "{status}");
+}
+
 fn code(finished: &Finished) -> String {
     assert_eq!(finished.code, Some(1), "{finished:#?}");
     finished.error()["code"].as_str().unwrap_or_default().to_owned()
@@ -202,7 +215,7 @@ fn history(guarded: &Guarded) -> Vec<(String, String)> {
     assert_eq!(document["whole"], true, "{document}");
     let text = |entry: &Value, name: &str| entry[name].as_str().unwrap_or_default().to_owned();
     let entries = document["history"].as_array().cloned().unwrap_or_default();
-    entries.iter().map(|entry| (text(entry, "by"), text(entry, "did"))).collect()
+    entries.iter().rev().map(|entry| (text(entry, "by"), text(entry, "did"))).collect()
 }
 
 #[test]
@@ -250,7 +263,12 @@ fn a_protected_environment_changes_only_by_plans_that_somebody_else_has_approved
     let expected: Vec<(String, String)> =
         expected.iter().map(|(by, did)| ((*by).to_owned(), (*did).to_owned())).collect();
     assert_eq!(done[..expected.len()], expected, "{done:?}");
-    let document = guarded.as_("vic").json(&["history"]);
+    let document = guarded.as_("vic").json(&["history", "--all"]);
+    assert_eq!(document["looked_at"][0], 1, "{document}");
+    let newest = guarded.as_("vic").json(&["history", "--limit", "2"]);
+    assert_eq!(newest["history"].as_array().map(Vec::len), Some(2));
+    assert_eq!(newest["history"][1], document["history"][1], "the newest come first");
+    assert_eq!((&newest["whole"], &newest["looked_at"][1]), (&Value::from(true), &document["last"]));
     let all = document["history"].as_array().cloned().unwrap_or_default();
     let start = all
         .iter()

@@ -2,7 +2,7 @@
 
 use coord_tests::cli::{Cli, plan_id};
 use coord_tests::fleet::{Fleet, FleetOptions, wait_until};
-use coord_tests::project::{daily, sales};
+use coord_tests::project::{Project, daily, logged, sales};
 
 use crate::fleet::{assert_every_interval_is_recorded_once, assert_sales_are_right};
 use crate::workers::{start_plan, watch_the_pointer_until_the_end};
@@ -73,6 +73,62 @@ fn a_lost_store_is_restored_and_a_worker_of_the_lost_time_can_not_commit() {
         "SELECT COUNT(*) FROM coordctl._fence WHERE slot IN ({open}) AND done BETWEEN 1 AND {before}"
     );
     assert_eq!(fleet.count(&late), 0, "nothing of what was open at the loss was committed by its old token");
+}
+
+#[test]
+fn a_worker_of_the_lost_time_writes_nothing_though_batches_are_cut_otherwise_now() {
+    let days = format!(
+        "MODEL (name m.days, kind INCREMENTAL_BY_TIME_RANGE (time_column day, batch_size 4));\n\nSELECT d::DATE AS day FROM GENERATE_SERIES(@start_date, @end_date, INTERVAL '1 day') AS g(d){}",
+        logged("days")
+    );
+    // Its own clock wouldn't keep the one that sleeps from going on.
+    let options = FleetOptions { workers: 1, lease_ttl: 120_000, ..FleetOptions::default() };
+    let mut fleet = Fleet::start(options, Project::new(&[("models/days.sql", &days)]));
+    let store = at_the_store(&fleet);
+    let file = fleet.project.path().join("state.export").display().to_string();
+    let exported = store.json(&["state", "export", &file]);
+    fleet.pause(2.0);
+    let id = plan_id(&fleet.cli().plan(&["dev"]));
+    fleet.cli().ok(&["apply", &id, "--detach"]);
+    let asleep = "SELECT COUNT(*) FROM pg_stat_activity WHERE wait_event = 'PgSleep'";
+    wait_until("two batches", || fleet.count(asleep) == 2);
+    fleet.workers[0].stop();
+    let before = greatest_token(&fleet);
+    let open = fleet.count("SELECT COUNT(*) FROM coordctl._fence WHERE done = 0");
+    let done = fleet.count("SELECT COUNT(*) FROM coordctl._fence WHERE done > 0");
+    assert!(open >= 2, "{open}");
+    fleet.coordinator.kill9();
+    fleet.etcd.lose_data();
+
+    store.ok(&["state", "import", &file]);
+    fleet.coordinator.restart();
+    fleet.wait_until_serving();
+    fleet.pause(0.0);
+    fleet.add_worker(&[]);
+    // The state knows nothing of the plan: the next one cuts the same table otherwise.
+    fleet.project.write("models/days.sql", &days.replace("batch_size 4", "batch_size 3"));
+    let id = plan_id(&fleet.cli().plan(&["dev"]));
+    fleet.cli().ok(&["apply", &id]);
+    fleet.workers[0].cont();
+    let registered = || fleet.workers[0].log().matches("registered").count();
+    wait_until("the one that slept", || registered() == 2);
+    let old = "SELECT COUNT(*) FROM pg_stat_activity WHERE application_name LIKE 'coordctl:%' AND state LIKE '%transaction%'";
+    wait_until("its attempts' end", || fleet.count(old) == 0);
+    let rows = fleet.sql("SELECT COUNT(*), COUNT(DISTINCT day), MIN(day)::TEXT FROM m__dev.days");
+    assert_eq!(rows, [["40", "40", "2024-01-01"]]);
+    let tables = "SELECT COUNT(DISTINCT owner) FROM coordctl._fence WHERE owner LIKE 'm.days@%'";
+    assert_eq!(fleet.count(tables), 1, "both wrote to one table");
+    let late = format!("SELECT COUNT(*) FROM coordctl._fence WHERE done BETWEEN 1 AND {before}");
+    assert_eq!(fleet.count(&late), done, "nothing more was committed under an old token");
+    assert!(greatest_token(&fleet) > before + (1 << 50));
+
+    let evidence = fleet.cli().json(&["history", "--all"]);
+    let entries = evidence["history"].as_array().cloned().unwrap_or_default();
+    let imported = entries.last().cloned().unwrap_or_default();
+    assert_eq!((&evidence["whole"], &imported["seq"]), (&true.into(), &1.into()), "{evidence}");
+    let (did, hash) = (imported["did"].as_str().unwrap_or_default(), exported["blake3"].as_str());
+    assert!(did.starts_with("imported the state of revision"), "{imported}");
+    assert!(hash.is_some_and(|hash| hash.len() == 64 && did.ends_with(hash)), "{imported} {exported}");
 }
 
 #[test]

@@ -7,7 +7,9 @@ use coord_proto::tls::{
     dialer, incoming,
 };
 use coord_tests::certificates::{Authority, Subject};
+use coord_tests::cli::{Cli, plan_id};
 use coord_tests::fleet::{Fleet, FleetOptions, wait_until};
+use coord_tests::guarded::Guarded;
 use coord_tests::postgres::{Postgres, PostgresOptions};
 use coord_tests::project::sales;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -234,6 +236,100 @@ fn a_fleet_goes_on_while_its_certificates_are_exchanged() {
     );
     let without = coord_tests::cli::Cli::at(fleet.project.path(), fleet.address()).run(&["status"]);
     assert!(without.stderr.contains("--tls-ca"), "{without:?}");
+}
+
+#[test]
+fn a_certificate_gives_its_role_and_name_and_nothing_beyond() {
+    let folder = tempfile::tempdir().unwrap();
+    let authority = Authority::new("ours");
+    std::fs::write(folder.path().join("ca.pem"), authority.pem()).unwrap();
+    write_fleet(&authority, folder.path());
+    for (who, uri) in [
+        ("pia", Some("r://main/planner/pia")),
+        ("avi", Some("r://main/applier/avi")),
+        ("vic", Some("r://main/viewer/vic")),
+        ("bob", Some("r://main/approver/bob")),
+        ("eve", Some("r://elsewhere/admin/eve")),
+        ("odd", Some("r://main/king/odd")),
+        ("mia", None),
+    ] {
+        authority.write(folder.path(), who, Subject { uri, ..Subject::new(who) });
+    }
+    let certificates = Some(folder.path().to_owned());
+    let fleet = Fleet::start(FleetOptions { certificates, workers: 1, ..FleetOptions::default() }, sales());
+    let as_ = |who: &str| {
+        let flag = |name: &str, file: &str| format!("--tls-{name}={}", folder.path().join(file).display());
+        let (certificate, key) = (format!("{who}.pem"), format!("{who}.key"));
+        let flags = vec![flag("ca", "ca.pem"), flag("cert", &certificate), flag("key", &key)];
+        Cli::at(fleet.project.path(), fleet.address()).now(&FleetOptions::default().now).arguments(flags)
+    };
+    let code = |who: &str, arguments: &[&str]| {
+        let refused = as_(who).run(&[arguments, &["--format", "json"]].concat());
+        refused.error()["code"].as_str().unwrap_or_default().to_owned()
+    };
+    for who in ["avi", "vic", "bob", "worker-0"] {
+        assert_eq!(code(who, &["plan", "prod", "--no-prompts"]), "permission-denied", "{who}");
+    }
+    for who in ["eve", "odd", "mia"] {
+        assert_eq!(code(who, &["plans"]), "unauthenticated", "{who}");
+    }
+    let id = plan_id(&as_("pia").plan(&["prod"]));
+    for who in ["pia", "vic", "bob", "worker-0"] {
+        assert_eq!(code(who, &["apply", &id]), "permission-denied", "{who}");
+    }
+    assert_eq!(code("coordctl", &["approve", &id]), "permission-denied", "admins don't approve");
+    as_("bob").ok(&["approve", &id]);
+    as_("avi").ok(&["apply", &id]);
+    let history = as_("vic").json(&["history"]);
+    let by = |did: &str| {
+        let mut entries = history["history"].as_array().into_iter().flatten();
+        entries.find(|entry| entry["did"] == did).map(|entry| entry["by"].clone())
+    };
+    assert_eq!((by("planned"), by("approved")), (Some("pia".into()), Some("bob".into())));
+    assert_eq!((by("started"), by("finished")), (Some("avi".into()), Some("avi".into())));
+}
+
+#[test]
+fn what_can_not_heal_is_said_at_once_with_what_to_do() {
+    let folder = tempfile::tempdir().unwrap();
+    let (ours, foreign) = (Authority::new("ours"), Authority::new("foreign"));
+    let path = |file: &str| folder.path().join(file).display().to_string();
+    std::fs::write(path("ca.pem"), ours.pem()).unwrap();
+    std::fs::write(path("foreign-ca.pem"), foreign.pem()).unwrap();
+    write_fleet(&ours, folder.path());
+    foreign.write(folder.path(), "stranger", Subject::new("stranger"));
+    let certificates = Some(folder.path().to_owned());
+    let fleet = Fleet::start(FleetOptions { certificates, workers: 0, ..FleetOptions::default() }, sales());
+    let plain = Guarded::start(&[("ann", "viewer")], &[]);
+    let (https, http) = (fleet.address().to_owned(), plain.address().to_owned());
+    let client = |ca: &str, who: &str| {
+        let (ca, certificate, key) = (path(ca), path(&format!("{who}.pem")), path(&format!("{who}.key")));
+        vec![format!("--tls-ca={ca}"), format!("--tls-cert={certificate}"), format!("--tls-key={key}")]
+    };
+    let known = client("ca.pem", "coordctl");
+    let named = [known.clone(), vec!["--tls-server-name=else.where".to_owned()]].concat();
+    let port = https.rsplit(':').next().unwrap();
+    let cases = [
+        (https.clone(), client("foreign-ca.pem", "coordctl"), "give the authority that issued it"),
+        (https.clone(), client("ca.pem", "stranger"), "an authority that the coordinator knows"),
+        (https.clone(), vec![format!("--tls-ca={}", path("ca.pem"))], "give --tls-cert and --tls-key"),
+        (https.clone(), named, "--tls-server-name"),
+        (format!("http://127.0.0.1:{port}"), Vec::new(), "write https://"),
+        (http.replace("http:", "https:"), known.clone(), "write http://"),
+    ];
+    for (server, flags, remedy) in cases {
+        let begun = std::time::Instant::now();
+        let refused = Cli::at(fleet.project.path(), &server).arguments(flags).run(&["status"]);
+        assert_eq!(refused.code, Some(2), "{refused:?}");
+        assert!(refused.stderr.contains(remedy), "{remedy}: {refused:?}");
+        assert!(!refused.stderr.contains("waiting for"), "{refused:?}");
+        assert!(begun.elapsed().as_secs() < 30, "nothing is waited for");
+    }
+    let nobody =
+        Cli::at(fleet.project.path(), "http://127.0.0.1:1").run(&["status", "--server-timeout", "1"]);
+    assert!(nobody.stderr.contains("waiting for a coordinator that leads, for up to 1 s"), "{nobody:?}");
+    let second = Cli::at(fleet.project.path(), &format!("https://localhost:1,{https}")).arguments(known);
+    second.ok(&["status"]);
 }
 
 async fn ping(config: PostgresConfig) -> Result<String, EngineError> {

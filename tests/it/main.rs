@@ -7,6 +7,7 @@ mod again;
 mod appends;
 mod asked;
 mod backup;
+mod cleared;
 mod coordinators;
 mod crowd;
 mod embedded;

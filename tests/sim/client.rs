@@ -253,7 +253,7 @@ impl Client {
 
     /// The states of all plans.
     async fn states(&mut self) -> Result<BTreeMap<String, String>, Status> {
-        let request = wire::ListRequest { what: "plans".to_owned(), environment: String::new() };
+        let request = wire::ListRequest { what: "plans".to_owned(), ..Default::default() };
         let answer = self.control.list(request).await?;
         let document = document(answer.into_inner()).await?;
         let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();

@@ -304,6 +304,9 @@ impl Engine for SimEngine {
         Ok(())
     }
 
+    // No state is imported there.
+    fn shut_out(&self, _: Token) {}
+
     async fn query(&self, _: &str) -> Result<Rows, EngineError> {
         Ok(Rows::default())
     }

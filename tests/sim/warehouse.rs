@@ -263,6 +263,7 @@ impl Warehouse {
         match &batch.write {
             Write::Create { .. } | Write::AuditOnly | Write::Migrate { .. } => {}
             Write::TimeRange { query, low, high, .. } => {
+                let (low, high) = (&low.time, &high.time);
                 let range = days(low, high).ok_or_else(|| format!("odd bounds {low} {high}"))?;
                 draft.deleted =
                     existing.iter().filter(|row| is_within(range, row)).map(|row| row.id).collect();
@@ -336,7 +337,7 @@ impl Warehouse {
             Kept::Copy => self.rows(&published).to_vec(),
             Kept::Nothing => Vec::new(),
             Kept::Outside { ranges, merged, .. } => {
-                let days = ranges.iter().filter_map(|[low, high]| days(low, high)).collect();
+                let days = ranges.iter().filter_map(|[low, high]| days(&low.time, &high.time)).collect();
                 let view = Object::Merged { published, aside: relation.to_owned(), days };
                 self.objects.insert(name(merged), view);
                 Vec::new()
@@ -430,7 +431,8 @@ impl Warehouse {
         match &table.beside.kept {
             Kept::Nothing | Kept::Copy => rows.clear(),
             Kept::Outside { ranges, .. } => {
-                let ranges: Vec<_> = ranges.iter().filter_map(|[low, high]| days(low, high)).collect();
+                let ranges: Vec<_> =
+                    ranges.iter().filter_map(|[low, high]| days(&low.time, &high.time)).collect();
                 rows.retain(|row| !ranges.iter().any(|range| is_within(*range, row)));
             }
         }

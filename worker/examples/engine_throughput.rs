@@ -9,8 +9,8 @@ use std::time::{Duration, Instant};
 
 use coord_common::id::Token;
 use worker::engine::{
-    BatchWrite, CancellationToken, DuckDbConfig, Engine, EngineConfig, EngineError, Fence, PostgresConfig,
-    Relation, Write, open,
+    BatchWrite, Bound, CancellationToken, DuckDbConfig, Engine, EngineConfig, EngineError, Fence,
+    PostgresConfig, Relation, Write, open,
 };
 
 /// How long each number of connections is measured.
@@ -72,8 +72,8 @@ fn batch(run: &str, number: u64) -> BatchWrite {
         write: Write::TimeRange {
             query: format!("SELECT {date} AS ds, '{number}' AS n"),
             column: "ds".to_owned(),
-            low: date.clone(),
-            high: date,
+            low: Bound { time: date.clone(), own: date.clone() },
+            high: Bound { time: date.clone(), own: date },
         },
         pre: Vec::new(),
         post: Vec::new(),

@@ -66,7 +66,8 @@ fn window(input: &PlanInput<'_>, scope: &Scope<'_>, record: &SnapshotRecord, fro
     let model = &snapshot.model;
     let start = scope.starts[snapshot.name()];
     let from = times.starts.get(snapshot.name()).copied().unwrap_or(from).max(start);
-    let mut end = times.end_or_now();
+    // What follows from a table's own past is looked at up to now, whatever end was asked for.
+    let mut end = if snapshot.depends_on_past() { times.execution } else { times.end_or_now() };
     if times.capped_by_prod {
         let shown = input.prod.and_then(|prod| prod.models.get(snapshot.name()));
         end = shown.and_then(|shown| super::backfill::done_end(input, shown)).unwrap_or(end);

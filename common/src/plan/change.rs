@@ -9,7 +9,7 @@ use super::Environment;
 use crate::id::{ModelName, SnapshotId};
 use crate::project::model::ModelSource;
 use crate::snapshot::{ByName, Informed, Snapshot, SnapshotRecord, query_change, same_statements};
-use crate::sql::QueryChange;
+use crate::sql::{Dialect, QueryChange};
 
 /// How a model differs from what an environment shows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -114,7 +114,9 @@ fn metadata_only(before: Informed<'_, '_>, after: Informed<'_, '_>) -> bool {
 fn means_the_same(before: Informed<'_, '_>, after: Informed<'_, '_>) -> bool {
     let (old, new) = (before.0, after.0);
     let names = |snapshot: &Snapshot| -> Option<Vec<String>> {
-        snapshot.columns.as_ref().map(|columns| columns.iter().map(|column| column.name.clone()).collect())
+        let bare = snapshot.model.dialect == Dialect::BigQuery;
+        let name = |name: &str| if bare { name.to_lowercase() } else { name.to_owned() };
+        snapshot.columns.as_ref().map(|columns| columns.iter().map(|column| name(&column.name)).collect())
     };
     let queries =
         matches!((&old.model.source, &new.model.source), (ModelSource::Query(_), ModelSource::Query(_)));

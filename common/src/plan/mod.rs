@@ -176,6 +176,10 @@ pub struct PlannedModel {
     /// What it misses.
     #[serde(default, skip_serializing_if = "IntervalSet::is_empty")]
     pub missing: IntervalSet,
+    /// What it doesn't compute because it is complete. What stops being so before the plan's end, as
+    /// something was restated, is computed after all.
+    #[serde(default, skip_serializing_if = "IntervalSet::is_empty")]
+    pub relies: IntervalSet,
     /// What it misses, too, and the plan doesn't compute: because nothing is to be computed, or because
     /// another snapshot of the same version filled it.
     #[serde(default, skip_serializing_if = "IntervalSet::is_empty")]

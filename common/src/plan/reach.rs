@@ -3,42 +3,62 @@
 //! SQLMesh restates the same dates below. Where the query proves that a model's batches read more of
 //! an upstream than their own dates, the batches whose window meets what is restated follow.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::PlanInput;
 use super::categorize::Records;
 use crate::id::ModelName;
 use crate::interval::{Interval, IntervalUnit};
-use crate::snapshot::{SnapshotRecord, reads};
+use crate::snapshot::{SnapshotRecord, reads_through_views};
 use crate::task::ReadRange;
 
-/// A range that a model restates, and with it what else of its complete ranges was computed from
-/// what is restated above it.
-pub(super) fn with_windows(
-    input: &PlanInput<'_>,
-    records: &Records,
-    record: &SnapshotRecord,
-    above: &BTreeMap<ModelName, Interval>,
-    range: Interval,
-) -> Interval {
-    let snapshot = &record.snapshot;
-    let known = input.tables.get(&record.table(false));
-    let Some(done) = known.and_then(|known| known.done.hull()) else { return range };
-    if snapshot.model.kind.incremental().is_none() || snapshot.model.kind.full_history_restatement_only() {
-        return range;
-    }
-    let upstream = |name: &ModelName| records.get(name).map(|record| record.snapshot.clone());
-    let unit = snapshot.interval_unit();
-    let mut reached = range;
-    for (parent, reads) in reads(snapshot, &upstream) {
-        if let Some(restated) = above.get(&parent)
-            && let ReadRange::Window { .. } = reads
-            && let Some(met) = meeting(&reads, unit, *restated, done)
+/// What is restated above a model.
+#[derive(Debug, Default)]
+pub(super) struct Reach {
+    /// Models whose range is wider than what was asked, because windows are; and models that follow them.
+    widened: BTreeSet<ModelName>,
+}
+
+impl Reach {
+    /// A range that a model restates, and with it what else of its complete ranges was computed from what
+    /// is restated above it, also where views lie in between. Parents come before their children.
+    pub(super) fn with_windows(
+        &mut self,
+        input: &PlanInput<'_>,
+        records: &Records,
+        record: &SnapshotRecord,
+        above: &BTreeMap<ModelName, Interval>,
+        range: Interval,
+    ) -> Interval {
+        let snapshot = &record.snapshot;
+        let known = input.tables.get(&record.table(false));
+        let Some(done) = known.and_then(|known| known.done.hull()) else { return range };
+        if snapshot.model.kind.incremental().is_none() || snapshot.model.kind.full_history_restatement_only()
         {
-            reached = Interval { start: reached.start.min(met.start), end: reached.end.max(met.end) };
+            return range;
         }
+        let upstream = |name: &ModelName| records.get(name).map(|record| record.snapshot.clone());
+        let unit = snapshot.interval_unit();
+        let mut reached = range;
+        for (parent, reads) in reads_through_views(snapshot, &upstream) {
+            let Some(restated) = above.get(&parent) else { continue };
+            let met = match reads {
+                ReadRange::Window { .. } => meeting(&reads, unit, *restated, done),
+                ReadRange::Whole { .. } => None,
+            };
+            // What is wider than what was asked comes through views, too; direct parents hand it on.
+            let same =
+                || Interval::new(unit.floor(restated.start), unit.ceil(restated.end))?.intersection(done);
+            let met = met.or_else(|| self.widened.contains(&parent).then(same).flatten());
+            if let Some(met) = met {
+                reached = Interval { start: reached.start.min(met.start), end: reached.end.max(met.end) };
+            }
+        }
+        if reached != range || snapshot.upstream().any(|parent| self.widened.contains(parent)) {
+            self.widened.insert(record.name().clone());
+        }
+        reached
     }
-    reached
 }
 
 /// The units within `done` whose reads meet a range; nothing where units read no more than their own

@@ -85,6 +85,7 @@ pub(super) fn restatements(
     let asked: BTreeSet<&ModelName> = input.options.restate_models.iter().collect();
     let preview = asked.is_empty() && previews_needed(input, diff);
     let start = times.start.unwrap_or_else(|| earliest(input, records, starts));
+    let mut reach = reach::Reach::default();
     for name in order {
         let record = &records[name];
         let snapshot = &record.snapshot;
@@ -104,7 +105,7 @@ pub(super) fn restatements(
         let own = removal(input, record, start, times.end_or_now(), times.execution, preview);
         if let Some(range) = above.chain(own).reduce(hull) {
             let range = whole_units(snapshot, range);
-            let reached = |range| reach::with_windows(input, records, record, &found.ranges, range);
+            let mut reached = |range| reach.with_windows(input, records, record, &found.ranges, range);
             let range = if preview { range } else { reached(range) };
             found.ranges.insert(name.clone(), range);
         }
@@ -128,6 +129,7 @@ fn automatic(
         return found;
     }
     let left_out = backfilled.map(|selected| above_unselected(input, order, selected)).unwrap_or_default();
+    let mut reach = reach::Reach::default();
     for name in order {
         let record = &records[name];
         let snapshot = &record.snapshot;
@@ -140,7 +142,7 @@ fn automatic(
         let unit = snapshot.interval_unit();
         let (start, end) = (unit.floor(range.start), unit.ceil(range.end));
         let Some(range) = removal(input, record, start, end, times.execution, false) else { continue };
-        let range = reach::with_windows(input, records, record, &found.automatic, range);
+        let range = reach.with_windows(input, records, record, &found.automatic, range);
         found.automatic.insert(name.clone(), range);
         found.due.extend(due.map(|_| record.table(false)));
     }
@@ -298,11 +300,13 @@ pub fn clears(
         }
     }
     let widest = widest(&affected, records);
+    let below = below(restated, prod, records);
     let mut found: BTreeMap<(TableId, bool), Interval> = BTreeMap::new();
     for record in records.values().filter(|record| !shared(record)) {
         let shown = affected.get(&record.id()).or_else(|| widest.get(record.name()));
         // Snapshots that no environment shows may still be promoted one day.
-        let Some(asked) = shown.or_else(|| restated.get(record.name())) else { continue };
+        let beyond = || restated.get(record.name()).or_else(|| below.get(record.name()));
+        let Some(asked) = shown.or_else(beyond) else { continue };
         let snapshot = &record.snapshot;
         let whole = snapshot.model.kind.full_history_restatement_only();
         let range = if whole { Interval::ALL } else { *asked };
@@ -322,6 +326,30 @@ pub fn clears(
         }
     }
     found.into_iter().map(|((table, on_record), range)| Clear { table, range, on_record }).collect()
+}
+
+/// What was computed from restated rows in models that production doesn't have: of those that no
+/// environment shows, nothing but their snapshots tells.
+fn below<'a>(
+    restated: &'a BTreeMap<ModelName, Interval>,
+    prod: &BTreeMap<ModelName, Arc<SnapshotRecord>>,
+    records: &'a BTreeMap<SnapshotId, Arc<SnapshotRecord>>,
+) -> BTreeMap<&'a ModelName, Interval> {
+    let mut found: BTreeMap<&ModelName, Interval> = BTreeMap::new();
+    let foreign: Vec<_> = records.values().filter(|record| !prod.contains_key(record.name())).collect();
+    loop {
+        let before = found.clone();
+        for record in &foreign {
+            let of = |name: &ModelName| found.get(name).or_else(|| restated.get(name)).copied();
+            let above = record.snapshot.upstream().filter_map(of).chain(found.get(record.name()).copied());
+            if let Some(range) = above.reduce(hull) {
+                found.insert(record.name(), range);
+            }
+        }
+        if found == before {
+            return found;
+        }
+    }
 }
 
 /// The widest range of each model, whichever of its snapshots is affected.

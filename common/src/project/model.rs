@@ -82,6 +82,9 @@ pub struct Model {
     /// Statements that run after the environment's view was (re)created.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub on_virtual_update: Vec<Code>,
+    /// Whether a semicolon ends the last statement of the file: to SQLMesh that is part of what it says.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub closed: bool,
     /// Audits that the model's own file or the project defines and this model uses, by lower-case
     /// name.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]

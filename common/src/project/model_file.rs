@@ -94,6 +94,7 @@ struct Body {
     query: Option<Code>,
     post: Vec<Code>,
     on_virtual_update: Vec<Code>,
+    closed: bool,
     audits: BTreeMap<String, Audit>,
     column_descriptions: BTreeMap<String, String>,
 }
@@ -108,6 +109,7 @@ impl Body {
             query: None,
             post: Vec::new(),
             on_virtual_update: pieces.on_virtual_update.iter().map(|piece| piece.code(source)).collect(),
+            closed: pieces.closed && !rest.is_empty(),
             audits: BTreeMap::new(),
             column_descriptions: BTreeMap::new(),
         };
@@ -336,6 +338,7 @@ impl FileReader<'_> {
         model.pre_statements = joined(&context.pre_statements, &body.pre);
         model.post_statements = joined(&context.post_statements, &body.post);
         model.on_virtual_update = joined(&context.on_virtual_update, &body.on_virtual_update);
+        model.closed = body.closed;
         model.source = match (&model.kind, &body.query) {
             (ModelKind::Seed(seed), _) => {
                 let at = kind.map_or_else(|| self.block.clone(), seed_path_at);

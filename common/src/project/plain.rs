@@ -42,6 +42,7 @@ pub(crate) fn plain(
         source: ModelSource::External,
         post_statements: Vec::new(),
         on_virtual_update: Vec::new(),
+        closed: false,
         audit_definitions: BTreeMap::new(),
         signal_definitions: BTreeMap::new(),
         location,

@@ -238,6 +238,9 @@ pub(super) fn metadata(model: &Model, env: &RenderEnv) -> Hash128 {
     source(&mut hash, &model.source);
     codes(&mut hash, "post", &model.post_statements);
     codes(&mut hash, "on_virtual_update", &model.on_virtual_update);
+    if model.closed {
+        hash.add("closed", "true");
+    }
     add_json(&mut hash, "variables", &env.variables);
     hash.finish()
 }

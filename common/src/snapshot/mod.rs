@@ -22,7 +22,7 @@ pub use fingerprint::Fingerprint;
 pub(crate) use load::{Informed, context, outputs, query_change, same_statements, unrenderable};
 pub use load::{load_query, load_text, model_name, own_name};
 pub use naming::{Naming, aside_relation, merged_relation, view_relation};
-pub use reads::reads;
+pub use reads::{reads, reads_through_views};
 pub use record::{Category, Previous, SnapshotRecord};
 pub(crate) use restamp::restamp;
 

@@ -8,31 +8,53 @@ use crate::id::ModelName;
 use crate::project::model::ModelKind;
 use crate::sql::{Query, ReadRange, TimeKind, UpstreamTime, read_ranges};
 
-/// How deep EMBEDDED models may lie in each other.
+/// How deep EMBEDDED models and views may lie in each other.
 const MAX_DEPTH: usize = 32;
 
 type Lookup<'a> = &'a dyn Fn(&ModelName) -> Option<Arc<Snapshot>>;
 
+/// Whether a model's query is put in place of its name.
+type InPlace = fn(&ModelKind) -> bool;
+
 /// The read range of every upstream that has a table of ours, also of those behind EMBEDDED
 /// models, whose queries are put in place first. Where nothing can be proven it is the whole of it.
 pub fn reads(snapshot: &Snapshot, upstream: Lookup<'_>) -> BTreeMap<ModelName, ReadRange> {
+    reads_below(snapshot, upstream, |kind| matches!(kind, ModelKind::Embedded))
+}
+
+/// The same through views, which show what lies below them at any time: the read range of every table
+/// that a batch reads in the end.
+pub fn reads_through_views(snapshot: &Snapshot, upstream: Lookup<'_>) -> BTreeMap<ModelName, ReadRange> {
+    reads_below(snapshot, upstream, |kind| {
+        matches!(kind, ModelKind::Embedded | ModelKind::View { materialized: false })
+    })
+}
+
+fn reads_below(
+    snapshot: &Snapshot,
+    upstream: Lookup<'_>,
+    in_place: InPlace,
+) -> BTreeMap<ModelName, ReadRange> {
     let mut tables = BTreeMap::new();
-    tables_below(snapshot, upstream, 0, &mut tables);
-    let query = symbolic_query(snapshot, upstream);
+    tables_below(snapshot, upstream, in_place, 0, &mut tables);
+    let query = symbolic_query(snapshot, upstream, in_place);
     tables.into_iter().map(|(name, parent)| (name, one(query.as_ref(), &parent))).collect()
 }
 
-/// The upstream models with tables of ours, through EMBEDDED ones.
+/// The upstream models with tables of ours, through those whose query is put in place.
 fn tables_below(
     snapshot: &Snapshot,
     upstream: Lookup<'_>,
+    in_place: InPlace,
     depth: usize,
     found: &mut BTreeMap<ModelName, Arc<Snapshot>>,
 ) {
     for name in snapshot.upstream() {
         let Some(parent) = upstream(name) else { continue };
         match &parent.model.kind {
-            ModelKind::Embedded if depth < MAX_DEPTH => tables_below(&parent, upstream, depth + 1, found),
+            kind if in_place(kind) && depth < MAX_DEPTH => {
+                tables_below(&parent, upstream, in_place, depth + 1, found);
+            }
             ModelKind::Embedded | ModelKind::External => {}
             _ => {
                 found.insert(name.clone(), parent);
@@ -43,7 +65,7 @@ fn tables_below(
 
 /// The query with time variables in place of times, embedded queries in place of their names, and
 /// every other name as the project has it.
-fn symbolic_query(snapshot: &Snapshot, upstream: Lookup<'_>) -> Result<Query, String> {
+fn symbolic_query(snapshot: &Snapshot, upstream: Lookup<'_>, in_place: InPlace) -> Result<Query, String> {
     let model = &snapshot.model;
     if model.kind.incremental().is_none() {
         return Err(format!("a {} model is computed as a whole", model.kind.name()));
@@ -51,14 +73,19 @@ fn symbolic_query(snapshot: &Snapshot, upstream: Lookup<'_>) -> Result<Query, St
     if reads_in_statements(snapshot) {
         return Err("statements around the query read tables, too".to_owned());
     }
-    let text = symbolic_text(snapshot, upstream, 0)?;
+    let text = symbolic_text(snapshot, upstream, in_place, 0)?;
     Query::parse(&text, model.dialect).map_err(|error| error.message)
 }
 
-fn symbolic_text(snapshot: &Snapshot, upstream: Lookup<'_>, depth: usize) -> Result<String, String> {
+fn symbolic_text(
+    snapshot: &Snapshot,
+    upstream: Lookup<'_>,
+    in_place: InPlace,
+    depth: usize,
+) -> Result<String, String> {
     let model = &snapshot.model;
     if depth > MAX_DEPTH {
-        return Err("embedded models lie too deep in each other".to_owned());
+        return Err("embedded models and views lie too deep in each other".to_owned());
     }
     let code = model.query().ok_or_else(|| "the model has no query".to_owned())?;
     let text = load::symbolic(model, &snapshot.env, code).map_err(|error| error.message)?;
@@ -67,8 +94,8 @@ fn symbolic_text(snapshot: &Snapshot, upstream: Lookup<'_>, depth: usize) -> Res
     let mut trouble = None;
     let rewritten = query.rewrite_tables(&mut |reference| {
         let name = load::model_name(reference, model.dialect, catalog)?;
-        let parent = upstream(&name).filter(|parent| matches!(parent.model.kind, ModelKind::Embedded));
-        match parent.map(|parent| symbolic_text(&parent, upstream, depth + 1)) {
+        let parent = upstream(&name).filter(|parent| in_place(&parent.model.kind));
+        match parent.map(|parent| symbolic_text(&parent, upstream, in_place, depth + 1)) {
             None => Some(
                 name.as_str().split('.').map(|part| model.dialect.quote(part)).collect::<Vec<_>>().join("."),
             ),

@@ -3,11 +3,14 @@
 //! Both trees must have the same nodes everywhere, but SELECT lists may have gained items. Trees
 //! are compared in a plain form, in which what means the same is the same.
 
+mod whole;
+
 use serde_json::{Map, Value, json};
 
 use super::lineage::Schemas;
 use super::parse::Query;
 use super::{plain, resolve, simplify};
+use whole::{depends_on_all_columns, reads_whole_rows};
 
 /// How a query changed, as far as its existing columns' rows go.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -41,7 +44,9 @@ pub fn compare_known(old: (&Query, &dyn Schemas), new: (&Query, &dyn Schemas)) -
         return if old.canonical() == new.canonical() { QueryChange::Equal } else { QueryChange::Other };
     };
     match lockstep(&before, &after, Order::NONE) {
-        QueryChange::Additive if depends_on_all_columns(&before) => QueryChange::Other,
+        QueryChange::Additive if depends_on_all_columns(&before) || reads_whole_rows(&before) => {
+            QueryChange::Other
+        }
         QueryChange::Other if named(before) == named(after) => QueryChange::Equal,
         change => change,
     }
@@ -183,6 +188,14 @@ fn set_operation(old: &Map<String, Value>, new: &Map<String, Value>, order: Orde
     if rest || by_name(old) && sides.contains(&QueryChange::Additive) {
         return QueryChange::Other;
     }
+    let keeps_rows = old["op"] == "Union" && old["set_quantifier"] == "All";
+    if !keeps_rows && sides.contains(&QueryChange::Additive) {
+        // Whole rows are compared: only what is the same in all of them tells none apart.
+        let grown = ["left", "right"].map(|side| constants(&old[side], &new[side]));
+        if grown[0].is_none() || grown[0] != grown[1] {
+            return QueryChange::Other;
+        }
+    }
     // Columns are matched by place: branches must grow alike.
     let grown = ["left", "right"].map(|side| additions(&old[side], &new[side]));
     if let [Some(left), Some(right)] = grown
@@ -196,6 +209,21 @@ fn set_operation(old: &Map<String, Value>, new: &Map<String, Value>, order: Orde
 
 fn by_name(operation: &Map<String, Value>) -> bool {
     operation["set_quantifier"].as_str().is_some_and(|q| q.ends_with("ByName"))
+}
+
+/// The constants that all SELECTs of a branch gained, with their places; nothing where something else was.
+fn constants(old: &Value, new: &Value) -> Option<Vec<(usize, Value)>> {
+    if let (Some(old), Some(new)) = (old.get("SetOperation"), new.get("SetOperation")) {
+        let left = constants(&old["left"], &new["left"])?;
+        return (constants(&old["right"], &new["right"])? == left).then_some(left);
+    }
+    if let (Some(old), Some(new)) = (old.get("Query"), new.get("Query")) {
+        return constants(&old["body"], &new["body"]);
+    }
+    let items = |body: &Value| body.get("Select")?["projection"].as_array().cloned();
+    let (before, after) = (items(old)?, items(new)?);
+    let added = subsequence(&before, &after)?.1.into_iter();
+    added.map(|at| expression(&after[at]).filter(is_constant).map(|expr| (at, expr))).collect()
 }
 
 /// The places of the items that a branch's first SELECT gained.
@@ -266,28 +294,34 @@ fn changes_rows(item: &Value, select: &Map<String, Value>, before: &[Value], ord
     } else {
         ungrouped && select["having"].is_null() && aggregates(item) && !before.iter().any(aggregates)
     };
-    calls(item, &TABLE_FUNCTIONS) || grain || shadows(item, select, order)
+    let tells_apart = select["distinct"] == "Distinct" && !adds_no_key(item, before);
+    let packed = select.get("value_table_mode").is_some_and(|mode| !mode.is_null());
+    calls(item, &TABLE_FUNCTIONS) || grain || tells_apart || packed || shadows(item, select, order)
 }
 
-/// Whether an item that `GROUP BY ALL` groups by tells no more rows apart: a constant, or one again.
+/// Whether an item that rows are told apart by (`GROUP BY ALL`, `DISTINCT`) tells no more of them apart: a
+/// constant, or one again.
 fn adds_no_key(item: &Value, before: &[Value]) -> bool {
-    fn is_constant(node: &Value) -> bool {
-        match node {
-            Value::Array(items) => items.iter().all(is_constant),
-            Value::Object(fields) => fields.iter().all(|(key, field)| match key.as_str() {
-                "Value" | "Cast" | "expr" | "Array" | "elem" | "UnaryOp" | "Nested" => is_constant(field),
-                "BareCall" | "value" | "data_type" | "alias" | "kind" | "format" | "named" | "op" => true,
-                _ => false,
-            }),
-            node => !node.is_string(),
-        }
-    }
-    let expr = |item: &Value| {
-        item.get("ExprWithAlias").and_then(|item| item.get("expr")).or(item.get("UnnamedExpr")).cloned()
-    };
-    expr(item).is_some_and(|added| {
-        is_constant(&added) || before.iter().any(|item| expr(item).as_ref() == Some(&added))
+    expression(item).is_some_and(|added| {
+        is_constant(&added) || before.iter().any(|item| expression(item).as_ref() == Some(&added))
     })
+}
+
+/// What an item of a SELECT computes, without its name.
+fn expression(item: &Value) -> Option<Value> {
+    item.get("ExprWithAlias").and_then(|item| item.get("expr")).or(item.get("UnnamedExpr")).cloned()
+}
+
+fn is_constant(node: &Value) -> bool {
+    match node {
+        Value::Array(items) => items.iter().all(is_constant),
+        Value::Object(fields) => fields.iter().all(|(key, field)| match key.as_str() {
+            "Value" | "Cast" | "expr" | "Array" | "elem" | "UnaryOp" | "Nested" => is_constant(field),
+            "BareCall" | "value" | "data_type" | "alias" | "kind" | "format" | "named" | "op" => true,
+            _ => false,
+        }),
+        node => !node.is_string(),
+    }
 }
 
 /// Whether the item's alias takes over a name that the SELECT or its ORDER BY uses.
@@ -386,170 +420,5 @@ fn calls(node: &Value, names: &[&str]) -> bool {
     }
 }
 
-/// Whether some node means "all columns" in a way that more columns change rows: natural joins,
-/// pivots, and places counted over a star.
-fn depends_on_all_columns(node: &Value) -> bool {
-    match node {
-        Value::String(text) => text == "Natural",
-        Value::Array(items) => items.iter().any(depends_on_all_columns),
-        Value::Object(fields) => {
-            let pivots = fields.contains_key("Pivot") || fields.contains_key("Unpivot");
-            let starred = |select: &Map<String, Value>| {
-                let items = select["projection"].as_array();
-                items.is_some_and(|items| {
-                    let star =
-                        |i: &Value| i.get("Wildcard").is_some() || i.get("QualifiedWildcard").is_some();
-                    items.iter().any(star)
-                })
-            };
-            let stars = is_select(fields) && starred(fields) && groups_by_place(&fields["group_by"])
-                || fields.contains_key("body")
-                    && orders_by_place(fields)
-                    && fields["body"].get("Select").and_then(Value::as_object).is_some_and(starred);
-            pivots || stars || fields.values().any(depends_on_all_columns)
-        }
-        _ => false,
-    }
-}
-
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::sql::Dialect;
-
-    fn change(old: &str, new: &str) -> QueryChange {
-        let parse = |sql: &str| Query::parse(sql, Dialect::DuckDb).unwrap();
-        compare(&parse(old), &parse(new))
-    }
-
-    struct Known(Vec<crate::project::model::ColumnDef>);
-
-    impl Schemas for Known {
-        fn columns(&self, relation: &[String]) -> Option<&[crate::project::model::ColumnDef]> {
-            (relation != ["unknown"]).then_some(self.0.as_slice())
-        }
-    }
-
-    /// With `a`, `b` and `c` in every table.
-    fn informed(old: &str, new: &str) -> QueryChange {
-        let column = |name: &str| crate::project::model::ColumnDef {
-            name: name.to_owned(),
-            data_type: "INT".to_owned(),
-        };
-        let known = Known(["a", "b", "c"].map(column).into());
-        let parse = |sql: &str| Query::parse(sql, Dialect::DuckDb).unwrap();
-        compare_known((&parse(old), &known), (&parse(new), &known))
-    }
-
-    #[test]
-    fn what_a_reader_sees_to_be_the_same_is_the_same() {
-        let same = [
-            ("SELECT a FROM t", "SELECT t.a AS a FROM t AS t"),
-            ("SELECT * FROM t", "SELECT a, b, c FROM t"),
-            ("SELECT * EXCLUDE (b) FROM t", "SELECT t.a, c FROM t"),
-            ("SELECT a + 1 FROM t", "SELECT a + 1 AS _col_0 FROM t"),
-            ("SELECT a, SUM(b) AS s FROM t GROUP BY 1", "SELECT a, SUM(b) AS s FROM t GROUP BY t.a"),
-            ("SELECT a AS x FROM t GROUP BY x", "SELECT a AS x FROM t GROUP BY a"),
-            ("SELECT a, b FROM t ORDER BY 2", "SELECT a, b FROM t ORDER BY b ASC NULLS LAST"),
-            ("SELECT t.a FROM t JOIN u USING (a)", "SELECT t.a FROM t JOIN u ON u.a = t.a"),
-            ("SELECT t.a FROM t JOIN u ON 1 = 1", "SELECT t.a FROM t CROSS JOIN u"),
-            (
-                "WITH x(p) AS (SELECT a FROM t) SELECT p FROM x",
-                "WITH x AS (SELECT a AS p FROM t) SELECT x.p FROM x",
-            ),
-            ("SELECT a FROM t WHERE a > 1 AND b = 2", "SELECT a FROM t WHERE 2 = b AND (1 < a) AND TRUE"),
-            ("SELECT a FROM t WHERE NOT (a > 1 OR b <> 2)", "SELECT a FROM t WHERE b = 2 AND a <= 1"),
-            ("SELECT a FROM t WHERE a BETWEEN 1 AND 2", "SELECT a FROM t WHERE a >= 1 AND a <= 2"),
-            ("SELECT a FROM t WHERE a + 1 > 2 * 5", "SELECT a FROM t WHERE a > 9"),
-            ("SELECT a FROM t WHERE a > 1 AND a > 2", "SELECT a FROM t WHERE a > 2"),
-            ("SELECT a::INT8 AS x FROM t", "SELECT CAST(a AS BIGINT) AS x FROM t"),
-            ("SELECT CASE a WHEN 1 THEN b END AS x FROM t", "SELECT CASE WHEN a = 1 THEN b END AS x FROM t"),
-            ("SELECT IFNULL(a, 0) AS x FROM t", "SELECT COALESCE(a, 0) AS x FROM t"),
-            (
-                "SELECT a FROM t WHERE b > DATE '2024-01-01'",
-                "SELECT a FROM t WHERE b > CAST('2024-01-01' AS DATE)",
-            ),
-            ("SELECT DATE '2024-01-01' AS d FROM t", "SELECT '2024-01-01'::DATE AS d FROM t"),
-            (
-                "SELECT a FROM t WHERE EXISTS (SELECT 1 FROM u WHERE u.b = t.b)",
-                "SELECT a FROM t WHERE EXISTS (SELECT 1 FROM u WHERE t.b = u.b)",
-            ),
-        ];
-        for (old, new) in same {
-            assert_eq!(informed(old, new), QueryChange::Equal, "{old} -> {new}");
-        }
-    }
-
-    #[test]
-    fn what_may_differ_differs() {
-        let other = [
-            ("SELECT t.a FROM t, u", "SELECT u.a FROM t, u"),
-            ("SELECT a FROM t, u", "SELECT t.a FROM t, u"),
-            ("SELECT a FROM t", "SELECT t.a FROM t AS x"),
-            ("SELECT a FROM t WHERE a < 5 AND a <= 5", "SELECT a FROM t WHERE a <= 5"),
-            ("SELECT a FROM t WHERE a < 5 OR a <= 5", "SELECT a FROM t WHERE a < 5"),
-            ("SELECT a FROM t WHERE a - b > c", "SELECT a FROM t WHERE a - (b > c)"),
-            ("SELECT a - (b - c) AS x FROM t", "SELECT a - b - c AS x FROM t"),
-            ("SELECT a FROM t WHERE 1 - a = 2", "SELECT a FROM t WHERE a = 3"),
-            ("SELECT a, b FROM t ORDER BY b", "SELECT a, b FROM t ORDER BY b DESC"),
-            ("SELECT a AS b, b AS x FROM t ORDER BY t.b", "SELECT a AS b, b AS x FROM t ORDER BY b"),
-            ("SELECT a FROM unknown WHERE (a > 1)", "SELECT a FROM unknown WHERE a > 1"),
-            ("SELECT a FROM t LEFT JOIN u ON TRUE", "SELECT a FROM t CROSS JOIN u"),
-        ];
-        for (old, new) in other {
-            assert_eq!(informed(old, new), QueryChange::Other, "{old} -> {new}");
-        }
-    }
-
-    #[test]
-    fn grain_and_places_decide() {
-        use QueryChange::{Additive, Equal, Other};
-        let cases = [
-            ("SELECT a FROM t", "SELECT a, COUNT(*) AS n FROM t", Other),
-            ("SELECT SUM(a) AS s FROM t", "SELECT SUM(a) AS s, COUNT(*) AS n FROM t", Additive),
-            ("SELECT a FROM t", "SELECT a, GENERATE_SERIES(1, 3) AS n FROM t", Other),
-            ("SELECT a FROM t", "SELECT a, SUM(b) OVER () AS s FROM t", Additive),
-            ("SELECT a FROM t", "SELECT a, (SELECT MAX(b) FROM u) AS m FROM t", Additive),
-            (
-                "SELECT a, SUM(b) AS s FROM t GROUP BY ALL",
-                "SELECT a, SUM(b) AS s, c FROM t GROUP BY ALL",
-                Other,
-            ),
-            (
-                "SELECT a, SUM(b) AS s FROM t GROUP BY ALL",
-                "SELECT a, SUM(b) AS s, MAX(c) AS m FROM t GROUP BY ALL",
-                Additive,
-            ),
-            (
-                "SELECT a FROM t UNION ALL SELECT a FROM u",
-                "SELECT b, a FROM t UNION ALL SELECT b, a FROM u",
-                Additive,
-            ),
-            (
-                "SELECT a FROM t UNION ALL SELECT a FROM u",
-                "SELECT b, a FROM t UNION ALL SELECT a, b FROM u",
-                Other,
-            ),
-            (
-                "WITH c AS (SELECT a FROM t) SELECT * FROM c ORDER BY 1 LIMIT 5",
-                "WITH c AS (SELECT b, a FROM t) SELECT * FROM c ORDER BY 1 LIMIT 5",
-                Other,
-            ),
-            (
-                "SELECT * FROM (SELECT a FROM t) NATURAL JOIN u",
-                "SELECT * FROM (SELECT a, b FROM t) NATURAL JOIN u",
-                Other,
-            ),
-            (
-                "WITH c(x) AS (SELECT a FROM t) SELECT x FROM c",
-                "WITH c(x) AS (SELECT b, a FROM t) SELECT x FROM c",
-                Other,
-            ),
-            ("SELECT Sum(a) AS s FROM T", "select sum(\"a\") s from t;", Equal),
-            ("SELECT a FROM t", "SELECT A.a FROM t AS A", Other),
-        ];
-        for (old, new, expected) in cases {
-            assert_eq!(change(old, new), expected, "{old} -> {new}");
-        }
-    }
-}
+mod tests;

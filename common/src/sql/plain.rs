@@ -9,15 +9,16 @@ use super::Dialect;
 /// The tree without places and spelling: identifiers are plain texts, as the engine resolves them.
 pub(super) fn tree(query: &ast::Query, dialect: Dialect) -> Option<Value> {
     let mut tree = serde_json::to_value(query).ok()?;
-    plain(&mut tree, dialect);
+    plain(&mut tree, dialect, false);
     Some(tree)
 }
 
-fn plain(node: &mut Value, dialect: Dialect) {
+/// `path` says that the node is part of a name of a relation or function.
+fn plain(node: &mut Value, dialect: Dialect, path: bool) {
     match node {
-        Value::Array(items) => items.iter_mut().for_each(|item| plain(item, dialect)),
+        Value::Array(items) => items.iter_mut().for_each(|item| plain(item, dialect, path)),
         Value::Object(fields) => {
-            if let Some(name) = identifier(fields, dialect) {
+            if let Some(name) = identifier(fields, dialect, path) {
                 *node = Value::String(name);
                 return;
             }
@@ -25,7 +26,10 @@ fn plain(node: &mut Value, dialect: Dialect) {
             if let Some(Value::Object(function)) = fields.get_mut("Function") {
                 name_function(function, dialect);
             }
-            fields.values_mut().for_each(|field| plain(field, dialect));
+            for (key, field) in fields.iter_mut() {
+                let named = path || key == "name" && field.is_array();
+                plain(field, dialect, named);
+            }
             ordering(fields, dialect);
             if fields.remove("flavor").is_some_and(|flavor| flavor == "FromFirstNoSelect") {
                 fields.insert("projection".to_owned(), json!([{"Wildcard": star()}]));
@@ -48,10 +52,22 @@ fn star() -> Value {
     star
 }
 
-fn identifier(fields: &Map<String, Value>, dialect: Dialect) -> Option<String> {
+fn identifier(fields: &Map<String, Value>, dialect: Dialect, path: bool) -> Option<String> {
     let quote = fields.get("quote_style")?;
     let value = fields.get("value")?.as_str()?;
-    Some(dialect.normalize(value, !quote.is_null()))
+    let name = dialect.normalize(value, !quote.is_null());
+    // There columns and aliases have no case, but tables have one.
+    Some(if dialect == Dialect::BigQuery && !path { name.to_lowercase() } else { name })
+}
+
+/// An alias that is the table's own name says nothing.
+fn own_alias(table: &mut Value) {
+    let own = table["name"].as_array().and_then(|path| path.last()?.get("Identifier")).cloned();
+    let alias = &table["alias"];
+    let renames = alias["columns"].as_array().is_some_and(|columns| !columns.is_empty());
+    if own.is_some() && own.as_ref() == alias.get("name") && !renames {
+        table["alias"] = Value::Null;
+    }
 }
 
 /// Names of built-in functions have no case in any dialect but ClickHouse's, which accepts those
@@ -185,6 +201,10 @@ fn spell(node: &mut Value) {
     let spelled = match kind.as_str() {
         "Cast" if inner["kind"] == "DoubleColon" => {
             inner["kind"] = json!("Cast");
+            return;
+        }
+        "Table" => {
+            own_alias(inner);
             return;
         }
         "TypedString" => typed(inner),

@@ -169,7 +169,8 @@ fn says_nothing(inner: &Value, here: Around) -> bool {
         return false;
     }
     match here {
-        Around::Nothing | Around::Parenthesis | Around::Connector => true,
+        Around::Nothing | Around::Parenthesis => true,
+        Around::Connector => op.is_none_or(|op| op != "And" && op != "Or"),
         Around::Predicate | Around::Negative | Around::Difference | Around::OtherSign if predicate => {
             here == Around::Predicate && inner.get("IsNull").is_some()
         }
@@ -258,7 +259,9 @@ fn negated(mut inner: Value) -> Option<Value> {
         };
         let not = |part: Value| {
             let again = part.clone();
-            negated(part).unwrap_or_else(|| super::plain::not(again))
+            let opposite = negated(part).unwrap_or_else(|| super::plain::not(again));
+            let connects = opposite.get("BinaryOp").is_some_and(|b| b["op"] == "And" || b["op"] == "Or");
+            if connects { json!({"Nested": opposite}) } else { opposite }
         };
         return Some(connect(op, not(connector["left"].take()), not(connector["right"].take())));
     }

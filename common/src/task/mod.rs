@@ -193,6 +193,9 @@ pub struct TableTask {
     /// For a table that is computed aside: what it stands beside.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub aside: Option<Aside>,
+    /// How often the plan has begun to compute anew. What it did in another round isn't done in this one.
+    #[serde(default)]
+    pub round: u32,
 }
 
 /// Changes of a table's columns that a plan allows, whatever the model says.

@@ -85,3 +85,19 @@ fn a_plan_that_fills_something_audits_from_there_on() {
         })
     );
 }
+
+#[test]
+fn what_follows_from_its_own_past_is_looked_at_beyond_the_end_that_is_asked_for() {
+    let mut world = live();
+    world.model("stg.events", AUDITED, STAGED);
+    world.model(
+        "mart.users",
+        "kind FULL, audits (not_null(columns := (id)))",
+        "SELECT id, CAST(SUM(amount) AS INT) AS total FROM stg.events GROUP BY id",
+    );
+    let asked = coord_common::plan::PlanOptions { end: Some("2024-01-05".to_owned()), ..options("dev") };
+    let planned = world.try_plan(&asked).unwrap();
+    let end = |name| find(&planned, name).audits.hull().expect("it has a new audit").end.to_string();
+    assert_eq!(end("stg.events")[5..10], *"01-06");
+    assert_eq!(end("mart.users")[5..10], *"01-08", "a whole table has no ranges to be left out");
+}

@@ -1,6 +1,7 @@
 //! Where plans differ from SQLMesh's on purpose; `docs/differences.md` says why.
 
 use coord_common::plan::{Change, views};
+use coord_common::snapshot::Category;
 
 use crate::world::{INCREMENTAL, STAGED, empty, find, missing, options, world};
 
@@ -171,4 +172,23 @@ fn a_run_of_development_fills_the_tables_that_it_shows() {
     let users = find(&run, "mart.users");
     assert!(users.fills.is_none() && users.table.as_ref().is_some_and(|table| table.dev));
     assert_eq!(missing(&run, "mart.users"), "01-08..01-09");
+}
+
+#[test]
+fn columns_that_a_kind_takes_along_make_its_change_breaking() {
+    let query = "SELECT id, CAST(SUM(amount) AS INT) AS total FROM stg.events GROUP BY id";
+    let mut world = world();
+    let dimension = "kind SCD_TYPE_2_BY_COLUMN (unique_key id, columns [total])";
+    world.model("mart.totals", dimension, query);
+    world.model("mart.sum", "kind FULL", "SELECT CAST(SUM(total) AS INT) AS total FROM mart.totals");
+    world.plan_and_apply("prod");
+    world.model("mart.totals", "kind INCREMENTAL_BY_UNIQUE_KEY (unique_key id)", query);
+    let planned = world.plan("dev");
+    let category = |name| find(&planned, name).category.expect("it changes");
+    assert_eq!(category("mart.totals"), Category::Breaking);
+    assert_eq!(
+        category("mart.sum"),
+        Category::IndirectBreaking,
+        "its rows came from those that were closed, too"
+    );
 }

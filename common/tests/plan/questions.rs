@@ -10,12 +10,14 @@ use serde_json::Value;
 use crate::world::{World, empty, find};
 
 /// Where we answer otherwise, by the note of the question.
-const LISTED: [(&str, &str); 4] = [
+const LISTED: [(&str, &str); 6] = [
+    ("distinct: projection added at the start", "DISTINCT tells rows apart by what is added"),
+    ("distinct: two projections added", "DISTINCT tells rows apart by what is added"),
+    ("UNION DISTINCT branches grow", "UNION tells rows apart by what is added"),
     (
         "aggregate added to a query without GROUP BY",
         "an aggregate in a query without GROUP BY is no mere addition",
     ),
-    ("trailing semicolon", "a semicolon at the end is no change"),
     ("stmt: moved", "a statement that moves behind the query is a change"),
     (
         "pair: SELECT order_id FROM shop.orders UNION ALL SELECT order_id FROM shop.items -> SELECT total, \

@@ -141,6 +141,27 @@ fn tables_that_no_environment_shows_stay_on_record_and_are_computed_again_before
 }
 
 #[test]
+fn tables_below_that_production_doesnt_know_and_no_environment_shows_any_more_are_cleared_on_record() {
+    let mut world = live();
+    world.model(
+        "mart.extra",
+        INCREMENTAL,
+        "SELECT ds, amount FROM stg.events WHERE ds BETWEEN @start_ds AND @end_ds",
+    );
+    world.model(
+        "mart.more",
+        INCREMENTAL,
+        "SELECT ds, amount FROM mart.extra WHERE ds BETWEEN @start_ds AND @end_ds",
+    );
+    world.plan_and_apply("dev");
+    world.environments.remove(&"dev".parse().expect("a name"));
+    let planned = restate(&world, "prod", "stg.events", "2024-01-03", "2024-01-04");
+    let cleared: Vec<_> =
+        planned.plan.clears.iter().map(|clear| (clear.table.model.to_string(), clear.on_record)).collect();
+    assert_eq!(cleared, [("mart.extra".to_owned(), true), ("mart.more".to_owned(), true)]);
+}
+
+#[test]
 fn restating_production_leaves_throwaway_tables_alone() {
     let mut world = live();
     world.model("stg.events", INCREMENTAL, &STAGED.replace("CAST(amount AS INT)", "CAST(amount + 1 AS INT)"));
@@ -238,6 +259,44 @@ fn windows_that_lie_over_a_restated_day_are_restated_and_so_is_what_reads_them()
     // No further than what is complete.
     let planned = restate(&world, "prod", "stg.events", "2024-01-07", "2024-01-07");
     assert_eq!(missing(&planned, "mart.rolling"), "01-07..01-08");
+}
+
+#[test]
+fn windows_over_a_restated_day_are_seen_through_views() {
+    let mut world = world();
+    let rolling = |of: &str, back: u8| {
+        format!(
+            "SELECT d.ds, CAST(SUM(p.amount) AS INT) AS amount FROM {of} AS d JOIN {of} AS p ON p.ds BETWEEN d.ds - \
+             INTERVAL {back} DAY AND d.ds WHERE d.ds BETWEEN @start_date AND @end_date AND p.ds BETWEEN @start_date \
+             - INTERVAL {back} DAY AND @end_date GROUP BY d.ds"
+        )
+    };
+    world.model("mart.shown", "kind VIEW", "SELECT ds, amount FROM stg.events WHERE amount > 0");
+    world.model("mart.renamed", "kind VIEW", "SELECT ds, amount FROM mart.shown");
+    world.model("mart.rolling", INCREMENTAL, &rolling("mart.renamed", 2));
+    // What is wider by now goes on through the next view, to windows and to what reads no more than its days.
+    world.model("mart.again", "kind VIEW", "SELECT * FROM mart.rolling");
+    world.model(
+        "mart.copied",
+        INCREMENTAL,
+        "SELECT ds, amount FROM mart.again WHERE ds BETWEEN @start_ds AND @end_ds",
+    );
+    world.model("mart.wider", INCREMENTAL, &rolling("mart.again", 1));
+    // A view that moves days can't be seen through: the same days, as SQLMesh.
+    world.model("mart.moved", "kind VIEW", "SELECT ds + INTERVAL 1 DAY AS ds, amount FROM stg.events");
+    world.model("mart.follows", INCREMENTAL, &rolling("mart.moved", 2));
+    world.plan_and_apply("prod");
+    let planned = restate(&world, "prod", "stg.events", "2024-01-02", "2024-01-02");
+    for (name, expected) in [
+        ("stg.events", "01-02..01-03"),
+        ("mart.daily", "01-02..01-03"),
+        ("mart.rolling", "01-02..01-05"),
+        ("mart.copied", "01-02..01-05"),
+        ("mart.wider", "01-02..01-06"),
+        ("mart.follows", "01-02..01-03"),
+    ] {
+        assert_eq!(missing(&planned, name), expected, "{name}");
+    }
 }
 
 #[test]

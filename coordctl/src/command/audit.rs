@@ -201,6 +201,7 @@ impl Scene<'_> {
             execution_time: self.execution,
             allows: Allowed::default(),
             aside: None,
+            round: 0,
         };
         Ok((task, embedded))
     }

@@ -12,7 +12,7 @@ use crate::output;
 use crate::session::Session;
 
 /// Prints a document, or its rows as a table.
-fn show(session: &Session, document: &Value, rows: &str, columns: &[(&str, &str)]) -> CliResult {
+pub(super) fn show(session: &Session, document: &Value, rows: &str, columns: &[(&str, &str)]) -> CliResult {
     if session.format() == Format::Json {
         return output::json(document);
     }
@@ -77,37 +77,6 @@ pub(crate) async fn promotions(session: &mut Session, given: Option<&str>) -> Cl
         ("shown", "shown"),
     ];
     show(session, &document, "promotions", &columns)
-}
-
-/// `coordctl history`; exits with 1 where the evidence was touched.
-pub(crate) async fn history(session: &mut Session, given: Option<&str>) -> CliResult<ExitCode> {
-    let name = given.map(|given| environment(Some(given), &coord_common::project::Settings::default()));
-    let name = name.transpose()?.map(|name| name.to_string()).unwrap_or_default();
-    let mut document = session.client().await?.list("history", &name).await?;
-    if session.format() != Format::Json {
-        for row in document["history"].as_array_mut().into_iter().flatten() {
-            let approvers = row["approved_by"].as_array().into_iter().flatten();
-            row["approved_by"] = approvers.filter_map(Value::as_str).collect::<Vec<_>>().join(" ").into();
-        }
-    }
-    let columns = [
-        ("seq", "seq"),
-        ("at", "at"),
-        ("by", "by"),
-        ("did", "did"),
-        ("environment", "environment"),
-        ("plan", "plan_id"),
-        ("approved by", "approved_by"),
-    ];
-    show(session, &document, "history", &columns)?;
-    if document["whole"] == true {
-        return Ok(ExitCode::SUCCESS);
-    }
-    output::error_line(&format!(
-        "the evidence was changed, or a part of it is missing, at {}",
-        document["broken_at"]
-    ));
-    Ok(ExitCode::FAILURE)
 }
 
 /// `coordctl plans`.

@@ -5,6 +5,7 @@ mod audit;
 mod driver;
 mod fetch;
 mod git;
+mod history;
 mod init;
 mod inspect;
 mod local;
@@ -41,7 +42,7 @@ pub(crate) async fn run(session: &mut Session, command: Command) -> CliResult<Ex
         Command::Rollback(args) => tend::rollback(session, args).await?,
         Command::Abandon(args) => tend::abandon(session, &args.what).await?,
         Command::Promotions(args) => inspect::promotions(session, args.environment.as_deref()).await?,
-        Command::History(args) => return inspect::history(session, args.environment.as_deref()).await,
+        Command::History(args) => return history::history(session, &args).await,
         Command::Plans => inspect::plans(session).await?,
         Command::Intervals(args) => inspect::intervals(session, args.environment).await?,
         Command::TableName(args) => inspect::table_name(session, args).await?,

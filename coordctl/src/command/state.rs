@@ -39,24 +39,28 @@ async fn store(session: &Session) -> CliResult<Arc<dyn Store>> {
 async fn export(session: &Session, file: &Path) -> CliResult {
     let store = store(session).await?;
     if file == Path::new("-") {
-        backup::export(&*store, BufWriter::new(std::io::stdout().lock())).await.map_err(failed)?;
+        let out = BufWriter::new(std::io::stdout().lock());
+        backup::export(&*store, out).await.map_err(|error| failed(Path::new("standard output"), error))?;
         return Ok(());
     }
     // Whatever had the name stays until the whole of the new one is there.
     let folder = file.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    let unwritable = |error: std::io::Error| failed(BackupError::File(error));
+    let unwritable = |error: std::io::Error| failed(file, BackupError::File(error));
     let mut part = tempfile::NamedTempFile::new_in(folder).map_err(unwritable)?;
-    let done = backup::export(&*store, BufWriter::new(part.as_file_mut())).await.map_err(failed)?;
+    let done = backup::export(&*store, BufWriter::new(part.as_file_mut())).await;
+    let done = done.map_err(|error| failed(file, error))?;
     part.as_file_mut().flush().and_then(|()| part.as_file().sync_all()).map_err(unwritable)?;
     part.persist(file).map_err(|error| unwritable(error.error))?;
-    tell(session, &done, &format!("Exported {} records to {}.", done.records, file.display()))
+    let text = format!("Exported {} records to {} (blake3 {}).", done.records, file.display(), done.blake3);
+    tell(session, &done, &text)
 }
 
 async fn import(session: &Session, file: PathBuf, force: bool) -> CliResult {
     let store = store(session).await?;
     let now = (Session::clock()?)();
     let open = || File::open(&file).map(BufReader::new);
-    let done = backup::import(&*store, open, &Import { force, now, by: who() }).await.map_err(failed)?;
+    let done = backup::import(&*store, open, &Import { force, now, by: who() }).await;
+    let done = done.map_err(|error| failed(&file, error))?;
     let mut text = format!("Imported {} records from {}.", done.records, file.display());
     if done.stopped > 0 {
         text += &format!("\n{} plans were under way: apply them again (`coordctl plans`).", done.stopped);
@@ -64,6 +68,9 @@ async fn import(session: &Session, file: PathBuf, force: bool) -> CliResult {
     if done.environments > 0 {
         text +=
             "\nThe views follow once a coordinator and workers run; embedded, `coordctl janitor` sets them.";
+    }
+    if let Some(number) = done.broken {
+        output::error_line(&format!("the evidence in the file is broken at entry {number}: see `history`"));
     }
     tell(session, &done, &text)
 }
@@ -73,6 +80,7 @@ fn tell(session: &Session, done: &Summary, text: &str) -> CliResult {
         return output::json(&json!({
             "records": done.records,
             "revision": done.revision,
+            "blake3": done.blake3,
             "stopped_plans": done.stopped,
             "environments": done.environments,
         }));
@@ -81,7 +89,7 @@ fn tell(session: &Session, done: &Summary, text: &str) -> CliResult {
     Ok(())
 }
 
-fn failed(error: BackupError) -> CliError {
+fn failed(file: &Path, error: BackupError) -> CliError {
     let (code, hint) = match &error {
         BackupError::Store(error) => return state_error(error),
         BackupError::File(_) => ("state-file", "check the path, its rights and the space"),
@@ -103,5 +111,11 @@ fn failed(error: BackupError) -> CliError {
             ("state-in-use", "stop whatever works on the store, and import again with --force")
         }
     };
-    CliError::user(code, error.to_string(), hint)
+    let message = match &error {
+        BackupError::File(_) | BackupError::Damaged { .. } | BackupError::Newer { .. } => {
+            format!("{}: {error}", file.display())
+        }
+        _ => error.to_string(),
+    };
+    CliError::user(code, message, hint)
 }

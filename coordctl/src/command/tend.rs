@@ -75,7 +75,9 @@ pub(crate) async fn abandon(session: &mut Session, what: &str) -> CliResult {
         output::line(&format!("Plan {} is given up.", output::short(&plan)));
     }
     for environment in names("environments") {
-        output::line(&format!("Environment `{environment}` is removed; the janitor drops its tables."));
+        output::line(&format!(
+            "Environment `{environment}` is removed; `coordctl janitor` drops the tables that only it used."
+        ));
     }
     Ok(())
 }
@@ -132,7 +134,7 @@ fn tidied(answer: &Value) {
         output::line(&format!("Dropped {table}"));
     }
     if let Some(snapshots) = answer["snapshots"].as_u64() {
-        output::line(&format!("Forgot {snapshots} snapshots."));
+        output::line(&format!("Forgot {snapshots} snapshot{}.", if snapshots == 1 { "" } else { "s" }));
     }
 }
 

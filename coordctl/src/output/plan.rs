@@ -1,11 +1,14 @@
 //! A plan for people: what changes, what it means, what must be computed.
 
 use coord_common::interval::batches;
-use coord_common::plan::{Change, Plan, PlannedModel, Refusal};
+use coord_common::plan::{Change, Plan, PlannedModel, Purpose, Refusal};
 use coordinator::control::ExecutedBatch;
 
 use super::{Color, count, line, paint, range};
 use crate::client::PlanAnswer;
+
+/// How many views are named where there are more.
+const MOST_VIEWS: usize = 5;
 
 /// Prints a plan.
 pub(crate) fn plan(answer: &PlanAnswer, no_diff: bool) {
@@ -196,6 +199,22 @@ pub(crate) fn summary(plan: &Plan, executed: &[ExecutedBatch]) {
         ),
         Color::Green,
     ));
+    if plan.purpose == Purpose::Change && !plan.environment.is_prod() {
+        beside(plan);
+    }
+}
+
+/// Where a development environment's changed models are to be looked at.
+fn beside(plan: &Plan) {
+    let changed = plan.models.iter().filter(|model| model.change != Change::Unchanged);
+    let views = changed.filter_map(|model| Some((&model.name, plan.target.get(&model.name)?.view.as_ref()?)));
+    let views: Vec<_> = views.collect();
+    for (model, view) in views.iter().take(MOST_VIEWS) {
+        line(&format!("  {model} is {view} there"));
+    }
+    if let Some(more) = views.len().checked_sub(MOST_VIEWS).filter(|more| *more > 0) {
+        line(&format!("  and {more} more"));
+    }
 }
 
 #[cfg(test)]

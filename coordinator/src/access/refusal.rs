@@ -38,7 +38,12 @@ pub(super) fn forbidden(path: &str, identity: &Identity, permission: Option<Perm
 pub(crate) fn denied(identity: &Identity, permission: Permission) -> Status {
     let message =
         format!("{identity} may not call {}: it takes the role {}", permission.call, permission.needs());
-    refused(identity, permission.call, &message, "ask whoever gives roles for it, or use another token")
+    refused(
+        identity,
+        permission.call,
+        &message,
+        "ask whoever gives roles for it, or show another token or certificate",
+    )
 }
 
 /// Somebody acts for somebody else.

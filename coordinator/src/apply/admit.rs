@@ -90,13 +90,18 @@ pub(crate) fn is_run(model: &PlannedModel) -> bool {
 /// What a plan has still to do, table by table, given what is recorded now.
 pub(crate) fn todos(plan: &Plan, book: &Book) -> BTreeMap<TableId, Todo> {
     let mut todos = BTreeMap::new();
+    let renewed = book.plans.get(&plan.id).is_some_and(|(record, _)| record.renewed);
     for model in &plan.models {
         let Some(table) = filled(plan, model, book) else { continue };
         let known = book.tables.get(&table);
         let done = known.map(|known| known.done.clone()).unwrap_or_default();
         // A range that was complete when the plan was made is in the plan only to be done again.
-        let ranges =
-            if table.aside.is_some() { model.missing.difference(&done) } else { again(model, &done) };
+        let ranges = if table.aside.is_some() || renewed {
+            model.missing.difference(&done)
+        } else {
+            again(model, &done)
+        };
+        let ranges = if plan.skip_backfill { ranges } else { ranges.union(&lost(model, &table, book)) };
         let create = known.is_none_or(|known| !known.created);
         let migrate = model.migrate && !create;
         if create || migrate || !ranges.is_empty() {
@@ -128,6 +133,12 @@ pub(crate) fn still_left(
     left
 }
 
+/// What was complete when the plan was made, and isn't any more.
+fn lost(model: &PlannedModel, table: &TableId, book: &Book) -> IntervalSet {
+    let known = book.tables.get(table).filter(|_| model.table.as_ref() == Some(table));
+    known.map(|known| model.relies.difference(&known.done)).unwrap_or_default()
+}
+
 /// The planned ranges that aren't done; where lookback computes done ranges again, those too.
 fn again(model: &PlannedModel, done: &IntervalSet) -> IntervalSet {
     if model.restatement.is_some() || model.effective_from.is_some() || model.anew || model.fills.is_some() {
@@ -156,6 +167,7 @@ pub(super) fn task(
         execution_time: plan.execution_time,
         allows: Allowed::default(),
         aside: None,
+        round: 0,
     }
 }
 
@@ -166,6 +178,7 @@ pub(crate) fn work(plan: &Plan, book: &Book, todo: &BTreeMap<TableId, Todo>) -> 
     let records = records(plan, book);
     let tables = tables(plan);
     let asides = Asides::of(plan, book, todo);
+    let round = book.plans.get(&plan.id).map_or(0, |(record, _)| record.round);
     let mut index: BTreeMap<&ModelName, usize> = BTreeMap::new();
     let mut nodes: Vec<NodeWork> = Vec::new();
     for model in &plan.models {
@@ -182,6 +195,7 @@ pub(crate) fn work(plan: &Plan, book: &Book, todo: &BTreeMap<TableId, Todo>) -> 
                 target: aside.map_or_else(|| record.relation(table.dev), |aside| aside.relation.clone()),
                 allows: Allowed { later: go_later(plan, model, &records), ..model.allows },
                 aside: aside.map(|aside| aside.aside.clone()),
+                round,
                 ..task(plan, record, table, bindings)
             }),
             todo: left.ranges.clone(),

@@ -44,6 +44,12 @@ impl Era {
         (terms.checked_add(LOST_TERMS)? < MOST_TERMS && flips < MOST_TERMS).then_some(Self { terms, flips })
     }
 
+    /// The greatest token that can be of a time that was lost; 0 where none was. Terms count from 1, so
+    /// all of this era are greater.
+    pub(crate) fn floor(self) -> u64 {
+        self.terms << LEASE_BITS
+    }
+
     /// The first token of a term.
     pub(crate) fn first_token(self, term: Revision) -> u64 {
         // Every transaction raises the revision and grants fewer leases than there is room for, so

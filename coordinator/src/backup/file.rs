@@ -73,10 +73,12 @@ impl<W: Write> Writer<W> {
         self.line(&Line { key: key.to_owned(), text, hex })
     }
 
-    pub(super) fn finish(mut self) -> Result<(), BackupError> {
+    /// Writes the end, and gives the hash of all before it.
+    pub(super) fn finish(mut self) -> Result<String, BackupError> {
         let blake3 = self.hasher.finalize().to_hex().to_string();
-        self.line(&Footer { records: self.records, blake3 })?;
-        Ok(self.out.flush()?)
+        self.line(&Footer { records: self.records, blake3: blake3.clone() })?;
+        self.out.flush()?;
+        Ok(blake3)
     }
 
     fn line(&mut self, content: &impl Serialize) -> Result<(), BackupError> {
@@ -171,11 +173,11 @@ fn read_line(input: &mut impl BufRead, number: u64) -> Result<Vec<u8>, BackupErr
     Ok(line)
 }
 
-/// Reads all of a file, and every record in it.
-pub(super) fn check(input: impl BufRead) -> Result<Header, BackupError> {
+/// Reads all of a file, and every record in it; gives its header, and the hash that it ends with.
+pub(super) fn check(input: impl BufRead) -> Result<(Header, String), BackupError> {
     let mut reader = Reader::new(input)?;
     while let Some((key, value)) = reader.record()? {
         crate::verify_record(&key, &value)?;
     }
-    Ok(reader.header)
+    Ok((reader.header, reader.hasher.finalize().to_hex().to_string()))
 }

@@ -9,7 +9,8 @@ use coord_common::task::{Batch, Mode, TableId};
 
 use super::*;
 use crate::apply::{LeaseRecord, LeasedWork};
-use crate::control::book::{PlanState, Pointer, SwitchKind};
+use crate::control::book::{PlanState, Pointer, SwitchKind, decode};
+use crate::control::evidence::{Entry as Evidence, broken};
 use crate::store::record::encode_intervals;
 use crate::store::{Revision, SqliteStore, blob};
 
@@ -110,12 +111,45 @@ async fn a_restored_state_has_nothing_in_flight_and_numbers_beyond_all_that_were
 
     let before = Book::load(&*old).await.unwrap().era.first_token(Revision(1_000_000_000));
     assert!(book.era.first_token(Revision(1)) > before, "a year of lost transactions");
+    assert!(before < book.era.floor() && book.era.floor() < book.era.first_token(Revision(1)));
+    assert_eq!(Era::default().floor(), 0, "nobody is shut out where nothing was lost");
     assert!(book.era.flips > 4 + 1_000_000 && book.era.first_token(Revision(1 << 33)) < i64::MAX as u64);
     // And once more, from the restored one.
     let third = store(&folder, "third");
     imported(&*third, &exported(&*new).await, false).await.unwrap();
     let again = Book::load(&*third).await.unwrap().era;
     assert!(again.first_token(Revision(1)) > book.era.first_token(Revision(1_000_000_000)));
+}
+
+async fn evidence(store: &dyn Store) -> Vec<Evidence> {
+    let entries = store.range(keys::EVIDENCE).await.unwrap().entries;
+    let entries: Vec<Evidence> = entries.iter().map(|entry| decode(entry).unwrap()).collect();
+    let head = Book::load(store).await.unwrap().evidence;
+    assert_eq!(broken(&entries, head), None, "{entries:?}");
+    entries
+}
+
+#[tokio::test]
+async fn an_import_is_evidence_of_itself_and_the_chain_goes_on() {
+    let folder = tempfile::tempdir().unwrap();
+    let (old, new) = (store(&folder, "old"), store(&folder, "new"));
+    fill(&*old).await;
+    let first = imported(&*new, &exported(&*old).await, false).await.unwrap();
+    let file = exported(&*new).await;
+    let second = imported(&*new, &file, true).await.unwrap();
+    let all = evidence(&*new).await;
+    assert_eq!(all.len(), 2);
+    for (entry, summary) in all.iter().zip([first, second]) {
+        assert_eq!((entry.deed.by.as_str(), entry.deed.at, summary.broken), ("me", Timestamp(7), None));
+        let did = format!("imported the state of revision {}, blake3 {}", summary.revision, summary.blake3);
+        assert_eq!(entry.deed.did, did);
+        assert!(
+            String::from_utf8_lossy(&[exported(&*old).await, file.clone()].concat())
+                .contains(&summary.blake3)
+        );
+    }
+    let replaced = format!("a state was replaced whose evidence ended at entry 1, {}", all[0].hash);
+    assert_eq!(all[1].deed.checked, ["the evidence of the file is whole: 1 entries", &replaced]);
 }
 
 #[tokio::test]

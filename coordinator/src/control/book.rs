@@ -197,6 +197,13 @@ pub(crate) struct PlanRecord {
     /// What was restated since it began and doesn't count where its batches fill it.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub(crate) void: Vec<Clear>,
+    /// Whether it computes once more what was restated since it began, or was cleared: only what isn't
+    /// complete.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub(crate) renewed: bool,
+    /// How often it has begun to compute anew: what it did before isn't done again by that.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub(crate) round: u32,
     /// The call that last had it carried out: made again as its answer got lost, it starts nothing.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) asked: Option<String>,

@@ -11,7 +11,7 @@ use coord_common::task::{Lease, LeaseState, Report, TableId, Verdict};
 use tokio::sync::{mpsc, oneshot, watch};
 
 use super::approval::Approved;
-use super::evidence::Told;
+use super::evidence::{Page, Told};
 use super::fleet::Poll;
 use super::tend::{Left, Tend, Tended, Waits};
 use super::{Book, Clock, Leadership, PlanBody, PlanState, PlanView, Standing, WorkerView};
@@ -27,6 +27,9 @@ pub(crate) enum Refused {
     /// It isn't registered, or not any more.
     #[error("this worker session is not registered")]
     Unknown,
+    /// There are as many sessions as there may be.
+    #[error("{0} worker sessions are registered, which is the limit (coordinator --max-sessions)")]
+    Crowded(usize),
     /// It reports on a lease of a worker of another name.
     #[error("lease {0} is another worker's")]
     NotTheirs(Token),
@@ -108,7 +111,13 @@ pub(crate) enum Command {
     /// Time has passed.
     Tick,
     /// A worker session begins, or is known again.
-    Register { worker: WorkerId, gateways: Vec<String>, slots: u32, held: Vec<Token>, reply: Reply<()> },
+    Register {
+        worker: WorkerId,
+        gateways: Vec<String>,
+        slots: u32,
+        held: Vec<Token>,
+        reply: Reply<Result<(), Refused>>,
+    },
     /// A worker wants leases.
     Poll { worker: WorkerId, poll: Poll, reply: Reply<Result<Vec<Lease>, Refused>> },
     /// A poll was given up by its caller.
@@ -159,8 +168,8 @@ pub(crate) enum Command {
     Progress { plan: PlanId, log: u64, since: usize, reply: Reply<Option<PlanView>> },
     /// Why a batch waits.
     Why { plan: PlanId, table: TableId, at: Interval, reply: Reply<Vec<Reason>> },
-    /// What people had done, oldest first.
-    Evidence { reply: Reply<Told> },
+    /// What people had done, newest first.
+    Evidence { page: Page, reply: Reply<Told> },
     /// The registered workers.
     Workers { reply: Reply<Vec<WorkerView>> },
 }

@@ -7,6 +7,7 @@ use coord_common::interval::Timestamp;
 use serde::{Deserialize, Serialize};
 use tracing::info;
 
+use super::book::decode;
 use super::{Control, ControlError};
 use crate::store::record::encode_json;
 use crate::store::{Compare, StoreError, Txn, keys};
@@ -65,7 +66,7 @@ impl Default for Head {
 
 impl Head {
     /// The entry of the next deed.
-    fn followed_by(self, deed: Deed) -> Result<Entry, StoreError> {
+    pub(crate) fn followed_by(self, deed: Deed) -> Result<Entry, StoreError> {
         let (seq, previous) = (self.seq + 1, self.hash);
         Ok(Entry { seq, hash: hash(seq, &deed, previous)?, deed, previous })
     }
@@ -77,18 +78,47 @@ fn hash(seq: u64, deed: &Deed, previous: Hash128) -> Result<Hash128, StoreError>
     Ok(hasher.field("seq", seq.to_string()).field("deed", json).finish())
 }
 
-/// All the evidence, and whether it is whole.
+/// A part of the evidence to tell.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Page {
+    /// Only entries with smaller numbers; 0: up to the end.
+    pub(crate) before: u64,
+    /// How many at most; 0: [`PAGE`].
+    pub(crate) limit: usize,
+    /// Only what was done to this environment.
+    pub(crate) of: Option<EnvironmentName>,
+}
+
+/// How many entries are told at once, and at most.
+const PAGE: (usize, usize) = (100, 1000);
+/// How many blocks are read at once at most: what is looked for may be rare.
+const BLOCKS: u64 = 50;
+
+/// A part of the evidence, and whether what was read for it is whole.
 #[derive(Debug, Clone)]
 pub(crate) struct Told {
-    /// Oldest first.
+    /// Newest first.
     pub(crate) entries: Vec<Entry>,
-    /// The number of the first entry that was changed, or is missing.
+    /// The lowest and the highest number that were looked at; the highest is 0 where there is none.
+    pub(crate) looked_at: [u64; 2],
+    /// The end of all the evidence.
+    pub(crate) last: u64,
+    /// The number of the first entry that was changed, or is missing, among those.
     pub(crate) broken: Option<u64>,
 }
 
 /// The number of the first entry that isn't what was written.
-fn broken(entries: &[Entry], head: Head) -> Option<u64> {
-    let mut before = Head::default();
+pub(crate) fn broken(entries: &[Entry], head: Head) -> Option<u64> {
+    broken_between(entries, 1, head)
+}
+
+/// The same of a part: from the number `first` to the `end`, whose hash is known.
+fn broken_between(entries: &[Entry], first: u64, end: Head) -> Option<u64> {
+    let mut before = match entries.first() {
+        // What it says of the one before shows when that one is looked at.
+        Some(entry) if first > 1 => Head { seq: first - 1, hash: entry.previous },
+        _ => Head { seq: first - 1, ..Head::default() },
+    };
     for entry in entries {
         let expected = before.followed_by(entry.deed.clone()).ok();
         if expected.as_ref() != Some(entry) {
@@ -96,7 +126,7 @@ fn broken(entries: &[Entry], head: Head) -> Option<u64> {
         }
         before = Head { seq: entry.seq, hash: entry.hash };
     }
-    (before != head).then_some(before.seq + 1)
+    (before != end && end.seq + 1 > first).then_some(before.seq + 1)
 }
 
 impl Control {
@@ -137,15 +167,48 @@ impl Control {
         Ok((txn.put(keys::EVIDENCE_HEAD, encode_json(&head)?), Some(head)))
     }
 
-    /// All the evidence.
-    pub(super) async fn tell(&self) -> Result<Told, ControlError> {
-        let mut entries = Vec::new();
-        for entry in self.store.range(keys::EVIDENCE).await?.entries {
-            entries.push(super::book::decode(&entry)?);
+    /// A part of the evidence.
+    pub(super) async fn tell(&self, page: &Page) -> Result<Told, ControlError> {
+        let last = self.book.evidence;
+        let limit = if page.limit == 0 { PAGE.0 } else { page.limit.min(PAGE.1) };
+        let end = match page.before {
+            0 => last,
+            before if before > last.seq => last,
+            // What it says of the one before it holds as far as it has been looked at itself.
+            before => match self.store.get(&keys::evidence(before)).await? {
+                Some(entry) => Head { seq: before - 1, hash: decode::<Entry>(&entry)?.previous },
+                None => Head { seq: before - 1, ..Head::default() },
+            },
+        };
+        let mut entries: Vec<Entry> = Vec::new();
+        let (mut next, mut blocks) = (end.seq, 0);
+        while next > 0 && blocks < BLOCKS && wanted(&entries, page).count() < limit {
+            let mut block = Vec::new();
+            for entry in self.store.range(&keys::evidence_block(next)).await?.entries {
+                block.push(decode::<Entry>(&entry)?);
+            }
+            block.retain(|entry| entry.seq <= next);
+            block.append(&mut entries);
+            entries = block;
+            next = (next - next % keys::EVIDENCE_BLOCK).saturating_sub(1);
+            blocks += 1;
         }
-        let broken = broken(&entries, self.book.evidence);
-        Ok(Told { entries, broken })
+        // What is told must have been looked at, and the next page begins below what is told.
+        let lowest = wanted(&entries, page).nth(limit.saturating_sub(1)).map(|entry| entry.seq);
+        if let Some(lowest) = lowest {
+            entries.retain(|entry| entry.seq >= lowest);
+            next = lowest - 1;
+        }
+        let broken = broken_between(&entries, next + 1, end);
+        let entries = wanted(&entries, page).cloned().collect();
+        Ok(Told { entries, looked_at: [next + 1, end.seq], last: last.seq, broken })
     }
+}
+
+/// Those that a page is about, newest first.
+fn wanted<'a>(entries: &'a [Entry], page: &'a Page) -> impl Iterator<Item = &'a Entry> {
+    let all = entries.iter().rev();
+    all.filter(|entry| page.of.is_none() || page.of == entry.deed.environment)
 }
 
 #[cfg(test)]
@@ -202,6 +265,26 @@ mod tests {
         assert_eq!(broken(&doubled, head), Some(2));
         assert_eq!(broken(&entries[..4], head), Some(5), "the last one is missing");
         assert_eq!(broken(&[], head), Some(1));
+    }
+
+    #[test]
+    fn a_part_is_looked_at_by_itself_and_all_parts_are_the_whole() {
+        let (entries, head) = chain(7);
+        let end = |seq: usize| Head { seq: seq as u64, hash: entries[seq - 1].hash };
+        for first in 1..=7 {
+            for last in first..=7 {
+                let part = &entries[first - 1..last];
+                assert_eq!(broken_between(part, first as u64, end(last)), None, "{first} to {last}");
+            }
+        }
+        assert_eq!(broken_between(&[], 8, head), None, "there is nothing after the end");
+        assert_eq!(broken_between(&entries[1..6], 3, end(6)), Some(3), "it begins elsewhere");
+        assert_eq!(broken_between(&entries[2..5], 3, end(6)), Some(6), "the last one is missing");
+        let mut changed = entries.clone();
+        changed[3].deed.by = "eve".to_owned();
+        changed[3] = Head { seq: 3, hash: entries[2].hash }.followed_by(changed[3].deed.clone()).unwrap();
+        assert_eq!(broken_between(&changed[..4], 1, Head { seq: 4, hash: entries[4].previous }), Some(5));
+        assert_eq!(broken_between(&changed[4..], 5, head), None, "the part after it is as it was");
     }
 
     #[test]

@@ -85,6 +85,11 @@ impl Workers {
         self.workers.insert(id, worker);
     }
 
+    /// Whether there are as many as there may be.
+    pub(super) fn is_full(&self, most: usize) -> bool {
+        self.workers.len() >= most
+    }
+
     pub(super) fn is_known(&mut self, id: &WorkerId) -> bool {
         self.workers.get_mut(id).map(|worker| worker.seen = Instant::now()).is_some()
     }

@@ -1,5 +1,6 @@
 //! Leadership: one key, bound to a lease of the store; its create revision is the term.
 
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -31,12 +32,22 @@ pub(crate) enum Standing {
 
 /// The same for any number of callers, who hear of changes in the order in which they began to wait.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct Leadership(Arc<(Mutex<Standing>, Notify)>);
+pub(crate) struct Leadership(Arc<(Mutex<Standing>, Notify, AtomicU64)>);
 
 impl Leadership {
     /// What is known now.
     pub(crate) fn get(&self) -> Standing {
         self.0.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Up to which token all are of a time that was lost, as far as the last term here has told.
+    pub(crate) fn floor(&self) -> u64 {
+        self.0.2.load(Ordering::Acquire)
+    }
+
+    /// Tells it; a term does before it grants anything.
+    pub(crate) fn tell_floor(&self, floor: u64) {
+        self.0.2.store(floor, Ordering::Release);
     }
 
     /// Tells everybody.

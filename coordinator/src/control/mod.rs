@@ -7,7 +7,7 @@
 mod approval;
 pub(crate) mod book;
 mod command;
-mod evidence;
+pub(crate) mod evidence;
 mod fleet;
 mod flip;
 mod history;
@@ -40,7 +40,7 @@ use tracing::{info, warn};
 pub use book::PlanState;
 pub(crate) use book::{Book, PlanBody, Todo};
 pub(crate) use command::{ApplyError, Command, Handle, NotReady, Refused, Turns};
-pub(crate) use evidence::{Deed, Told};
+pub(crate) use evidence::{Page, Told};
 pub use report::{ExecutedBatch, FailureView, ModelView, PlanView, WorkerView};
 pub(crate) use tend::{RollbackTo, Tend, Tended};
 pub use verify::verify_record;
@@ -82,6 +82,8 @@ pub struct ControlConfig {
     pub planning: Planning,
     /// Most connections that are open at once; those beyond are closed.
     pub connections: usize,
+    /// Most sessions of workers that are registered at once; those beyond are refused.
+    pub sessions: usize,
 }
 
 /// Where plans are made.
@@ -108,6 +110,7 @@ impl Default for ControlConfig {
             protected: BTreeSet::new(),
             planning: Planning::default(),
             connections: 10_000,
+            sessions: 10_000,
         }
     }
 }
@@ -166,6 +169,7 @@ pub(crate) async fn lead(
     let campaign = standing_by(Lead::campaign(store.clone(), &config, standing, stop), inbox);
     let Some(lead) = campaign.await? else { return Ok(()) };
     let mut control = Control::rebuild(store, config, clock, lead, changed).await?;
+    standing.tell_floor(control.book.era.floor());
     let result = control.serve(inbox, stop).await;
     control.lead.resign().await;
     result

@@ -51,7 +51,7 @@ impl Control {
                 let answer = self.approve(plan, by).await?;
                 drop(reply.send(answer));
             }
-            Command::Evidence { reply } => drop(reply.send(self.tell().await?)),
+            Command::Evidence { page, reply } => drop(reply.send(self.tell(&page).await?)),
             Command::Cancel { plan, by, reply } => {
                 let answer = self.cancel(plan, &by).await?;
                 drop(reply.send(answer));
@@ -435,6 +435,9 @@ impl Control {
         }
         if body.plan.recomputes() {
             return self.complete_restatement(id, record, &body.plan, out).await;
+        }
+        if !record.void.is_empty() && !body.plan.skips_computing() {
+            return self.renew(id, record, &body.plan, out).await;
         }
         if body.plan.purpose == Purpose::Run {
             self.note_restated(&body.plan).await?;

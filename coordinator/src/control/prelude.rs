@@ -101,7 +101,7 @@ impl Control {
     }
 
     /// Has signals asked what is ready; where there are none, the plan goes on at once.
-    async fn ask_signals(&mut self, plan: &Plan, out: &mut Output) -> Result<(), ControlError> {
+    pub(super) async fn ask_signals(&mut self, plan: &Plan, out: &mut Output) -> Result<(), ControlError> {
         let todo = apply::todos(plan, &self.book);
         let checks = if plan.skips_computing() { Vec::new() } else { apply::checks(plan, &self.book, &todo) };
         if checks.is_empty() {

@@ -221,6 +221,27 @@ impl Control {
         Ok(())
     }
 
+    /// Has a plan compute what was cleared while it was under way, before anybody sees what it leaves: all
+    /// that it has computed or relied on, and that isn't complete by now. What it read of that may have
+    /// been stale, so none of it counted. Until the next restatement ends, this is the last time.
+    pub(super) async fn renew(
+        &mut self,
+        id: PlanId,
+        record: PlanRecord,
+        plan: &Plan,
+        out: &mut Output,
+    ) -> Result<(), ControlError> {
+        let mut record = record;
+        let what = "computing again what was restated meanwhile";
+        record.history.push(HistoryEntry { at: (self.clock)(), what: what.to_owned(), by: None });
+        let round = record.round + 1;
+        let record = PlanRecord { void: Vec::new(), materialised: false, renewed: true, round, ..record };
+        self.put_plan(id, record, Txn::new()).await?;
+        info!(plan = %id, round, "{what}");
+        self.scheduler.forget(id);
+        self.ask_signals(plan, out).await
+    }
+
     /// Plans that go on, or may, but for one.
     fn open_plans(&self, but: PlanId) -> Vec<(PlanId, PlanRecord)> {
         let open = |record: &PlanRecord| {

@@ -35,6 +35,8 @@ impl Control {
             failures: Vec::new(),
             restatement,
             void: Vec::new(),
+            renewed: false,
+            round: 0,
             asked: None,
         };
         self.witness(Deed { plan: Some(id), environment: Some(environment), ..self.deed(by, "planned") });
@@ -72,6 +74,8 @@ impl Control {
             approvals: Vec::new(),
             restatement,
             void: Vec::new(),
+            renewed: false,
+            round: record.round + 1,
             asked: None,
             ..record
         };

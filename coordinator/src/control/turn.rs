@@ -33,11 +33,18 @@ impl Control {
                 }
             }
             Command::Register { worker, gateways, slots, held, reply } => {
+                let most = self.config.sessions;
+                if self.workers.is_full(most) && !self.workers.is_known(&worker) {
+                    answers.push(Box::new(move || {
+                        let _ = reply.send(Err(Refused::Crowded(most)));
+                    }));
+                    return None;
+                }
                 self.workers.register(worker.clone(), gateways, slots, &held);
                 // The leases that it still works on are alive: their deadlines start anew.
                 self.scheduler.on(now, Event::Heartbeat { worker, tokens: held }, out);
                 answers.push(Box::new(move || {
-                    let _ = reply.send(());
+                    let _ = reply.send(Ok(()));
                 }));
             }
             Command::Poll { worker, poll, reply } => {

@@ -15,7 +15,7 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status, Streaming};
 
 use super::{Pieces, caller, documents, named, pieces};
-use crate::control::{ApplyError, Book, Command, Handle, Planning};
+use crate::control::{ApplyError, Book, Command, Handle, Page, Planning};
 use crate::planning::{self, PlanRequest, Refusal};
 
 /// Shortest pause between two messages of a watch, but for the end of a plan, which is told at once.
@@ -271,14 +271,15 @@ impl Control for ControlService {
     type ListStream = Pieces;
 
     async fn list(&self, request: Request<wire::ListRequest>) -> Result<Response<Pieces>, Status> {
-        let wire::ListRequest { what, environment } = request.into_inner();
+        let wire::ListRequest { what, environment, before, limit } = request.into_inner();
         let book = self.handle.ask(|reply| Command::Book { reply }).await?;
         let now = (self.handle.clock)();
         let document = match what.as_str() {
             "environments" => documents::environments(&book, now),
             "history" => {
-                let told = self.handle.ask(|reply| Command::Evidence { reply }).await?;
-                documents::history(&told, &environment)
+                let of = (!environment.is_empty()).then(|| parse("environment", &environment)).transpose()?;
+                let page = Page { before, limit: limit as usize, of };
+                documents::history(&self.handle.ask(|reply| Command::Evidence { page, reply }).await?)
             }
             "promotions" => documents::promotions(&book, &environment),
             "plans" => documents::plans(&book),

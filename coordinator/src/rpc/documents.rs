@@ -18,7 +18,8 @@ use tonic::Status;
 use super::control::refusal;
 use super::named;
 use crate::control::book::Pointer;
-use crate::control::{Book, Command, Deed, Handle, Todo, Told};
+use crate::control::evidence::Entry;
+use crate::control::{Book, Command, Handle, Todo, Told};
 use crate::planning::{Answer, Refusal};
 
 /// What a client gets for a plan: the plan, findings, and definitions before and after of models
@@ -149,31 +150,29 @@ pub(super) fn plans(book: &Book) -> Value {
     json!({ "plans": plans })
 }
 
-/// What people had done, oldest first; `environment`: only what was done to it.
-pub(super) fn history(told: &Told, environment: &str) -> Value {
-    let wanted = |deed: &Deed| {
-        environment.is_empty() || deed.environment.as_ref().is_some_and(|name| name.as_str() == environment)
-    };
-    let entries: Vec<Value> = told
-        .entries
-        .iter()
-        .filter(|entry| wanted(&entry.deed))
-        .map(|entry| {
-            let deed = &entry.deed;
-            json!({
-                "seq": entry.seq,
-                "at": deed.at.to_string(),
-                "by": deed.by,
-                "did": deed.did,
-                "environment": deed.environment,
-                "plan_id": deed.plan,
-                "approved_by": deed.approved_by,
-                "checked": deed.checked,
-                "hash": entry.hash.to_string(),
-            })
+/// What people had done, newest first.
+pub(super) fn history(told: &Told) -> Value {
+    let entry = |entry: &Entry| {
+        let deed = &entry.deed;
+        json!({
+            "seq": entry.seq,
+            "at": deed.at.to_string(),
+            "by": deed.by,
+            "did": deed.did,
+            "environment": deed.environment,
+            "plan_id": deed.plan,
+            "approved_by": deed.approved_by,
+            "checked": deed.checked,
+            "hash": entry.hash.to_string(),
         })
-        .collect();
-    json!({ "history": entries, "whole": told.broken.is_none(), "broken_at": told.broken })
+    };
+    json!({
+        "history": told.entries.iter().map(entry).collect::<Vec<_>>(),
+        "whole": told.broken.is_none(),
+        "broken_at": told.broken,
+        "looked_at": told.looked_at,
+        "last": told.last,
+    })
 }
 
 /// What is complete, and what is missing by now, of every model of an environment.

@@ -35,6 +35,7 @@ impl From<Refused> for Status {
     fn from(error: Refused) -> Self {
         match error {
             Refused::Unknown => Self::not_found(error.to_string()),
+            Refused::Crowded(_) => Self::resource_exhausted(error.to_string()),
             Refused::NotTheirs(_) => Self::permission_denied(error.to_string()),
         }
     }

@@ -69,7 +69,7 @@ impl Work for WorkService {
         let request = request.into_inner();
         let held = request.held_tokens.into_iter().map(Token).collect();
         let (gateways, slots) = (request.gateways, request.slots);
-        self.handle.ask(|reply| Command::Register { worker, gateways, slots, held, reply }).await?;
+        self.handle.ask(|reply| Command::Register { worker, gateways, slots, held, reply }).await??;
         Ok(Response::new(wire::RegisterReply {
             lease_ttl_millis: self.lease_ttl.as_millis() as u64,
             version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -91,6 +91,8 @@ impl Work for WorkService {
         };
         Ok(Response::new(wire::PollReply {
             leases: leases.iter().map(|lease: &Lease| lease.into()).collect(),
+            // Leases come after the term has told it.
+            floor: self.handle.standing.floor(),
         }))
     }
 
@@ -126,7 +128,7 @@ impl Work for WorkService {
             Refused::NotTheirs(token) => {
                 not_yours(&caller, Permission::COMPLETE, &format!("the lease {token}"))
             }
-            Refused::Unknown => refused.into(),
+            Refused::Unknown | Refused::Crowded(_) => refused.into(),
         })?;
         let verdict = |(token, verdict): (Token, Verdict)| wire::ReportVerdict {
             token: token.0,

@@ -76,7 +76,7 @@ impl Scheduler {
             attempts,
             losses,
             serves: self.served_by(at, interval, offer.mode),
-            supersedes: self.tables.get(table).lost_over(interval),
+            supersedes: self.tables.get(table).lost_under(interval, offer.mode),
             void,
         };
         let deadline = self.now.after(self.config.accept);

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use coord_common::id::{PlanId, Token, WorkerId};
 use coord_common::interval::{Interval, IntervalSet, Timestamp};
-use coord_common::task::TableId;
+use coord_common::task::{Mode, TableId};
 
 use super::event::TableState;
 
@@ -75,9 +75,11 @@ impl Table {
         self.holds.iter().find(keeps).map(|hold| hold.plan)
     }
 
-    /// Lost batches that overlap a range.
-    pub(super) fn lost_over(&self, interval: Interval) -> Vec<Interval> {
-        self.lost.iter().copied().filter(|lost| lost.overlaps(interval)).collect()
+    /// Lost batches that a batch shuts out: those that overlap its range, and all of them where it empties
+    /// the table. One that committed behind that would leave rows of before, and look as if it were done.
+    pub(super) fn lost_under(&self, interval: Interval, mode: Mode) -> Vec<Interval> {
+        let all = matches!(mode, Mode::First | Mode::Anew);
+        self.lost.iter().copied().filter(|lost| all || lost.overlaps(interval)).collect()
     }
 }
 

@@ -98,6 +98,16 @@ pub fn evidence(seq: u64) -> String {
     join(EVIDENCE, &[&format_args!("{seq:020}")])
 }
 
+/// How many entries of the evidence [`evidence_block`] has.
+pub const EVIDENCE_BLOCK: u64 = 100;
+
+/// The entries whose numbers differ from this one's in the last two digits only (a prefix).
+pub fn evidence_block(seq: u64) -> String {
+    let mut key = evidence(seq);
+    key.truncate(key.len() - 2);
+    key
+}
+
 /// What an environment showed. Promotions sort by number.
 pub fn promotion(environment: &EnvironmentName, seq: u64) -> String {
     join(PROMOTIONS, &[environment, &format_args!("{seq:020}")])

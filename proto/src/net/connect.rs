@@ -9,7 +9,7 @@ use tonic::transport::{Channel, Endpoint, Uri};
 use super::credential::Credential;
 use super::replicas::Replicas;
 use super::transport::Transport;
-use crate::tls::{ClientTls, dialer};
+use crate::tls::{ClientTls, Dialer, Troubles, dialer};
 
 /// Largest answer, in bytes. Documents travel in pieces of a MiB; what remains are leases, of which
 /// one that switches an environment's views names them all: some hundred bytes for each.
@@ -94,16 +94,19 @@ pub fn connect(addresses: &[String], options: &ConnectOptions) -> Result<Transpo
         may_show(address, options)?;
     }
     let options = options.clone();
+    let troubles = Troubles::default();
+    let told = troubles.clone();
     let dial = move |address: &str| {
         // Also where another coordinator sends us.
         may_show(address, &options)?;
-        let transport = Transport::from(channel(address, &options)?);
+        let dialer = dialer(options.tls.clone()).telling(told.at(address));
+        let transport = Transport::from(channel_by(address, &options, dialer)?);
         Ok(match &options.credential {
             Some(credential) => credential.clone().over(transport),
             None => transport,
         })
     };
-    Ok(Replicas::new(addresses.to_vec(), dial)?.into())
+    Ok(Replicas::new(addresses.to_vec(), dial)?.knowing(troubles).into())
 }
 
 /// Whether what a client shows of itself may be shown at an address.
@@ -129,8 +132,11 @@ fn unencrypted(uri: &Uri) -> Result<Uri, String> {
 /// # Errors
 /// [`BadAddress`] when `address` is no URL, or of an unknown scheme.
 pub fn channel(address: &str, options: &ConnectOptions) -> Result<Channel, BadAddress> {
-    let endpoint = endpoint(address, options)?;
-    Ok(endpoint.connect_with_connector_lazy(dialer(options.tls.clone())))
+    channel_by(address, options, dialer(options.tls.clone()))
+}
+
+fn channel_by(address: &str, options: &ConnectOptions, dialer: Dialer) -> Result<Channel, BadAddress> {
+    Ok(endpoint(address, options)?.connect_with_connector_lazy(dialer))
 }
 
 /// Whether an address can be a coordinator's.

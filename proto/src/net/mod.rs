@@ -6,6 +6,7 @@ mod credential;
 mod gather;
 mod replicas;
 mod transport;
+mod unreachable;
 
 pub use backoff::Backoff;
 pub use connect::{BadAddress, ConnectOptions, MAX_MESSAGE, MAX_REQUEST, channel, check_address, connect};
@@ -13,6 +14,7 @@ pub use credential::{Credential, CredentialError, TOKEN_VARIABLE, keeps_secrets}
 pub use gather::{ByteStream, Gathered};
 pub use replicas::{Dial, LEADER, Mark, Replicas};
 pub use transport::Transport;
+pub use unreachable::Unreachable;
 
 use crate::wire::control_client::ControlClient;
 use crate::wire::work_client::WorkClient;

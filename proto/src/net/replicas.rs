@@ -3,6 +3,7 @@
 use std::fmt;
 use std::future::poll_fn;
 use std::pin::Pin;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll};
 
@@ -12,6 +13,8 @@ use tonic::codegen::{Service, StdError, http};
 
 use super::connect::BadAddress;
 use super::transport::Transport;
+use super::unreachable::{self, Unreachable};
+use crate::tls::Troubles;
 
 /// The metadata of an answer by a coordinator that doesn't lead: the address of the one that does.
 pub const LEADER: &str = "coord-leader";
@@ -29,6 +32,9 @@ struct Shared {
     addresses: Vec<String>,
     dial: Box<Dial>,
     place: Mutex<Place>,
+    troubles: Troubles,
+    /// Whether anybody has ever answered.
+    answered: AtomicBool,
 }
 
 /// Where calls go at the moment.
@@ -61,7 +67,21 @@ impl Replicas {
             return Err(BadAddress { address: String::new(), why: "none is given".to_owned() });
         };
         let place = Place { transport: dial(&address)?, address, number: 0, next: 1 % addresses.len() };
-        Ok(Self(Arc::new(Shared { addresses, dial: Box::new(dial), place: Mutex::new(place) })))
+        Ok(Self(Arc::new(Shared {
+            addresses,
+            dial: Box::new(dial),
+            place: Mutex::new(place),
+            troubles: Troubles::default(),
+            answered: AtomicBool::new(false),
+        })))
+    }
+
+    /// The same, with where it is told what is wrong at addresses. To be called before any call.
+    pub(super) fn knowing(mut self, troubles: Troubles) -> Self {
+        if let Some(shared) = Arc::get_mut(&mut self.0) {
+            shared.troubles = troubles;
+        }
+        self
     }
 
     /// Where calls go now.
@@ -134,6 +154,19 @@ impl Shared {
         true
     }
 
+    /// A call without an answer. Whether it had an effect isn't known.
+    fn unreachable(&self, address: &str, error: &StdError) -> Status {
+        let first = !self.answered.load(Ordering::Relaxed);
+        let trouble = self.troubles.of(address);
+        // Another coordinator of the list may be better reached.
+        let final_ = first && self.addresses.iter().all(|address| self.troubles.of(address).is_some());
+        let why = trouble.as_ref().map_or_else(|| unreachable::causes(error), ToString::to_string);
+        let source = Unreachable { trouble: trouble.filter(|_| final_), first };
+        let mut status = Status::unavailable(format!("{address}: {why}"));
+        status.set_source(Arc::new(source));
+        status
+    }
+
     /// Learns from an answer's head.
     fn heed(&self, number: u64, head: &http::HeaderMap) {
         let unavailable = tonic::Code::Unavailable as i32;
@@ -166,9 +199,9 @@ impl Service<http::Request<Body>> for Replicas {
     fn call(&mut self, request: http::Request<Body>) -> Self::Future {
         let shared = self.0.clone();
         Box::pin(async move {
-            let (number, mut transport) = {
+            let (number, address, mut transport) = {
                 let place = shared.place();
-                (place.number, place.transport.clone())
+                (place.number, place.address.clone(), place.transport.clone())
             };
             let carried = match poll_fn(|context| transport.poll_ready(context)).await {
                 Ok(()) => transport.call(request).await,
@@ -176,31 +209,18 @@ impl Service<http::Request<Body>> for Replicas {
             };
             match carried {
                 Ok(answer) => {
+                    shared.answered.store(true, Ordering::Relaxed);
                     shared.heed(number, answer.headers());
                     Ok(answer)
                 }
                 Err(error) => {
-                    let status = broken(&shared, number, &error);
+                    let status = shared.unreachable(&address, &error);
                     shared.give_up(number);
                     Err(status.into())
                 }
             }
         })
     }
-}
-
-/// A call without an answer. Whether it had an effect isn't known.
-fn broken(shared: &Shared, number: u64, error: &StdError) -> Status {
-    let mut causes = vec![error.to_string()];
-    let mut cause = error.source();
-    while let Some(next) = cause {
-        causes.push(next.to_string());
-        cause = next.source();
-    }
-    causes.dedup();
-    let place = shared.place();
-    let at = if place.number == number { format!("{}: ", place.address) } else { String::new() };
-    Status::unavailable(format!("{at}{}", causes.join(": ")))
 }
 
 #[cfg(test)]

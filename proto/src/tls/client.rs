@@ -11,13 +11,14 @@ use std::time::Duration;
 use hyper_util::rt::TokioIo;
 use rustls::ClientConfig;
 use rustls_pki_types::ServerName;
-use tokio::io::AsyncBufReadExt as _;
+use tokio::io::{AsyncBufReadExt as _, AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 use tonic::transport::Uri;
 use tower::Service;
 
 use super::files::{Reloading, TlsError, authorities, certificates, private_key, provider};
+use super::trouble::{Told, Trouble};
 use crate::net::{ByteStream, Gathered};
 
 /// How long a server may be silent before it counts as one that waits for us to speak.
@@ -133,11 +134,46 @@ fn client_config(authority: &Path, identity: Option<&(PathBuf, PathBuf)>) -> Res
 /// Opens connections for a channel: a connector for `Endpoint::connect_with_connector`. The
 /// endpoint's own scheme must be `http`: what is encrypted is decided here.
 #[derive(Clone)]
-pub struct Dialer(Option<Arc<ClientTls>>);
+pub struct Dialer {
+    tls: Option<Arc<ClientTls>>,
+    told: Option<Told>,
+}
 
 /// A connector that encrypts where it has certificates to verify with.
 pub fn dialer(tls: Option<Arc<ClientTls>>) -> Dialer {
-    Dialer(tls)
+    Dialer { tls, told: None }
+}
+
+impl Dialer {
+    /// The same, which tells what is wrong at its address.
+    pub(crate) fn telling(self, told: Told) -> Self {
+        Self { told: Some(told), ..self }
+    }
+
+    fn tell(&self, trouble: Option<Trouble>) {
+        if let Some(told) = &self.told {
+            told.tell(trouble);
+        }
+    }
+
+    async fn dial(self, uri: Uri) -> io::Result<Dialed> {
+        let invalid = || io::Error::new(io::ErrorKind::InvalidInput, "the address has no host");
+        let host = uri.host().ok_or_else(invalid)?;
+        let port = uri.port_u16().unwrap_or(if self.tls.is_some() { 443 } else { 80 });
+        self.tell(None);
+        let looked_up = tokio::net::lookup_host((host.trim_matches(['[', ']']), port)).await;
+        let places: Vec<_> = looked_up.inspect_err(|error| self.tell(Trouble::of_lookup(error)))?.collect();
+        let stream = TcpStream::connect(&*places).await?;
+        stream.set_nodelay(true)?;
+        let stream: Box<dyn ByteStream> = match self.tls.clone() {
+            None => Box::new(Plain { stream, unheard: self.told }),
+            Some(tls) => {
+                let shaken = tls.shake_hands(host, stream).await;
+                shaken.inspect_err(|error| self.tell(Trouble::of_handshake(error)))?
+            }
+        };
+        Ok(TokioIo::new(Gathered::new(stream)))
+    }
 }
 
 /// A connection as channels take it, encrypted or not.
@@ -153,18 +189,44 @@ impl Service<Uri> for Dialer {
     }
 
     fn call(&mut self, uri: Uri) -> Self::Future {
-        let tls = self.0.clone();
-        Box::pin(async move {
-            let invalid = || io::Error::new(io::ErrorKind::InvalidInput, "the address has no host");
-            let host = uri.host().ok_or_else(invalid)?;
-            let port = uri.port_u16().unwrap_or(if tls.is_some() { 443 } else { 80 });
-            let stream = TcpStream::connect((host.trim_matches(['[', ']']), port)).await?;
-            stream.set_nodelay(true)?;
-            let stream: Box<dyn ByteStream> = match tls {
-                None => Box::new(stream),
-                Some(tls) => tls.shake_hands(host, stream).await?,
-            };
-            Ok(TokioIo::new(Gathered::new(stream)))
-        })
+        Box::pin(self.clone().dial(uri))
+    }
+}
+
+/// A connection that isn't encrypted. The server's first byte tells whether it is a coordinator.
+struct Plain {
+    stream: TcpStream,
+    /// Whom to tell what it says, while none has come.
+    unheard: Option<Told>,
+}
+
+impl AsyncRead for Plain {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut tokio::io::ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let before = buf.filled().len();
+        let read = Pin::new(&mut self.stream).poll_read(cx, buf);
+        if let (Poll::Ready(Ok(())), Some(first)) = (&read, buf.filled().get(before).copied())
+            && let Some(told) = self.unheard.take()
+        {
+            told.tell(Trouble::of_first_byte(first));
+        }
+        read
+    }
+}
+
+impl AsyncWrite for Plain {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write(cx, buf)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(cx)
     }
 }

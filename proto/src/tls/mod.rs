@@ -7,8 +7,11 @@ mod client;
 mod files;
 mod peer;
 mod server;
+mod trouble;
 
 pub use client::{ClientTls, ClientTlsArgs, Dialer, check_client_files, dialer};
 pub use files::{FileWatch, TlsError};
 pub use peer::{ConnectionInfo, PeerCertificate, UnreadableCertificate, WorkloadName};
 pub use server::{ClientCertificates, Connection, ServerTls, ServerTlsArgs, incoming};
+pub use trouble::Trouble;
+pub(crate) use trouble::Troubles;

@@ -58,6 +58,7 @@ fn task() -> Arc<TableTask> {
         execution_time: Timestamp(1),
         allows: Allowed { destructive: true, additive: false, later: true },
         aside: None,
+        round: 1,
     })
 }
 

@@ -26,6 +26,14 @@ const BACKOFF: (Duration, Duration) = (Duration::from_millis(50), Duration::from
 /// How long a heartbeat waits for its answer at least.
 const SHORTEST_PATIENCE: Duration = Duration::from_millis(500);
 
+/// The answer to a poll.
+#[derive(Debug)]
+pub(super) struct Granted {
+    pub(super) leases: Vec<Lease>,
+    /// All tokens up to this one are of a time that was lost: nobody may write under them.
+    pub(super) floor: Token,
+}
+
 /// A connection that re-registers by itself.
 #[derive(Clone)]
 pub(super) struct Link {
@@ -54,14 +62,14 @@ impl Link {
 
     /// Waits for leases; returns with none when the coordinator had none for a while. Dropped before
     /// it returns, it may be called again: the answer that got lost is given once more.
-    pub(super) async fn poll(&self, free: u32) -> Vec<Lease> {
+    pub(super) async fn poll(&self, free: u32) -> Granted {
         let mut backoff = self.backoff();
         loop {
             let mark = self.transport.mark();
             match timeout(POLL_PATIENCE, self.poll_once(free)).await {
-                Ok(Ok(leases)) => {
+                Ok(Ok(granted)) => {
                     self.answered();
-                    return leases;
+                    return granted;
                 }
                 Ok(Err(status)) => self.recover(&status, &mut backoff).await,
                 Err(_) => self.unanswered("a poll", mark),
@@ -69,23 +77,24 @@ impl Link {
         }
     }
 
-    async fn poll_once(&self, free: u32) -> Result<Vec<Lease>, Status> {
+    async fn poll_once(&self, free: u32) -> Result<Granted, Status> {
         let nonce = self.nonce.load(Ordering::Relaxed);
         let request = wire::PollRequest { worker: self.config.worker.to_string(), free, nonce, queues: true };
         let reply = self.client.clone().poll(request).await?;
-        let leases = reply.into_inner().leases;
+        let wire::PollReply { leases, floor } = reply.into_inner();
         // After an empty answer the same nonce asks on: leases may just have missed it.
         if !leases.is_empty() {
             self.nonce.store(nonce + 1, Ordering::Relaxed);
         }
-        Ok(leases.into_iter().filter_map(understood).collect())
+        let leases = leases.into_iter().filter_map(understood).collect();
+        Ok(Granted { leases, floor: Token(floor) })
     }
 
     /// The leases that the last, dropped poll was answered with; to ask after [`Link::drain`].
-    pub(super) async fn missed(&self) -> Vec<Lease> {
+    pub(super) async fn missed(&self) -> Granted {
         match timeout(Duration::from_secs(1), self.poll_once(0)).await {
-            Ok(Ok(leases)) => leases,
-            Ok(Err(_)) | Err(_) => Vec::new(),
+            Ok(Ok(granted)) => granted,
+            Ok(Err(_)) | Err(_) => Granted { leases: Vec::new(), floor: Token(0) },
         }
     }
 
@@ -181,9 +190,10 @@ impl Link {
 
     fn refused(&self, status: &Status) {
         if self.away.swap(true, Ordering::Relaxed) {
-            debug!(%status, "no coordinator that leads yet");
+            debug!(code = ?status.code(), reason = status.message(), "no coordinator that leads yet");
         } else {
-            warn!(%status, "looking for a coordinator that leads");
+            let (code, reason) = (status.code(), status.message());
+            warn!(?code, reason, "looking for a coordinator that leads");
         }
     }
 

@@ -12,7 +12,7 @@ mod report;
 use std::sync::Arc;
 use std::time::Duration;
 
-use coord_common::id::WorkerId;
+use coord_common::id::{Token, WorkerId};
 use coord_common::task::{Lease, Outcome, Report};
 use coord_proto::net::Transport;
 use tokio::sync::mpsc;
@@ -22,8 +22,8 @@ use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
 use held::Held;
-use link::Link;
 pub use link::SnapshotSource;
+use link::{Granted, Link};
 pub use places::Start;
 use places::{Places, Turn};
 use report::Ended;
@@ -34,6 +34,9 @@ pub trait Execute: Send + Sync + 'static {
     /// Does what the lease grants as soon as `start` lets it. Ends early, with everything rolled back
     /// and [`Outcome::HandedBack`], when `start` never does or `cancel` fires.
     async fn execute(&self, lease: Lease, start: &Start<'_>, cancel: CancellationToken) -> Outcome;
+
+    /// Says before a lease is executed up to which token all are shut out of the warehouses.
+    fn shut_out(&self, upto: Token);
 }
 
 /// How an agent behaves.
@@ -76,7 +79,7 @@ impl Agent {
         let mut running = JoinSet::new();
         self.take_leases(&mut running, &reports, &stop).await;
         self.link.drain().await;
-        for lease in self.link.missed().await {
+        for lease in self.link.missed().await.leases {
             // Granted while the poll was given up: nobody has begun with it.
             let unstarted = Report { token: lease.token, batch: None, outcome: Outcome::HandedBack };
             let _ = reports.send(Ended { report: unstarted, urgent: true }).await;
@@ -104,11 +107,13 @@ impl Agent {
             let free = (self.config.slots as usize).saturating_sub(places.taken());
             // A poll stays open even while all slots are taken: the coordinator learns of slots that
             // came free by the reports, and what takes their place is in the same transaction.
-            let leases = tokio::select! {
+            let Granted { leases, floor } = tokio::select! {
                 biased;
                 () = stop.cancelled() => return,
-                leases = self.link.poll(free as u32) => leases,
+                granted = self.link.poll(free as u32) => granted,
             };
+            // Before any of them begins.
+            self.executor.shut_out(floor);
             for lease in leases {
                 let turn = places.add(lease.token, lease.behind);
                 self.start(lease, turn, running, reports.clone(), stop.clone());

@@ -1,6 +1,7 @@
 //! The engine for warehouses whose transactions cover rows and DDL: one flow for all of them.
 
-use std::collections::HashSet;
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
@@ -12,7 +13,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::columns::ColumnCache;
 use super::error::EngineError;
-use super::fence::{Ledger, Raised, end_sessions, name_session};
+use super::fence::{Ledger, Raised, end_sessions, name_session, stale};
 use super::profile::Profile;
 use super::session::{Connector, Pool, Session, cancellable};
 use super::statements;
@@ -37,8 +38,13 @@ pub(crate) struct TransactionalEngine {
     pub(crate) pool: Pool,
     /// The schema of fence rows and sequence numbers.
     schema: String,
-    /// Catalogs whose ledger is known to exist.
-    ready: Mutex<HashSet<Option<String>>>,
+    /// Catalogs whose ledger is known to exist, and up to which token it shuts all out.
+    ready: Mutex<HashMap<Option<String>, u64>>,
+    /// The token up to which all are to be shut out.
+    shut: AtomicU64,
+    /// Held while a token is raised, and alone while others are shut out: not every warehouse finds the
+    /// conflict between the two where the raise makes a row.
+    raising: tokio::sync::RwLock<()>,
     pub(crate) columns: ColumnCache,
 }
 
@@ -48,11 +54,14 @@ impl TransactionalEngine {
             pool: Pool::new(connector, concurrency),
             schema: schema.into(),
             ready: Mutex::default(),
+            shut: AtomicU64::new(0),
+            raising: tokio::sync::RwLock::default(),
             columns: ColumnCache::default(),
         }
     }
 
-    /// The ledger that shares transactions with a catalog; made on demand.
+    /// The ledger that shares transactions with a catalog; made on demand. Whoever is to be shut out
+    /// is then.
     pub(crate) async fn ledger(
         &self,
         session: &mut dyn Session,
@@ -62,14 +71,36 @@ impl TransactionalEngine {
         let catalog = catalog.filter(|_| profile.transaction_per_catalog);
         let ledger = Ledger::new(profile, catalog, &self.schema);
         let key = catalog.map(str::to_owned);
-        if self.ready.lock().unwrap_or_else(PoisonError::into_inner).contains(&key) {
+        let upto = self.shut.load(Ordering::Acquire);
+        let known = self.ready.lock().unwrap_or_else(PoisonError::into_inner).get(&key).copied();
+        if known.is_some_and(|shut| shut >= upto) {
             return Ok(ledger);
         }
-        if session.run(&[ledger.probe()]).await.is_err() {
+        if known.is_none() && session.run(&[ledger.probe()]).await.is_err() {
             create_ledger(session, profile, catalog, &ledger, &self.schema).await?;
         }
-        self.ready.lock().unwrap_or_else(PoisonError::into_inner).insert(key);
+        if upto > 0 {
+            self.shut_out_of(session, &ledger, Token(upto)).await?;
+        }
+        self.ready.lock().unwrap_or_else(PoisonError::into_inner).insert(key, upto);
         Ok(ledger)
+    }
+
+    async fn shut_out_of(
+        &self,
+        session: &mut dyn Session,
+        ledger: &Ledger,
+        upto: Token,
+    ) -> Result<(), EngineError> {
+        let _alone = self.raising.write().await;
+        let mut tries = Tries::upto(RAISE_TRIES, RAISE_PAUSE);
+        loop {
+            match ledger.shut_out(session, self.pool.profile(), upto).await {
+                Err(error) if session.is_broken() => return Err(error),
+                Err(error) => tries.again(error).await?,
+                Ok(()) => return Ok(()),
+            }
+        }
     }
 
     /// Describes a fresh batch's target and query, and raises its token, on a connection of its own;
@@ -198,6 +229,10 @@ impl TransactionalEngine {
         once: bool,
     ) -> Result<Raised, EngineError> {
         let mut tries = Tries::upto(RAISE_TRIES, RAISE_PAUSE);
+        let _raising = self.raising.read().await;
+        if fence.token.0 <= self.shut.load(Ordering::Acquire) {
+            return Err(stale(fence));
+        }
         loop {
             match ledger.raise(session, self.pool.profile(), fence, once).await {
                 Err(error) if session.is_broken() => return Err(error),
@@ -329,6 +364,10 @@ impl Engine for TransactionalEngine {
                 Ok(()) => return Ok(()),
             }
         }
+    }
+
+    fn shut_out(&self, upto: Token) {
+        self.shut.fetch_max(upto.0, Ordering::AcqRel);
     }
 
     async fn query(&self, sql: &str) -> Result<Rows, EngineError> {

@@ -219,7 +219,7 @@ impl Ledger {
     /// The condition that the token may make a row.
     fn above_floor(&self, of: &Fence) -> String {
         let (floor, owner, token) = (&self.floor, literal(&of.table), of.token);
-        format!("WHERE NOT EXISTS (SELECT 1 FROM {floor} WHERE owner = {owner} AND tok >= {token})")
+        format!("WHERE NOT EXISTS (SELECT 1 FROM {floor} WHERE owner IN ({owner}, '') AND tok >= {token})")
     }
 
     /// Statements that shut older tokens out of a table and forget its slots, all but the lock
@@ -245,7 +245,42 @@ impl Ledger {
 
     /// A query for how many slots of a table newer tokens hold.
     pub(crate) fn newer(&self, owner: &str, token: Token) -> String {
-        format!("SELECT COUNT(*) FROM {} WHERE owner = {} AND tok > {token}", self.fence, literal(owner))
+        let (fence, floor, owner) = (&self.fence, &self.floor, literal(owner));
+        // Whoever is below everybody's floor is older than all.
+        format!(
+            "SELECT (SELECT COUNT(*) FROM {fence} WHERE owner = {owner} AND tok > {token}) \
+             + (SELECT COUNT(*) FROM {floor} WHERE owner = '' AND tok > {token})"
+        )
+    }
+
+    /// Shuts out all tokens up to one, whatever they are for: rows that are there get this one, and rows
+    /// that aren't can be made by greater ones only. What was done stays on record. Doing it again is
+    /// harmless; nothing is locked where it has been done.
+    pub(crate) async fn shut_out(
+        &self,
+        session: &mut dyn Session,
+        profile: &Profile,
+        upto: Token,
+    ) -> Result<(), EngineError> {
+        let (fence, floor) = (&self.fence, &self.floor);
+        let ask = format!("SELECT COUNT(*) FROM {floor} WHERE owner = '' AND tok >= {upto}");
+        if session.run(&[ask]).await?.first().and_then(Answer::cell) != Some("0") {
+            return Ok(());
+        }
+        if let Some(end) = profile.end_older_sessions {
+            // Best effort: without the right to, what they hold is waited for.
+            let _ = session.run(&[end.replace("{upto}", &upto.to_string())]).await;
+        }
+        let mut go = vec!["BEGIN".to_owned()];
+        go.extend(self.lock(profile));
+        go.push(format!("UPDATE {fence} SET tok = {upto} WHERE tok < {upto}"));
+        go.push(self.raise_floor("", upto));
+        go.push("COMMIT".to_owned());
+        let shut = session.run(&go).await.map(|_| ());
+        if shut.is_err() && !session.is_broken() {
+            let _ = session.run(&["ROLLBACK".to_owned()]).await;
+        }
+        shut
     }
 
     /// What keeps new slots from appearing until the transaction ends, where that is needed.
@@ -371,7 +406,7 @@ fn parse(answer: &Answer) -> Option<Raised> {
     Some(Raised { holder: number(0)?, done: number(1)?, rows: number(2)? })
 }
 
-fn stale(of: &Fence) -> EngineError {
+pub(crate) fn stale(of: &Fence) -> EngineError {
     let text = format!("token {} no longer holds `{}`", of.token, of.slot);
     EngineError::new(Class::Stale, text)
 }

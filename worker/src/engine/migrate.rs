@@ -81,7 +81,11 @@ pub(crate) fn steps(
             .code("42P01")
             .hint("plan again: the table will be made anew"));
     };
-    let changes = ColumnChanges::between(table, &known.query, kept);
+    let lacks = |column: &ColumnDef| !has(table, &column.name) && !has(&known.query, &column.name);
+    let query: Vec<ColumnDef> =
+        known.query.iter().chain(kept.iter().filter(|column| lacks(column))).cloned().collect();
+    let kept: Vec<String> = kept.iter().map(|column| column.name.clone()).collect();
+    let changes = ColumnChanges::between(table, &query, &kept);
     let destroyed: Vec<&ColumnDef> = changes.destroyed().collect();
     check(policies.destructive, "lose", "destructive", target, &destroyed)?;
     check(policies.additive, "get", "additive", target, &changes.added.iter().collect::<Vec<_>>())?;
@@ -91,6 +95,10 @@ pub(crate) fn steps(
     }
     let now = alterations(profile, &name, &changes, policies, false);
     Ok(Steps { later: Some(Box::new(all)), ..now })
+}
+
+fn has(columns: &[ColumnDef], name: &str) -> bool {
+    columns.iter().any(|column| column.name.eq_ignore_ascii_case(name))
 }
 
 /// The statements that change a table's columns; `drops`: with columns that only go. One whose type

@@ -77,6 +77,32 @@ pub struct AuditQuery {
     pub blocking: bool,
 }
 
+/// A bound of rows in a time column, as SQL literals in UTC: how it is written depends on the column's
+/// type, which only the warehouse knows for sure.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Bound {
+    /// As a moment, for columns of dates and times.
+    pub time: String,
+    /// In the model's own format, for columns of texts and numbers.
+    pub own: String,
+}
+
+impl Bound {
+    /// The literal for a column of a type.
+    pub fn of(&self, data_type: &str) -> &str {
+        let data_type = data_type.trim().to_ascii_lowercase();
+        let is_time = ["date", "timestamp"].iter().any(|name| data_type.starts_with(name));
+        if is_time { &self.time } else { &self.own }
+    }
+}
+
+#[cfg(test)]
+impl From<String> for Bound {
+    fn from(text: String) -> Self {
+        Self { time: text.clone(), own: text }
+    }
+}
+
 /// What an audit that looks at a part of its table calls that part, unquoted.
 pub const AUDITED: &str = "_audited";
 
@@ -134,7 +160,7 @@ pub enum Kept {
         /// The time column.
         column: String,
         /// Bounds as in [`Write::TimeRange`], lower and upper.
-        ranges: Vec<[String; 2]>,
+        ranges: Vec<[Bound; 2]>,
         /// A view of both together, made with the table aside.
         merged: Relation,
     },
@@ -193,10 +219,10 @@ pub enum Write {
         query: String,
         /// The time column.
         column: String,
-        /// The lower bound, a SQL literal, inclusive, in UTC; it is cast to the column's type.
-        low: String,
-        /// The upper bound, a SQL literal, inclusive, in UTC; it is cast to the column's type.
-        high: String,
+        /// The lower bound, inclusive; it is cast to the column's type.
+        low: Bound,
+        /// The upper bound, inclusive; it is cast to the column's type.
+        high: Bound,
     },
     /// Replaces rows with equal keys and adds the others. Where the query has several rows with
     /// one key, an arbitrary one of them is kept, unless `matched` is given: then the
@@ -266,8 +292,8 @@ pub enum Migration {
     Table {
         /// What may be done to it.
         policies: Policies,
-        /// Columns that it has beside those of the query.
-        kept: Vec<String>,
+        /// Columns that its kind gives it beside those of the query; it gets those that it lacks.
+        kept: Vec<ColumnDef>,
         /// Whether columns that the query doesn't give any more stay for now; it is only seen to it
         /// that they can go.
         later: bool,
@@ -459,6 +485,10 @@ pub trait Engine: Send + Sync {
     /// # Errors
     /// As the warehouse refuses.
     async fn prune(&self, catalog: Option<&str>, table: &str, upto: Token) -> Result<(), EngineError>;
+
+    /// From now on all tokens up to this one are shut out, whatever they are for: before anything else
+    /// is written, the warehouse is told. A smaller one than before changes nothing.
+    fn shut_out(&self, upto: Token);
 
     /// Runs one query and returns its whole answer, so it should be small.
     ///

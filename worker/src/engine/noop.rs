@@ -53,6 +53,8 @@ impl Engine for NoopEngine {
         Ok(())
     }
 
+    fn shut_out(&self, _: Token) {}
+
     async fn query(&self, _: &str) -> Result<Rows, EngineError> {
         Ok(Rows::default())
     }

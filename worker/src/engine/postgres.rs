@@ -206,6 +206,31 @@ impl Canceller for PostgresCanceller {
     }
 }
 
+/// Which right a refusal says to be missing, in the words of a GRANT.
+fn missing_right(message: &str) -> String {
+    let after = |what: &str| message.split_once(what).map(|(_, name)| name.trim());
+    if let Some(database) = after("permission denied for database") {
+        return format!("GRANT CREATE ON DATABASE {database} TO the gateway's user, who makes schemas there");
+    }
+    if let Some(schema) = after("permission denied for schema") {
+        return format!(
+            "GRANT USAGE ON SCHEMA {schema} TO the gateway's user, and CREATE where it makes tables"
+        );
+    }
+    if let Some(what) = after("must be owner of") {
+        return format!("make the gateway's user the owner of {what}, or a member of its owner's role");
+    }
+    match after("permission denied for").and_then(|what| what.split_once(' ')) {
+        Some(("function" | "procedure", name)) => {
+            format!("GRANT EXECUTE ON FUNCTION {name} TO the gateway's user")
+        }
+        Some(("table" | "view" | "sequence" | "relation", name)) => {
+            format!("GRANT SELECT ON {name} TO the gateway's user; what it writes it must own")
+        }
+        _ => "the gateway's user lacks a right that this takes".to_owned(),
+    }
+}
+
 /// An error of the server or the connection. The server's text never repeats the password; data
 /// values in its details are left out.
 fn of_postgres(error: &tokio_postgres::Error) -> EngineError {
@@ -223,7 +248,8 @@ fn of_postgres(error: &tokio_postgres::Error) -> EngineError {
         if let Some(detail) = server.detail().filter(|_| code == "2BP01") {
             message = format!("{message}: {}", detail.replace('\n', "; "));
         }
-        let hint = server.hint().map(str::to_owned);
+        let missing = (code == "42501").then(|| missing_right(&message));
+        let hint = server.hint().map(str::to_owned).or(missing);
         return EngineError { class, code: Some(code.to_owned()), message, hint };
     }
     let source = std::error::Error::source(error).map(ToString::to_string);
@@ -235,4 +261,23 @@ fn of_postgres(error: &tokio_postgres::Error) -> EngineError {
         return EngineError::permanent(message).code("28P01");
     }
     EngineError::transient(message).code("08006")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_refusal_names_the_right_that_is_missing() {
+        for (message, hint) in [
+            ("permission denied for database wh", "GRANT CREATE ON DATABASE wh TO"),
+            ("permission denied for schema shop", "GRANT USAGE ON SCHEMA shop TO"),
+            ("permission denied for table raw", "GRANT SELECT ON raw TO"),
+            ("permission denied for function pg_sleep", "GRANT EXECUTE ON FUNCTION pg_sleep TO"),
+            ("must be owner of view a", "make the gateway's user the owner of view a"),
+            ("something else", "the gateway's user lacks a right"),
+        ] {
+            assert!(missing_right(message).starts_with(hint), "{message}: {}", missing_right(message));
+        }
+    }
 }

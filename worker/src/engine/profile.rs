@@ -89,6 +89,8 @@ pub struct Profile {
     /// Ends the sessions of attempts that were overtaken, named by `{names}`: what they hold open
     /// would block their successor for as long as their worker hangs.
     pub end_sessions: Option<&'static str>,
+    /// Ends the sessions of all attempts with tokens up to `{upto}`.
+    pub end_older_sessions: Option<&'static str>,
     /// Put before a DROP, whose wait for readers of the table must not hold up everybody else.
     pub before_drop: Option<&'static str>,
     /// Put before pruning the table `{table}`, so that no new row appears meanwhile.
@@ -128,6 +130,13 @@ impl Profile {
             "SELECT COUNT(pg_terminate_backend(pid)) FROM pg_stat_activity WHERE application_name IN ({names}) \
              AND usename = session_user AND state <> 'idle' AND pid <> pg_backend_pid()",
         ),
+        end_older_sessions: Some(
+            "SELECT COUNT(pg_terminate_backend(pid)) FROM pg_stat_activity WHERE \
+             CASE WHEN application_name ~ '^coordctl:[0-9]{1,18}$' \
+             THEN CAST(SUBSTRING(application_name FROM 10) AS BIGINT) <= {upto} ELSE FALSE END \
+             AND datname = current_database() AND usename = session_user AND state <> 'idle' \
+             AND pid <> pg_backend_pid()",
+        ),
         before_drop: Some("SET LOCAL lock_timeout = '3s'"),
         before_prune: Some("LOCK TABLE {table} IN EXCLUSIVE MODE"),
         lock_writers: Some("LOCK TABLE {table} IN SHARE ROW EXCLUSIVE MODE"),
@@ -151,6 +160,7 @@ impl Profile {
         looks_ahead: false,
         before_raise: None,
         end_sessions: None,
+        end_older_sessions: None,
         before_drop: None,
         before_prune: None,
         lock_writers: None,

@@ -17,7 +17,7 @@ use super::profile::Profile;
 use super::session::{Session, cancellable};
 use super::statements::cast_bound;
 use super::tries::Tries;
-use super::{Beside, Engine, Fence, Kept, Outcome, Publication, Published, Relation, RelationKind};
+use super::{Beside, Bound, Engine, Fence, Kept, Outcome, Publication, Published, Relation, RelationKind};
 
 /// How often a publication is tried against others that change the same things.
 const TRIES: u32 = 8;
@@ -78,15 +78,15 @@ fn within(
     profile: &Profile,
     columns: &[ColumnDef],
     column: &str,
-    ranges: &[[String; 2]],
+    ranges: &[[Bound; 2]],
 ) -> Result<String, EngineError> {
     let found = columns.iter().find(|candidate| candidate.name.eq_ignore_ascii_case(column));
     let Some(found) = found else {
         return Err(EngineError::permanent(format!("the table has no time column `{column}`")).code("42703"));
     };
     let name = profile.quote(&found.name);
-    let range = |[low, high]: &[String; 2]| {
-        let [low, high] = [low, high].map(|bound| cast_bound(bound, &found.data_type));
+    let range = |[low, high]: &[Bound; 2]| {
+        let [low, high] = [low, high].map(|bound| cast_bound(bound.of(&found.data_type), &found.data_type));
         format!("{name} BETWEEN {low} AND {high}")
     };
     Ok(ranges.iter().map(range).collect::<Vec<_>>().join(" OR "))

@@ -148,6 +148,10 @@ impl Engine for Scrubbed {
         self.engine.prune(catalog, table, upto).await.map_err(|error| self.scrubber.error(error))
     }
 
+    fn shut_out(&self, upto: Token) {
+        self.engine.shut_out(upto);
+    }
+
     async fn query(&self, sql: &str) -> Result<Rows, EngineError> {
         self.engine.query(sql).await.map_err(|error| self.scrubber.error(error))
     }

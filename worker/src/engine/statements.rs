@@ -6,7 +6,7 @@ use coord_common::project::model::ColumnDef;
 use super::error::EngineError;
 use super::profile::{FullReplace, Profile};
 use super::scd::{self, ScdWrite};
-use super::{AUDITED, AuditQuery, BatchWrite, Relation, Write};
+use super::{AUDITED, AuditQuery, BatchWrite, Bound, Relation, Write};
 
 /// The name of the temporary table that upserts go through; it lives in one transaction.
 const STAGE: &str = "__coordctl_stage";
@@ -157,10 +157,10 @@ impl Builder<'_> {
         script: &mut Script,
         query: &str,
         column: &str,
-        bounds: [&String; 2],
+        bounds: [&Bound; 2],
     ) -> Result<(), EngineError> {
         let data_type = self.type_of(column)?;
-        let [low, high] = bounds.map(|bound| cast_bound(bound, data_type));
+        let [low, high] = bounds.map(|bound| cast_bound(bound.of(data_type), data_type));
         let within = format!("{} BETWEEN {low} AND {high}", self.profile.quote(column));
         script.data.push(format!("DELETE FROM {} WHERE {within}", self.target));
         let rows = format!("SELECT {} FROM {} WHERE {within}", self.columns, sub(query, "_q"));
@@ -488,6 +488,17 @@ mod tests {
                 &format!("INSERT INTO {target} (\"i\") SELECT \"i\" FROM (q\n) AS _q"),
             ],
         );
+    }
+
+    #[test]
+    fn a_bound_is_a_moment_for_times_and_in_the_models_own_format_for_texts_and_numbers() {
+        let bound = Bound { time: "'2024-01-01 00:00:00'".to_owned(), own: "'20240101'".to_owned() };
+        for data_type in ["DATE", "timestamp with time zone", "TIMESTAMP_NS", "datetime"] {
+            assert_eq!(bound.of(data_type), bound.time, "{data_type}");
+        }
+        for data_type in ["VARCHAR", "varchar(8)", "text", "BIGINT", "STRING"] {
+            assert_eq!(bound.of(data_type), bound.own, "{data_type}");
+        }
     }
 
     #[test]

@@ -14,7 +14,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use coord_common::id::ModelName;
+use coord_common::id::{ModelName, Token};
 use coord_common::snapshot::Snapshot;
 use coord_common::sql::Dialect;
 use coord_common::task::{
@@ -284,6 +284,12 @@ impl Executor {
 
 #[async_trait::async_trait]
 impl Execute for Executor {
+    fn shut_out(&self, upto: Token) {
+        for engine in self.engines.values() {
+            engine.shut_out(upto);
+        }
+    }
+
     async fn execute(&self, lease: Lease, start: &Start<'_>, cancel: CancellationToken) -> Outcome {
         let span = match &lease.work {
             Work::Evaluate(work) => info_span!("batch", batch = %work.batch, token = lease.token.0),

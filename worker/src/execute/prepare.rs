@@ -16,10 +16,10 @@ use coord_common::snapshot::{Snapshot, model_name};
 use coord_common::sql::{Dialect, Query, SqlError, parse_statement};
 use coord_common::task::{
     Binding, Evaluate, Failure, FailureClass, Keeps, Lease, Mode, Policies, Policy, Promote, Relation,
-    Statements, TableId, TableTask, View, added_by_kind,
+    Statements, TableId, TableTask, View,
 };
 
-use super::bounds::bounds;
+use super::bounds::{bounds, within};
 use super::merge::merge_names;
 use super::publication::beside;
 use crate::engine::{AUDITED, AuditQuery, BatchWrite, Fence, Migration, ScdWrite, Write};
@@ -60,7 +60,7 @@ pub(super) fn batch(
         fence: Fence {
             slot: slot(work),
             token: lease.token,
-            plan: lease.plan.to_string(),
+            plan: by(lease, work.task.round),
             table: work.task.table.to_string(),
             supersedes: superseded(work),
         },
@@ -88,6 +88,11 @@ pub(super) fn audits(
 ) -> Result<Vec<AuditQuery>, Failure> {
     let scene = Scene { task: &work.task, snapshot, embedded, dialect, work };
     scene.audits(&sql_name(&work.task.target, dialect))
+}
+
+/// Whose work it is: what a plan did in an earlier round is no more than what another plan did.
+fn by(lease: &Lease, round: u32) -> String {
+    if round == 0 { lease.plan.to_string() } else { format!("{}.{round}", lease.plan) }
 }
 
 /// Audits of their own must not look as if they had filled the batch, nor columns that came as if those
@@ -244,7 +249,7 @@ impl Scene<'_> {
             ModelKind::View { materialized } => Migration::View { materialized },
             _ => Migration::Table {
                 policies: Policies::of(model, self.task.allows),
-                kept: added_by_kind(&model.kind),
+                kept: model.kind.table_columns(Vec::new()),
                 later: self.task.allows.later,
             },
         };
@@ -322,10 +327,8 @@ impl Scene<'_> {
         Ok(key)
     }
 
-    /// Bounds are inclusive: the last microsecond inside stands for the end. Text and number
-    /// columns hold times in the model's own format; others are cast from a full timestamp.
     fn time_range(&self, kind: &TimeRange, query: String) -> Result<Write, Failure> {
-        let [low, high] = bounds(self.snapshot, kind, self.work.batch.interval)?;
+        let [low, high] = bounds(kind, self.work.batch.interval)?;
         Ok(Write::TimeRange { query, column: kind.time_column.clone(), low, high })
     }
 
@@ -467,18 +470,20 @@ impl Scene<'_> {
     /// What an audit looks at, where it isn't the whole table: for time ranges the batch's rows.
     fn audited(&self, target: &str) -> Result<Option<String>, Failure> {
         let ModelKind::IncrementalByTimeRange(kind) = &self.model().kind else { return Ok(None) };
-        let Write::TimeRange { low, high, .. } = self.time_range(kind, String::new())? else {
-            return Ok(None);
-        };
+        let bounds = bounds(kind, self.work.batch.interval)?;
         let column = self.dialect.quote(&kind.time_column);
-        let columns = self.snapshot.columns.iter().flatten();
-        let declared = columns.clone().find(|known| known.name.eq_ignore_ascii_case(&kind.time_column));
+        let mut columns = self.snapshot.columns.iter().flatten();
+        let declared = columns.find(|known| known.name.eq_ignore_ascii_case(&kind.time_column));
         let data_type =
             declared.map(|known| known.data_type.as_str()).filter(|data_type| !data_type.is_empty());
-        let bound =
-            |text: &str| data_type.map_or_else(|| text.to_owned(), |t| format!("CAST({text} AS {t})"));
-        let (low, high) = (bound(&low), bound(&high));
-        Ok(Some(format!("SELECT * FROM {target} WHERE {column} BETWEEN {low} AND {high}")))
+        let within = match data_type {
+            Some(data_type) => {
+                let [low, high] = bounds.map(|bound| format!("CAST({} AS {data_type})", bound.of(data_type)));
+                format!("{column} BETWEEN {low} AND {high}")
+            }
+            None => within(&column, kind, &bounds),
+        };
+        Ok(Some(format!("SELECT * FROM {target} WHERE {within}")))
     }
 }
 

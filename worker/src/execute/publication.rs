@@ -19,7 +19,7 @@ pub(super) fn beside(aside: &Aside, snapshot: &Snapshot) -> Result<Beside, Failu
             ranges: ranges
                 .ranges()
                 .iter()
-                .map(|range| bounds(snapshot, kind, *range))
+                .map(|range| bounds(kind, *range))
                 .collect::<Result<_, Failure>>()?,
             merged: merged.clone(),
         },

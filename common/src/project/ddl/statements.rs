@@ -48,6 +48,8 @@ impl Piece<'_> {
 pub(crate) struct Pieces<'a> {
     pub(crate) main: Vec<Piece<'a>>,
     pub(crate) on_virtual_update: Vec<Piece<'a>>,
+    /// Whether a semicolon ends the last statement of the file.
+    pub(crate) closed: bool,
 }
 
 /// Splits tokens into pieces.
@@ -83,6 +85,7 @@ pub(crate) fn split<'a>(source: &Source, tokens: &'a [Token]) -> Result<Pieces<'
         }
         at += 1;
     }
+    pieces.closed = closes_sql(text, tokens);
     match virtual_since {
         None => Ok(pieces),
         Some(token) => {
@@ -91,6 +94,13 @@ pub(crate) fn split<'a>(source: &Source, tokens: &'a [Token]) -> Result<Pieces<'
                 .hint("add `ON_VIRTUAL_UPDATE_END;`"))
         }
     }
+}
+
+/// Whether the tokens end in a statement of SQL and its semicolon.
+fn closes_sql(text: &str, tokens: &[Token]) -> bool {
+    let [.., before, last] = tokens else { return false };
+    let is_jinja = matches!(before.kind, TokenKind::Jinja { .. });
+    last.is(';') && !(before.is(';') || is_jinja || before.is_word(text, "ON_VIRTUAL_UPDATE_END"))
 }
 
 fn push<'a>(pieces: &mut Pieces<'a>, is_virtual: bool, piece: Piece<'a>) {

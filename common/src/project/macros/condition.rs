@@ -246,6 +246,13 @@ fn binary(left: &Expr, op: &BinaryOperator, right: &Expr) -> Answer {
         BinaryOperator::Minus => arithmetic(&value, &other, i64::checked_sub, |a, b| a - b),
         BinaryOperator::Multiply => arithmetic(&value, &other, i64::checked_mul, |a, b| a * b),
         BinaryOperator::Modulo => arithmetic(&value, &other, i64::checked_rem_euclid, f64::rem_euclid),
+        BinaryOperator::DuckIntegerDivide => {
+            let whole = |a: i64, b: i64| {
+                let quotient = a.checked_div(b)?;
+                Some(quotient - i64::from(a % b != 0 && (a < 0) != (b < 0)))
+            };
+            arithmetic(&value, &other, whole, |a, b| (a / b).floor())
+        }
         BinaryOperator::Divide => match (value.number(), other.number()) {
             (Some(_), Some(0.0)) => Err("division by zero".to_owned()),
             (Some(a), Some(b)) => Ok(Float(a / b)),
@@ -400,6 +407,9 @@ mod tests {
             ("1 + 2 * 3", "7"),
             ("6 / 2", "3.0"),
             ("7 % 3", "1"),
+            ("7 // 2", "3"),
+            ("-7 // 2", "-4"),
+            ("1 // 0", "error: a number is too large or zero"),
             ("-5", "-5"),
             ("'a' || 'b'", "ab"),
             ("1 = 1.0 AND 'a' <> 'b'", "True"),

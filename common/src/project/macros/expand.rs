@@ -53,6 +53,10 @@ impl Out {
 
     /// Adds a result.
     pub(super) fn push(&mut self, text: &str) {
+        if text.starts_with('-') && self.text.ends_with('-') {
+            // Two signs together would start a comment.
+            self.text.push(' ');
+        }
         self.text.push_str(text);
         self.solid = self.text.len();
     }

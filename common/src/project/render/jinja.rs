@@ -30,7 +30,7 @@ pub(super) fn render(code: &Code, context: &RenderContext<'_>) -> Result<String,
         env.add_function("gateway", move || gateway.clone());
     }
     let failed = |why: &Error| failure(why, code);
-    let text = python::changeable(&code.text);
+    let text = python::adapted(&code.text);
     let template = env.template_from_str(&text).map_err(|why| failed(&why))?;
     template.render(()).map_err(|why| failed(&why))
 }
@@ -115,7 +115,7 @@ fn macros_use_time(code: &Code, context: &RenderContext<'_>) -> bool {
 /// Makes every macro of every file a function by its name.
 fn add_macros<'s>(env: &mut Environment<'s>, context: &'s RenderContext<'_>) -> Result<(), (String, Error)> {
     for (path, source) in &context.env.jinja_macros {
-        env.add_template_owned(path.clone(), python::changeable(source).into_owned())
+        env.add_template_owned(path.clone(), python::adapted(source).into_owned())
             .map_err(|why| (path.clone(), why))?;
         for name in macro_names(source) {
             let (path, macro_name) = (path.clone(), name.to_owned());

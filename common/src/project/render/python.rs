@@ -2,6 +2,8 @@
 //! mappings, lists and mappings that grow, dates and times.
 
 mod moment;
+mod more;
+mod operators;
 mod text;
 
 use std::borrow::Cow;
@@ -19,13 +21,22 @@ pub(super) use moment::{Date, DateTime};
 pub(crate) fn add(env: &mut Environment<'_>) {
     env.set_unknown_method_callback(method);
     env.add_function(OWN, own);
+    more::add(env);
+}
+
+/// The template in the engine's words, on the same lines.
+pub(super) fn adapted(text: &str) -> Cow<'_, str> {
+    match changeable(text) {
+        Cow::Borrowed(text) => operators::spelled(text),
+        Cow::Owned(text) => Cow::Owned(operators::spelled(&text).into_owned()),
+    }
 }
 
 /// The function around lists and mappings that a template writes and then changes.
 const OWN: &str = "changeable_";
 
 /// The template with its `{% set x = […] %}` so that `x.append(…)` can change it, on the same lines.
-pub(super) fn changeable(text: &str) -> Cow<'_, str> {
+fn changeable(text: &str) -> Cow<'_, str> {
     let mut changed = String::new();
     let mut copied = 0;
     for segment in segments(text) {
@@ -311,6 +322,7 @@ macro_rules! plain_object {
 
 plain_object!(Date);
 plain_object!(DateTime);
+plain_object!(moment::Span);
 
 #[cfg(test)]
 mod tests {
@@ -322,7 +334,12 @@ mod tests {
         env.add_global("day", Value::from_object(Date::of("2024-01-05".parse().unwrap())));
         let noon = "2024-01-05T12:30:00.000250".parse().unwrap();
         env.add_global("noon", Value::from_object(DateTime::of(noon, true)));
-        env.render_str(&changeable(text), ()).unwrap_or_else(|why| format!("{}", why.kind()))
+        env.add_global("start_date", Value::from_object(Date::of("2024-01-01".parse().unwrap())));
+        env.add_global("end_date", Value::from_object(Date::of("2024-01-03".parse().unwrap())));
+        env.add_global("end_dt", Value::from_object(DateTime::of(noon, true)));
+        let start = "2024-01-04T12:00:00".parse().unwrap();
+        env.add_global("start_dt", Value::from_object(DateTime::of(start, true)));
+        env.render_str(&adapted(text), ()).unwrap_or_else(|why| format!("{}", why.kind()))
     }
 
     #[test]
@@ -358,6 +375,13 @@ mod tests {
                 "{% set d = {'b': 1} %}{% do d.update({'a': 2}) %}{% for k in d %}{{ k }}{{ d[k] }}{% endfor %}{{ d.a }}",
                 "b1a22",
             ),
+            ("{{ '%s-%05d' % ('a', 42) }} {{ '%.2f' % 3.14159 }}", "a-00042 3.14"),
+            (
+                r#"{{ {'b': [1, 'x', none, true], 'a': "it's é"} | tojson }}"#,
+                r#"{"a": "it\u0027s \u00e9", "b": [1, "x", null, true]}"#,
+            ),
+            ("{{ 'a b_c, d' | wordcount }}", "3"),
+            ("{% set j = joiner(' + ') %}{% for i in [1, 2, 3] %}{{ j() }}{{ i }}{% endfor %}", "1 + 2 + 3"),
             ("{{ [1].append(2) }}", "invalid operation"),
             ("{{ 'a'.nothing() }}", "unknown method"),
         ] {
@@ -387,6 +411,12 @@ mod tests {
                 "{{ noon.timestamp() }} {{ day | replace('-', '') }} {{ day ~ 'x' }}",
                 "1704457800.00025 20240105 2024-01-05x",
             ),
+            ("{{ (end_date - start_date).days + 1 }} {{ start_date - end_date }}", "3 -2 days, 0:00:00"),
+            (
+                "{{ end_dt - start_dt }} {{ (end_dt-start_dt).total_seconds() }} {{ (end_dt - start_dt).seconds }}",
+                "1 day, 0:30:00.000250 88200.00025 1800",
+            ),
+            ("{{ end_date - start_dt }}", "invalid operation"),
             ("{{ day.strftime('%Q') }}", "invalid operation"),
             ("{{ noon.strftime('%#z') }}", "invalid operation"),
             ("{{ day.replace(day=32) }}", "invalid operation"),

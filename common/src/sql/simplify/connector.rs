@@ -1,6 +1,6 @@
 //! AND and OR: without nesting, repetition and what is always true or false, in one order.
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::value::{Constant, constant};
 use super::{binary, boolean, is_boolean};
@@ -25,14 +25,20 @@ pub(super) fn connect(op: &str, left: Value, right: Value) -> Value {
     operands.into_iter().reduce(|all, operand| binary(all, op, operand)).unwrap_or_else(|| boolean(!ends))
 }
 
+/// Parentheses around the other connector stay: SQLMesh keeps them, also where they say nothing.
 fn gather(op: &str, mut node: Value, operands: &mut Vec<Value>) {
+    let mut nested = false;
     while let Some(inner) = node.get_mut("Nested") {
         node = inner.take();
+        nested = true;
     }
     match node.get_mut("BinaryOp") {
         Some(connector) if connector["op"] == op => {
             gather(op, connector["left"].take(), operands);
             gather(op, connector["right"].take(), operands);
+        }
+        Some(connector) if nested && (connector["op"] == "And" || connector["op"] == "Or") => {
+            operands.push(json!({"Nested": node}));
         }
         _ => operands.push(node),
     }

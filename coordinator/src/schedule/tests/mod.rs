@@ -86,6 +86,7 @@ fn node(number: usize, todo: &[(i64, i64)], parents: &[(usize, ReadRange)]) -> N
             execution_time: Timestamp(0),
             allows: coord_common::task::Allowed::default(),
             aside: None,
+            round: 0,
         }),
         todo: set(todo),
         assumed: IntervalSet::new(),

@@ -97,8 +97,8 @@ pub(crate) fn day(day: u32, n: u32) -> Write {
              (VALUES (-1), (0), (1)) AS b(o) -- a comment at the end"
         ),
         column: "ds".to_owned(),
-        low: format!("'2024-01-{day:02} 00:00:00+00:00'"),
-        high: format!("'2024-01-{day:02} 23:59:59.999999+00:00'"),
+        low: format!("'2024-01-{day:02} 00:00:00+00:00'").into(),
+        high: format!("'2024-01-{day:02} 23:59:59.999999+00:00'").into(),
     }
 }
 

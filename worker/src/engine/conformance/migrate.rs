@@ -10,6 +10,7 @@ super::suite! {
     a_column_whose_type_cannot_be_widened_starts_anew,
     what_the_model_forbids_leaves_the_table_as_it_was,
     what_the_model_ignores_stays_out_of_the_table,
+    columns_that_the_kind_gives_come_too_and_stay,
     views_of_all_columns_follow_and_others_stay,
     a_view_is_made_anew_under_the_views_that_show_it,
     a_migration_that_was_killed_is_done_by_the_next_attempt_and_once,
@@ -91,6 +92,19 @@ async fn what_the_model_ignores_stays_out_of_the_table(lab: Lab) {
     let write = batch("d2", 3, Write::Append { query: query.to_owned() });
     lab.run(&BatchWrite { known_columns_only: true, ..write }).await.unwrap();
     assert_eq!(lab.rows("SELECT * FROM s.t ORDER BY ds").await, ["1,x,2024-01-01", "2,~,2024-01-02"]);
+}
+
+async fn columns_that_the_kind_gives_come_too_and_stay(lab: Lab) {
+    table(&lab).await;
+    let query = "SELECT 1 AS a, CAST('x' AS VARCHAR) AS b, DATE '2024-01-01' AS ds";
+    let kept = vec![column("valid_from", "TIMESTAMP"), column("valid_to", "TIMESTAMP")];
+    for token in [2, 3] {
+        let migration = Migration::Table { policies: ALLOW, kept: kept.clone(), later: false };
+        let write = Write::Migrate { query: query.to_owned(), migration };
+        lab.run(&BatchWrite { replayed_is_done: false, ..batch("all", token, write) }).await.unwrap();
+        assert_eq!(columns(&lab).await, ["a", "b", "ds", "valid_from", "valid_to"]);
+    }
+    assert_eq!(lab.rows("SELECT * FROM s.t").await, ["1,x,2024-01-01,~,~"]);
 }
 
 async fn views_of_all_columns_follow_and_others_stay(lab: Lab) {

@@ -8,6 +8,7 @@ mod lab;
 mod migrate;
 mod postgres_only;
 mod restate;
+mod retries;
 mod scd;
 
 use std::time::{Duration, Instant};
@@ -15,7 +16,7 @@ use std::time::{Duration, Instant};
 use coord_common::id::Token;
 
 use super::{
-    CancellationToken, Class, Discard, Engine, Outcome, Relation, RelationKind, Switched, ViewChange,
+    Bound, CancellationToken, Class, Discard, Engine, Outcome, Relation, RelationKind, Switched, ViewChange,
     ViewSwitch, Write,
 };
 use drops::{
@@ -79,6 +80,7 @@ suite! {
     a_view_changes_its_columns,
     pre_and_post_statements_share_the_transaction,
     declared_types_win,
+    a_time_column_of_texts_is_bounded_as_its_model_writes_times,
     a_time_column_with_a_zone_is_read_as_utc,
     a_long_query_is_cancelled,
     errors_have_classes,
@@ -86,6 +88,7 @@ suite! {
     a_table_is_dropped_for_good_but_never_from_under_a_newer_attempt,
     what_depends_on_a_table_is_not_dropped_with_it,
     pruned_slots_stay_closed_to_old_tokens,
+    whoever_is_of_a_lost_time_cannot_commit_however_batches_are_cut,
     settings_of_one_batch_do_not_reach_the_next,
 }
 
@@ -99,6 +102,37 @@ async fn a_time_range_is_rewritten_and_rows_outside_are_dropped(lab: Lab) {
     assert_eq!(lab.run(&again).await.unwrap().rows, 2);
     let days = lab.rows("SELECT ds, COUNT(*) FROM s.t GROUP BY ds ORDER BY ds").await;
     assert_eq!(days, ["2024-01-01,2", "2024-01-02,4"]);
+}
+
+async fn whoever_is_of_a_lost_time_cannot_commit_however_batches_are_cut(lab: Lab) {
+    lab.run(&batch("make", 1, Write::Create { query: "SELECT 1 AS i".to_owned() })).await.unwrap();
+    let insert = |n: u32| Write::Append { query: format!("SELECT {n} AS i") };
+    lab.run(&batch("done", 5, insert(1))).await.unwrap();
+    let profile = lab.engine.pool.profile();
+    let late = batch("days 1 to 4", 10, insert(3));
+    let mut zombie = lab.engine.pool.get().await.unwrap();
+    let ledger = lab.engine.ledger(&mut *zombie, None).await.unwrap();
+    ledger.raise(&mut *zombie, profile, &late.fence, false).await.unwrap();
+    zombie.run(&["BEGIN", "INSERT INTO s.t SELECT 3"].map(str::to_owned)).await.unwrap();
+    lab.engine.shut_out(Token(1000));
+    lab.engine.shut_out(Token(7));
+    // Another slot, which knows nothing of the other one.
+    assert_eq!(lab.run(&batch("days 2 to 5", 1001, insert(2))).await.unwrap().outcome, Outcome::Written);
+    let error = ledger.commit(&mut *zombie, profile, &late.fence, 1).await.unwrap_err();
+    assert!(matches!(error.class, Class::Stale | Class::Transient), "{error:?}");
+    drop(zombie);
+    let mut anew = lab.engine.pool.get().await.unwrap();
+    for slot in ["days 1 to 4", "done", "never seen"] {
+        let refused = ledger.raise(&mut *anew, profile, &batch(slot, 999, insert(4)).fence, false).await;
+        assert_eq!(refused.unwrap_err().class, Class::Stale, "{slot}");
+        let refused = lab.run(&batch(slot, 999, insert(4))).await;
+        assert_eq!(refused.unwrap_err().class, Class::Stale, "{slot}");
+    }
+    anew.give_back();
+    let mut again = batch("done", 1002, insert(1));
+    again.replayed_is_done = true;
+    assert_eq!(lab.run(&again).await.unwrap().outcome, Outcome::AlreadyDone, "what was done is known");
+    assert_eq!(lab.rows("SELECT i FROM s.t ORDER BY i").await, ["1", "2"]);
 }
 
 async fn a_failed_audit_leaves_the_table_as_it_was(lab: Lab) {
@@ -496,14 +530,31 @@ async fn declared_types_win(lab: Lab) {
     assert_eq!(lab.rows("SELECT i FROM s.t WHERE ds = '2024-01-05'").await, ["5"]);
 }
 
+async fn a_time_column_of_texts_is_bounded_as_its_model_writes_times(lab: Lab) {
+    let bound = |time: &str, own: &str| Bound { time: time.to_owned(), own: own.to_owned() };
+    let days = |slot: &str, token, query: &str| {
+        let write = Write::TimeRange {
+            query: query.to_owned(),
+            column: "ds".to_owned(),
+            low: bound("'2024-01-01 00:00:00'", "'2024-01-01'"),
+            high: bound("'2024-01-02 23:59:59.999999'", "'2024-01-02'"),
+        };
+        batch(slot, token, write)
+    };
+    let rows = "SELECT * FROM (VALUES ('2024-01-01', 1), ('2024-01-02', 2), ('2024-01-03', 3)) AS v(ds, i)";
+    assert_eq!(lab.run(&days("1", 1, rows)).await.unwrap().rows, 2, "the first day, too");
+    lab.run(&days("2", 2, "SELECT CAST('2024-01-01' AS VARCHAR) AS ds, 7 AS i")).await.unwrap();
+    assert_eq!(lab.rows("SELECT ds, i FROM s.t").await, ["2024-01-01,7"], "they are replaced");
+}
+
 async fn a_time_column_with_a_zone_is_read_as_utc(lab: Lab) {
     let write = Write::TimeRange {
         query: "SELECT * FROM (VALUES (TIMESTAMPTZ '2024-01-01 00:00:00+00'), \
                 (TIMESTAMPTZ '2023-12-31 23:59:59+00'), (TIMESTAMPTZ '2024-01-01 23:59:59+00')) AS v(ts)"
             .to_owned(),
         column: "ts".to_owned(),
-        low: "'2024-01-01 00:00:00'".to_owned(),
-        high: "'2024-01-01 23:59:59.999999'".to_owned(),
+        low: "'2024-01-01 00:00:00'".to_owned().into(),
+        high: "'2024-01-01 23:59:59.999999'".to_owned().into(),
     };
     let mut write = batch("1", 1, write);
     write.pre = vec!["SET TimeZone = 'Asia/Tokyo'".to_owned()];

@@ -115,7 +115,7 @@ async fn a_connection_that_was_killed_is_replaced() {
 }
 
 /// Passes bytes on until the commit comes by, then cuts the line: before it, or after its answer.
-async fn cut_at_commit(listener: TcpListener, server: u16, deliver: bool) -> io::Result<()> {
+pub(super) async fn cut_at_commit(listener: TcpListener, server: u16, deliver: bool) -> io::Result<()> {
     let mut cut = false;
     loop {
         let (mut client, _) = listener.accept().await?;

@@ -7,13 +7,14 @@ use coord_common::id::Token;
 
 use super::lab::{Lab, batch};
 use crate::engine::{
-    BatchWrite, Beside, CancellationToken, Class, Engine, Kept, Outcome, Publication, Published, Relation,
-    RelationKind, Write,
+    BatchWrite, Beside, Bound, CancellationToken, Class, Engine, Kept, Outcome, Publication, Published,
+    Relation, RelationKind, Write,
 };
 
 /// Days of a month, half-open, as bounds.
-fn days(from: u32, to: u32) -> [String; 2] {
+fn days(from: u32, to: u32) -> [Bound; 2] {
     [format!("'2024-01-{from:02} 00:00:00'"), format!("'2024-01-{:02} 23:59:59.999999'", to - 1)]
+        .map(Bound::from)
 }
 
 fn aside(name: &str) -> Relation {

@@ -3,10 +3,11 @@
 use std::fmt::{self, Write as _};
 
 use chrono::format::{Item, StrftimeItems};
-use chrono::{Datelike, NaiveDate, NaiveDateTime, Timelike};
+use chrono::{Datelike, NaiveDate, NaiveDateTime, TimeDelta, Timelike};
 use minijinja::Error;
 use minijinja::value::{Kwargs, Value, from_args};
 
+use super::operators::MINUS;
 use super::{Plain, unknown, wrong};
 
 /// A date.
@@ -18,6 +19,58 @@ pub(in super::super) struct Date(NaiveDate);
 pub(in super::super) struct DateTime {
     at: NaiveDateTime,
     zoned: bool,
+}
+
+/// The time between two others.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Span(TimeDelta);
+
+impl Span {
+    /// Whole days, rounded down, and the seconds and microseconds of the day that is left.
+    fn parts(self) -> (i64, i64, i64) {
+        let micros = self.0.num_microseconds().unwrap_or(i64::MAX);
+        let day = 86_400_000_000;
+        let left = micros.rem_euclid(day);
+        (micros.div_euclid(day), left / 1_000_000, left % 1_000_000)
+    }
+}
+
+impl fmt::Display for Span {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (days, seconds, micros) = self.parts();
+        if days != 0 {
+            write!(f, "{days} day{}, ", if days.abs() == 1 { "" } else { "s" })?;
+        }
+        write!(f, "{}:{:02}:{:02}", seconds / 3600, seconds / 60 % 60, seconds % 60)?;
+        if micros > 0 { write!(f, ".{micros:06}") } else { Ok(()) }
+    }
+}
+
+impl Plain for Span {
+    fn field(&self, name: &str) -> Option<Value> {
+        let (days, seconds, micros) = self.parts();
+        Some(Value::from(match name {
+            "days" => days,
+            "seconds" => seconds,
+            "microseconds" => micros,
+            _ => return None,
+        }))
+    }
+
+    fn method(&self, name: &str, args: &[Value]) -> Result<Value, Error> {
+        from_args::<()>(args)?;
+        let (days, seconds, micros) = self.parts();
+        match name {
+            "total_seconds" => Ok(Value::from((days * 86_400 + seconds) as f64 + micros as f64 / 1e6)),
+            _ => Err(unknown()),
+        }
+    }
+}
+
+/// The other time of a difference, which must be of the same kind.
+fn other<T: minijinja::value::Object + 'static>(args: &[Value]) -> Result<std::sync::Arc<T>, Error> {
+    let (other,): (&Value,) = from_args(args)?;
+    other.downcast_object().ok_or_else(|| wrong(format!("{other} is another kind of time")))
 }
 
 impl Date {
@@ -76,6 +129,7 @@ impl Plain for Date {
                 named.assert_all_used()?;
                 Ok(Value::from_object(Self(date)))
             }
+            MINUS => Ok(Value::from_object(Span(self.0 - other::<Self>(args)?.0))),
             _ => date_method(self.0, name, args),
         }
     }
@@ -135,6 +189,10 @@ impl Plain for DateTime {
                     zoned,
                 }))
             }
+            MINUS => match other::<Self>(args)? {
+                other if other.zoned == self.zoned => Ok(Value::from_object(Span(self.at - other.at))),
+                _ => Err(wrong("one time has a zone and the other has none")),
+            },
             _ => date_method(self.at.date(), name, args),
         }
     }

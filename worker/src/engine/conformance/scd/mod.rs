@@ -34,7 +34,7 @@ struct Step {
     expected: Vec<Row>,
 }
 
-fn kind(text: &str) -> ScdType2 {
+pub(super) fn kind(text: &str) -> ScdType2 {
     let file = |path: &str, text: &str| SourceFile { path: path.into(), text: text.into() };
     let files = [
         file("config.yaml", "model_defaults: {dialect: duckdb}"),
