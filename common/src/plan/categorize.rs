@@ -156,7 +156,10 @@ fn new_record(rules: &Rules<'_>, snapshot: &Arc<Snapshot>) -> (SnapshotRecord, b
         previous: old.map(|old| history(old)).unwrap_or_default(),
         naming,
         created: input.now,
-        effective_from: rules.effective_from.filter(|_| takes_effective_date(&snapshot.model.kind)),
+        // A table of its own has no rows from before the change.
+        effective_from: rules
+            .effective_from
+            .filter(|_| forward_only && takes_effective_date(&snapshot.model.kind)),
     };
     (record, decided)
 }

@@ -10,7 +10,7 @@ use super::options::Times;
 use super::restate::Restatements;
 use super::{PlanInput, Purpose, Tables};
 use crate::id::{ModelName, SnapshotId};
-use crate::interval::{IntervalSet, Timestamp};
+use crate::interval::{IntervalSet, MissingQuery, TimePoint, Timestamp, missing, parse_time};
 use crate::project::model::ModelKind;
 use crate::snapshot::{Category, SnapshotRecord};
 
@@ -84,7 +84,7 @@ fn throwaways(
         // What is restated by itself holds another time's rows than those around it.
         let by_itself = kind.auto_restatement_cron().is_some();
         let deployable = !tainted && !keeps_table && !by_itself && valid;
-        let done = input.tables.get(&record.table(false)).is_some_and(|known| !known.done.is_empty());
+        let done = !stays_complete(ground, record).is_empty();
         let view = matches!(kind, ModelKind::View { .. } | ModelKind::Embedded);
         let representative = deployable
             || live.contains(&record.id())
@@ -126,11 +126,35 @@ fn valid_start(ground: &Ground<'_>, record: &SnapshotRecord, covered_from: Optio
     let snapshot = &record.snapshot;
     let Some(from) = covered_from.filter(|_| snapshot.depends_on_past()) else { return true };
     let unit = snapshot.interval_unit();
-    let first = unit.ceil(ground.starts[record.name()]);
+    let (own, from) = (ground.starts[record.name()], unit.floor(from));
+    let done = stays_complete(ground, record);
+    if done.is_empty() {
+        return unit.ceil(own) >= from;
+    }
+    let (model, cadence) = (&snapshot.model, snapshot.cadence());
+    let execution = ground.times.execution;
+    let lacks = missing(&MissingQuery {
+        start: own,
+        end: TimePoint::time(execution),
+        execution,
+        unit,
+        cadence: &cadence,
+        done: &done,
+        model_start: Some(own),
+        model_end: model.end.as_deref().and_then(|text| parse_time(text, execution).ok()),
+        // What lookback computes again isn't there yet, either.
+        lookback: model.lookback(),
+        allow_partials: model.allow_partials,
+        ignore_cron: false,
+        is_seed: false,
+    });
+    lacks.hull().is_none_or(|lacks| lacks.start >= from)
+}
+
+/// What production's table has: what is computed again isn't there yet.
+fn stays_complete(ground: &Ground<'_>, record: &SnapshotRecord) -> IntervalSet {
     let known = ground.input.tables.get(&record.table(false));
     let mut done = known.map_or_else(IntervalSet::new, |known| known.done.clone());
-    // What is computed again isn't there yet.
     ground.restatements.ranges.get(record.name()).inspect(|range| done.remove(**range));
-    let missing_from = done.ranges().iter().filter(|range| range.start <= first).map(|range| range.end).max();
-    missing_from.unwrap_or(first).max(first) >= unit.floor(from)
+    done
 }

@@ -26,6 +26,12 @@ impl PlannedModel {
         self.fills.as_ref().filter(|_| !self.missing.is_empty()).or(self.table.as_ref())
     }
 
+    /// The table whose ranges are recorded where the plan computes nothing: never production's, where
+    /// the environment may not write that.
+    pub fn declared(&self) -> Option<&TableId> {
+        self.fills.as_ref().or(self.table.as_ref())
+    }
+
     /// All tables that the model needs while the plan is carried out.
     pub fn tables(&self) -> impl Iterator<Item = &TableId> {
         self.table.iter().chain(&self.fills)

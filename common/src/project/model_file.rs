@@ -366,6 +366,14 @@ impl FileReader<'_> {
         property: Option<&Property<'_>>,
         findings: &mut Vec<Diagnostic>,
     ) {
+        let own = property.filter(|property| !property.value.elements().is_empty());
+        if let Some(property) = own.filter(|_| matches!(model.kind, ModelKind::Embedded)) {
+            let message = "audits have nothing to look at: an embedded model has no rows of its own";
+            findings.push(
+                Diagnostic::error("embedded-audits", property.value.location(), message)
+                    .hint("give them to a model that reads it, or make it a view"),
+            );
+        }
         link_audits(model, &self.body.audits, self.context.audits, findings, |name| {
             let calls = property.map(|property| property.value.elements()).unwrap_or_default();
             let call = calls.iter().find(|call| call.word_is(0, name));

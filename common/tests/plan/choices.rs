@@ -191,3 +191,17 @@ fn an_environment_that_is_always_made_anew_is_compared_with_production() {
     assert_eq!(find(&again, "mart.users").change, Change::DirectlyModified);
     assert_eq!(again.plan.base_seq, 1);
 }
+
+#[test]
+fn an_empty_backfill_of_development_declares_nothing_of_a_table_that_only_production_writes() {
+    let mut world = live();
+    let parts = "kind INCREMENTAL_BY_PARTITION, partitioned_by (id)";
+    world.model("mart.parts", parts, "SELECT id, ds FROM stg.events");
+    world.model("mart.count", "kind FULL", "SELECT COUNT(*) AS n FROM mart.parts");
+    world.plan_and_apply("prod");
+    world.model("mart.count", "kind FULL", "SELECT COUNT(*) + 1 AS n FROM mart.parts");
+    let planned = ask(&world, "dev", |options| options.empty_backfill = true);
+    let model = find(&planned, "mart.parts");
+    assert!(!model.assumed.is_empty() && model.table.as_ref().is_some_and(|table| !table.dev));
+    assert!(model.declared().is_some_and(|table| table.dev));
+}

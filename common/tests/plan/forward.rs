@@ -210,3 +210,31 @@ fn metadata_on_top_of_a_forward_only_change_leaves_productions_table_alone() {
     assert!(events.fills.is_none() && !shown(&dev).dev, "{:?}", events.fills);
     assert_eq!(missing(&dev, "stg.events"), "01-08..01-10");
 }
+
+#[test]
+fn a_table_of_its_own_knows_no_effective_date() {
+    let mut world = live(INCREMENTAL);
+    world.write("seeds/raw.csv", "id,ds,amount\n1,2024-01-01,11\n2,2024-01-02,20\n");
+    let taken = planned(&world, &forward("dev", Some("2024-01-05"))).expect("a plan");
+    assert_eq!(find(&taken, "raw.events").effective_from, None, "seeds keep no table");
+    world.apply(&taken);
+    let other = PlanOptions { start: Some("2024-01-03".to_owned()), ..options("dev2") };
+    let shared = planned(&world, &other).expect("a plan");
+    assert_eq!(missing(&shared, "raw.events"), "", "it is loaded already");
+}
+
+#[test]
+fn a_start_that_leaves_out_what_lookback_computes_again_is_none_to_take_over_from() {
+    let mut world = live(INCREMENTAL);
+    let keys = "kind INCREMENTAL_BY_UNIQUE_KEY (unique_key id, lookback 2)";
+    world.model("mart.keys", keys, "SELECT id, MAX(ds) AS ds FROM stg.events GROUP BY id");
+    world.model("mart.log", "kind INCREMENTAL_UNMANAGED", "SELECT id, ds FROM mart.keys");
+    world.plan_and_apply("prod");
+    world.now = at("2024-01-09 12:00:00");
+    world.model("stg.events", INCREMENTAL, &STAGED.replace(" FROM", ", id + 1 AS next FROM"));
+    let asked = PlanOptions { execution_time: Some("2024-01-09 12:00:00".to_owned()), ..options("dev") };
+    let planned = planned(&world, &asked).expect("a plan");
+    let table = |name| find(&planned, name).table.clone().expect("it has a table");
+    assert!(!table("mart.keys").dev, "its rows are production's");
+    assert!(table("mart.log").dev, "it follows rows that aren't");
+}

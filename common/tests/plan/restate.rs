@@ -317,3 +317,18 @@ fn a_run_of_development_fills_throwaway_tables_from_the_models_start_on() {
     assert!(find(&planned, "stg.events").table.as_ref().is_some_and(|table| table.dev));
     assert_eq!(missing(&planned, "stg.events"), "01-01..01-06 01-08..01-09");
 }
+
+#[test]
+fn what_development_restates_whole_it_shows() {
+    let mut world = live();
+    world.model("stg.events", INCREMENTAL, &STAGED.replace(" FROM", ", id + 1 AS next FROM"));
+    let first = world.plan_and_apply("dev");
+    let shared =
+        |planned: &Planned| find(planned, "mart.daily").table.as_ref().is_some_and(|table| !table.dev);
+    assert!(shared(&first), "its rows are production's");
+    let part = restate(&world, "dev", "stg.events", "2024-01-03", "2024-01-04");
+    assert!(shared(&part));
+    let whole = restate(&world, "dev", "stg.events", "2024-01-01", "2024-01-08");
+    assert_eq!(missing(&whole, "mart.daily"), "01-01..01-08");
+    assert!(!shared(&whole), "nothing of production's table is left for it");
+}

@@ -467,11 +467,11 @@ impl Control {
     /// Marks what a plan covers as done although nothing was computed, because the user asked.
     async fn record_without_computing(&mut self, plan: &Plan) -> Result<(), ControlError> {
         for model in &plan.models {
-            let Some(table) = model.filled() else { continue };
+            let (Some(table), Some(filled)) = (model.declared(), model.filled()) else { continue };
             let known = self.book.tables.entry(table.clone()).or_default();
             known.done = known.done.union(&model.missing).union(&model.assumed);
             let value = encode_intervals(&known.done);
-            let txn = Txn::new().put(keys::intervals(table), value).delete(keys::todo(plan.id, table));
+            let txn = Txn::new().put(keys::intervals(table), value).delete(keys::todo(plan.id, filled));
             self.commit(txn).await?;
         }
         Ok(())

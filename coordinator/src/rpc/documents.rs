@@ -331,12 +331,21 @@ fn mark_restating(document: &mut Value, book: &Book, environment: &EnvironmentNa
     }
 }
 
-/// Views have generations of their own under one version; documents name the version.
+/// Views have generations of their own under one version; documents name the version, unless an
+/// environment shows the same view as a version of its own.
 fn versions(book: &Book) -> BTreeMap<TableId, TableId> {
+    let is_version = |table: &TableId| {
+        book.environments.values().any(|(environment, _)| {
+            let shown =
+                environment.models.get(&table.model).filter(|model| model.table.as_ref() == Some(table));
+            let record = shown.and_then(|model| book.snapshots.get(&model.snapshot));
+            record.is_some_and(|record| record.version == table.version)
+        })
+    };
     let own = |record: &SnapshotRecord| TableId { version: record.version, ..record.table(false) };
     book.snapshots
         .values()
-        .filter(|record| record.view.is_some())
+        .filter(|record| record.view.is_some() && !is_version(&record.table(false)))
         .map(|record| (record.table(false), own(record)))
         .collect()
 }

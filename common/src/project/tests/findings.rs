@@ -76,6 +76,10 @@ fn mistakes_in_models_have_a_place() {
         ("MODEL (name a);\nSET x = 1;", "1:1 no-query"),
         ("MODEL (name a, audits (f(1))); SELECT 1", "1:26 invalid-call|1:24 unknown-audit"),
         ("MODEL (name a, audits (f + g)); SELECT 1", "1:24 invalid-call"),
+        (
+            "MODEL (name a, kind EMBEDDED, audits (not_null(columns := (a)))); SELECT 1",
+            "1:38 embedded-audits",
+        ),
         ("MODEL (name a, columns (x int,\n y)); SELECT 1", "2:2 invalid-column"),
         ("MODEL (name a, columns (x int, X text)); SELECT 1", "1:32 invalid-column"),
         (

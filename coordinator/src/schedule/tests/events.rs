@@ -594,20 +594,3 @@ fn what_was_cleared_under_a_plan_doesnt_count_when_it_is_filled_from_stale_rows(
     assert_eq!(of(1), Some(&set(&[(0, 5), (8, 20)])));
     assert_eq!(of(0), Some(&set(&[(0, 5), (8, 20)])));
 }
-
-#[test]
-fn a_batch_that_empties_its_table_shuts_out_all_that_was_lost() {
-    let mut lost = existing(0, &[]);
-    lost.lost = vec![range(0, 10), range(20, 30)];
-    let work =
-        |todo: &[(i64, i64)]| PlanWork { tables: vec![lost.clone()], ..plan(1, vec![node(0, todo, &[])]) };
-    let mut bench = Bench::new(vec![work(&[(0, 30)])]);
-    let first = bench.leases("a", 1).remove(0);
-    assert_eq!(evaluate(&first).mode, Mode::Anew);
-    // Its own range needs no word, but that it was tried before.
-    let named = |interval| Batch { table: table_id(0), interval };
-    assert_eq!((&evaluate(&first).supersedes[..], first.attempt), (&[named(range(20, 30))][..], 2));
-    bench.done("a", first.token);
-    let next = bench.leases("a", 2);
-    assert!(next.iter().all(|lease| evaluate(lease).supersedes.is_empty() && lease.attempt == 1));
-}

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
-use coord_common::task::Mode;
+use coord_common::task::{Batch, Mode};
 use proptest::prelude::*;
 
 use super::*;
@@ -230,4 +230,21 @@ fn a_batch_on_record_as_waiting_and_as_in_flight_runs_once_under_the_next_leader
     assert_eq!(next.granted("b", 9), ["m0 10-20"]);
     next.done("a", lease.token);
     assert_eq!(next.granted("b", 9), Vec::<String>::new());
+}
+
+#[test]
+fn a_batch_that_empties_its_table_shuts_out_all_that_was_lost() {
+    let mut lost = existing(0, &[]);
+    lost.lost = vec![range(0, 10), range(20, 30)];
+    let work =
+        |todo: &[(i64, i64)]| PlanWork { tables: vec![lost.clone()], ..plan(1, vec![node(0, todo, &[])]) };
+    let mut bench = Bench::new(vec![work(&[(0, 30)])]);
+    let first = bench.leases("a", 1).remove(0);
+    assert_eq!(evaluate(&first).mode, Mode::Anew);
+    // Its own range needs no word, but that it was tried before.
+    let named = |interval| Batch { table: table_id(0), interval };
+    assert_eq!((&evaluate(&first).supersedes[..], first.attempt), (&[named(range(20, 30))][..], 2));
+    bench.done("a", first.token);
+    let next = bench.leases("a", 2);
+    assert!(next.iter().all(|lease| evaluate(lease).supersedes.is_empty() && lease.attempt == 1));
 }
