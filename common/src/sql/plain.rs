@@ -37,7 +37,7 @@ fn plain(node: &mut Value, dialect: Dialect, path: bool) {
             if let Some(data_type) = fields.get_mut("data_type") {
                 name_type(data_type, dialect);
             }
-            spell(node);
+            spell(node, dialect);
         }
         _ => {}
     }
@@ -61,11 +61,12 @@ fn identifier(fields: &Map<String, Value>, dialect: Dialect, path: bool) -> Opti
 }
 
 /// An alias that is the table's own name says nothing.
-fn own_alias(table: &mut Value) {
-    let own = table["name"].as_array().and_then(|path| path.last()?.get("Identifier")).cloned();
+fn own_alias(table: &mut Value, dialect: Dialect) {
+    let own = table["name"].as_array().and_then(|path| path.last()?.get("Identifier")?.as_str());
+    let own = own.map(|own| if dialect == Dialect::BigQuery { own.to_lowercase() } else { own.to_owned() });
     let alias = &table["alias"];
     let renames = alias["columns"].as_array().is_some_and(|columns| !columns.is_empty());
-    if own.is_some() && own.as_ref() == alias.get("name") && !renames {
+    if own.is_some() && own.as_deref() == alias.get("name").and_then(Value::as_str) && !renames {
         table["alias"] = Value::Null;
     }
 }
@@ -186,7 +187,7 @@ fn type_name(name: &str, dialect: Dialect) -> &str {
 }
 
 /// One spelling for forms that are read alike: casts, negations, arrays, numbers.
-fn spell(node: &mut Value) {
+fn spell(node: &mut Value, dialect: Dialect) {
     let Value::Object(fields) = node else { return };
     if fields.len() != 1 {
         if fields.get("distinct") == Some(&json!("All")) {
@@ -204,7 +205,7 @@ fn spell(node: &mut Value) {
             return;
         }
         "Table" => {
-            own_alias(inner);
+            own_alias(inner, dialect);
             return;
         }
         "TypedString" => typed(inner),

@@ -203,6 +203,8 @@ fn columns_of_bigquery_have_no_case_and_tables_have_one() {
     let select = "SELECT x.A AS b FROM d.T AS X WHERE `C` = 1";
     assert_eq!(change(select, "SELECT X.a AS B FROM d.T AS x WHERE c = 1"), QueryChange::Equal);
     assert_eq!(change(select, "SELECT x.A AS b FROM d.t AS X WHERE `C` = 1"), QueryChange::Other);
+    let own = "SELECT a FROM d.T AS T";
+    assert_eq!(change("SELECT a FROM d.T", own), QueryChange::Equal);
     let call = "SELECT d.F(a) AS b FROM d.t";
     assert_eq!(change(call, "SELECT d.f(a) AS b FROM d.t"), QueryChange::Other);
     let packed = "SELECT ARRAY(SELECT AS STRUCT a FROM d.t) AS l FROM d.u";
