@@ -11,8 +11,8 @@ use coord_common::task::Relation;
 use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
 use worker::engine::{
-    BatchReport, BatchWrite, Class, Discard, Engine, EngineError, Outcome, Publication, RelationKind, Rows,
-    Switched, ViewSwitch, Write,
+    AuditResult, BatchReport, BatchWrite, Class, Discard, Engine, EngineError, Outcome, Publication,
+    RelationKind, Rows, Switched, ViewSwitch, Write,
 };
 
 use crate::warehouse::{Draft, Stale, name};
@@ -138,6 +138,7 @@ impl SimEngine {
         self.round(cancel).await?;
         let draft = self.draft(batch)?;
         self.query_runs(cancel).await?;
+        self.may_be_bad(batch)?;
         let rows = draft.rows;
         let (write, from) = (batch.clone(), self.host.name.clone());
         self.finish(move |world| {
@@ -152,6 +153,24 @@ impl SimEngine {
         })
         .await?;
         Ok(BatchReport { outcome: Outcome::Written, rows, audits: Vec::new() })
+    }
+
+    /// Fails an attempt as a mistake in its query would, or bad rows.
+    fn may_be_bad(&self, batch: &BatchWrite) -> Result<(), EngineError> {
+        let world = &self.world;
+        if world.strikes(world.knobs.query_breaks) {
+            world.fault(&format!("warehouse: {} divides by zero", batch.fence.slot));
+            return Err(error(Class::Permanent, "22012", "division by zero"));
+        }
+        let blocking = batch.audits.iter().find(|audit| audit.blocking);
+        match blocking.filter(|_| world.strikes(world.knobs.audit_fails)) {
+            None => Ok(()),
+            Some(audit) => {
+                world.fault(&format!("warehouse: {} has bad rows", batch.fence.slot));
+                let found = AuditResult { name: audit.name.clone(), blocking: true, bad_rows: 1 };
+                Err(error(Class::AuditFailed(vec![found]), "audit", "bad rows"))
+            }
+        }
     }
 
     fn draft(&self, batch: &BatchWrite) -> Result<Draft, EngineError> {
@@ -261,10 +280,18 @@ impl Engine for SimEngine {
 
     async fn discard(&self, discard: &Discard, cancel: &CancellationToken) -> Result<(), EngineError> {
         self.round(cancel).await?;
-        let wanted = discard.clone();
+        // It waits for those who read.
+        self.query_runs(cancel).await?;
+        let (wanted, from) = (discard.clone(), self.host.name.clone());
         let dropped = self.finish(move |world| {
             let relation = name(&wanted.relation);
-            lock(&world.warehouse).discard(&wanted.table, &relation, wanted.token).map_err(stale)
+            let mut warehouse = lock(&world.warehouse);
+            let dropped = warehouse.discard(&wanted.table, &relation, wanted.token);
+            world.note(&format!("warehouse: {from} drops {relation}: {}", dropped.is_ok()));
+            if dropped.is_ok() {
+                lock(&world.checks).dropped(world, &warehouse, &relation);
+            }
+            dropped.map_err(stale)
         });
         match dropped.await {
             Ok(()) => Ok(()),

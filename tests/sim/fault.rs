@@ -22,13 +22,28 @@ pub(crate) enum Mutant {
     Base,
     /// That a batch's token still holds the fence when it commits.
     Fence,
+    /// That a publication is one transaction.
+    Publication,
+    /// That a janitor leaves what unfinished plans work on: another one, who doesn't, comes by.
+    Janitor,
 }
 
 impl Mutant {
+    /// All of them.
+    pub(crate) const ALL: [Self; 7] = [
+        Self::None,
+        Self::Term,
+        Self::AllAcknowledged,
+        Self::Base,
+        Self::Fence,
+        Self::Publication,
+        Self::Janitor,
+    ];
+
     /// Whether the store looks away.
     pub(crate) fn ignores(self, compare: &Compare) -> bool {
         match self {
-            Self::None | Self::Fence => false,
+            Self::None | Self::Fence | Self::Publication | Self::Janitor => false,
             Self::Term => matches!(compare, Compare::CreateRevision(key, _) if key == keys::LEAD),
             Self::AllAcknowledged => {
                 matches!(compare, Compare::NoneUnder(prefix) if prefix.starts_with(keys::TODOS))
@@ -54,6 +69,10 @@ pub(crate) struct Knobs {
     pub(crate) query_slow: u64,
     pub(crate) query_fails: u64,
     pub(crate) answer_lost: u64,
+    /// Queries that fail for good, until somebody applies the plan again.
+    pub(crate) query_breaks: u64,
+    /// Audits that find bad rows.
+    pub(crate) audit_fails: u64,
     /// Longest pause between two faults of whole nodes, in milliseconds; 0: there are none.
     pub(crate) node_faults: u64,
     /// Milliseconds by which clocks differ at most.
@@ -83,9 +102,34 @@ impl Knobs {
             query_slow,
             query_fails,
             answer_lost,
+            query_breaks: if random.chance(150) { random.between(1, 60) } else { 0 },
+            audit_fails: if random.chance(150) { random.between(1, 150) } else { 0 },
             node_faults,
             skew,
             foreign: random.chance(400),
+        }
+    }
+
+    /// Nothing goes wrong but what a script does.
+    pub(crate) fn none() -> Self {
+        Self {
+            coordinators: 1,
+            workers: 1,
+            trouble: 60_000,
+            store_refuses: 0,
+            store_slow: 0,
+            store_unknown: 0,
+            net_slow: 0,
+            net_loses: 0,
+            net_doubles: 0,
+            query_slow: 0,
+            query_fails: 0,
+            answer_lost: 0,
+            query_breaks: 0,
+            audit_fails: 0,
+            node_faults: 0,
+            skew: 0,
+            foreign: false,
         }
     }
 }

@@ -9,11 +9,16 @@ use coordinator::store::{Compare, Op, Txn, keys};
 use serde_json::Value;
 use worker::engine::{BatchWrite, Publication, ViewSwitch, Write};
 
+use crate::reader;
+use crate::restore::OPERATOR;
 use crate::store::Db;
+use crate::story::Story;
+use crate::tidy;
 use crate::warehouse::{Object, Warehouse};
 use crate::world::{World, lock};
 
-const DAY: i64 = 86_400_000;
+/// Milliseconds of a day.
+pub(crate) const DAY: i64 = 86_400_000;
 /// The first day of all data: the first of January 2024.
 pub(crate) const FIRST: i64 = 1_704_067_200_000;
 
@@ -26,6 +31,10 @@ pub(crate) struct Checks {
     pub(crate) bases: BTreeMap<String, (String, u64)>,
     /// Plans that moved their pointer.
     flipped: BTreeSet<String>,
+    /// The plan behind each flip of each environment.
+    pub(crate) shown: BTreeMap<(String, u64), String>,
+    /// Plans that compute again where readers see it, and aren't at their end.
+    pub(crate) in_place: BTreeSet<String>,
     /// What somebody else put back, so that it may be recorded again.
     pub(crate) put_back: BTreeSet<String>,
     /// The flip of production that somebody made who doesn't lead.
@@ -47,6 +56,8 @@ pub(crate) struct Counts {
     pub(crate) flips: u64,
     pub(crate) written: u64,
     pub(crate) published: u64,
+    pub(crate) drops: u64,
+    pub(crate) rollbacks: u64,
 }
 
 /// A record's JSON, after its version and checksum.
@@ -81,16 +92,27 @@ fn leased(value: &[u8]) -> Option<(Batch, String)> {
 impl Checks {
     /// Looks at a transaction that is about to take effect.
     pub(crate) fn before(&mut self, world: &World, db: &Db, from: &str, txn: &Txn) {
+        if from == OPERATOR {
+            // An import writes down what was: no more is said of it than that it is there.
+            for (key, value) in puts(txn).filter(|(key, _)| key.starts_with(keys::INTERVALS)) {
+                self.check_intervals(world, db, txn, key, value);
+            }
+            return;
+        }
         self.check_term(world, db, from, txn);
         for (key, value) in puts(txn) {
             if key.starts_with(keys::LEASES) {
                 self.check_grant(world, db, txn, key, value);
             } else if key.starts_with(keys::ENVIRONMENTS) {
-                self.check_flip(world, db, from, key, value);
+                self.check_flip(world, db, from, txn, key, value);
+            } else if key.starts_with(keys::DROPS) && db.get(key).is_none() {
+                self.count.drops += 1;
+                tidy::check_drop(world, db, key);
             } else if key.starts_with(keys::INTERVALS) {
                 self.check_intervals(world, db, txn, key, value);
             } else if key.starts_with(keys::PLANS) {
                 check_plan(world, db, key, value);
+                self.note_in_place(key, value);
             } else if key.starts_with(keys::APPLYING) {
                 check_claim(world, db, key, value);
             } else if key.starts_with(keys::LOST) {
@@ -161,12 +183,27 @@ impl Checks {
         }
     }
 
+    fn note_in_place(&mut self, key: &str, value: &[u8]) {
+        let (plan, record) = (key[keys::PLANS.len()..].to_owned(), json(value));
+        let open = !["planned", "finished"].map(Value::from).contains(&record["state"]);
+        match open && record["restatement"]["in_place"] == true {
+            true => self.in_place.insert(plan),
+            false => self.in_place.remove(&plan),
+        };
+    }
+
     /// The pointer moves by one, from where the plan found it, when nothing is left to do.
-    fn check_flip(&mut self, world: &World, db: &Db, from: &str, key: &str, value: &[u8]) {
+    fn check_flip(&mut self, world: &World, db: &Db, from: &str, txn: &Txn, key: &str, value: &[u8]) {
         let now = json(value);
         let before = db.get(key).map(|entry| json(&entry.value));
         let seq = |pointer: &Value| pointer["seq"].as_u64().unwrap_or_default();
-        let old = before.as_ref().map_or(0, seq);
+        let environment = key[keys::ENVIRONMENTS.len()..].to_owned();
+        // One that was removed leaves its number behind.
+        let gone = db.get(&format!("{}{environment}", keys::GONE));
+        let gone = gone.and_then(|entry| json(&entry.value).as_u64()).unwrap_or_default();
+        let old = before.as_ref().map_or(gone, seq);
+        // One that has ended counts as gone, whether or not its views are dropped yet.
+        let may_be_gone = before.as_ref().is_none_or(|pointer| !pointer["expires"].is_null());
         if from == FOREIGN {
             self.meddled = seq(&now);
         }
@@ -177,11 +214,14 @@ impl Checks {
         }
         self.count.flips += 1;
         let plan = now["plan"].as_str().unwrap_or_default().to_owned();
+        self.shown.insert((environment, seq(&now)), plan.clone());
         if seq(&now) != old + 1 {
             world.violate(&format!("{key} moves from {old} to {}", seq(&now)));
         }
+        let goes_back = puts(txn).any(|(key, _)| key.starts_with(keys::SWITCHES));
+        self.count.rollbacks += u64::from(goes_back);
         match self.bases.get(&plan) {
-            Some((_, base)) if *base != old => {
+            Some((_, base)) if *base != old && !(goes_back || (*base == 0 && may_be_gone)) => {
                 world.violate(&format!(
                     "plan {plan} was made against flip {base} of {key}, and moves it from {old}"
                 ));
@@ -192,7 +232,7 @@ impl Checks {
         if let Some(left) = db.under(&todos).next() {
             world.violate(&format!("{key} moves although {} is left to do", left.key));
         }
-        if !self.flipped.insert(plan.clone()) {
+        if !self.flipped.insert(plan.clone()) && !goes_back {
             world.violate(&format!("plan {plan} moves the pointer twice"));
         }
     }
@@ -206,7 +246,7 @@ impl Checks {
         let before =
             db.get(key).and_then(|entry| decode_intervals(key, &entry.value).ok()).unwrap_or_default();
         let lost = before.difference(&now);
-        if !lost.is_empty() && !world.play.restates {
+        if !lost.is_empty() && world.play.story != Story::Restatements {
             world.violate(&format!("{key} loses {lost:?}"));
         }
         let Some(table) = keys::parts(key, keys::INTERVALS).and_then(|names| names.into_iter().next()) else {
@@ -219,7 +259,7 @@ impl Checks {
             }
             self.count.commits += 1;
             let again = before.intersection(&IntervalSet::from(batch.interval));
-            let redone = world.play.restates || self.put_back.contains(&table);
+            let redone = world.play.redoes_in_place() || self.put_back.contains(&table);
             if !again.is_empty() && !redone {
                 world.violate(&format!("{batch} is recorded twice"));
             }
@@ -260,6 +300,7 @@ impl Checks {
                 write.fence.slot, write.fence.token
             ));
         }
+        reader::check(self, world, warehouse, &write.fence.slot);
         let Ok(batch) = write.fence.slot.parse::<Batch>() else { return };
         if matches!(write.write, Write::TimeRange { .. } | Write::Append { .. }) {
             for day in days_of(batch.interval) {
@@ -279,10 +320,12 @@ impl Checks {
         if now < before {
             world.violate(&format!("views of {} go back from {before} to {now}", switch.environment));
         }
+        reader::check(self, world, warehouse, "a switch of views");
     }
 
     pub(crate) fn published(&mut self, world: &World, warehouse: &Warehouse, publication: &Publication) {
         self.count.published += 1;
+        reader::check(self, world, warehouse, "a publication");
         for table in &publication.tables {
             let relation = crate::warehouse::name(&table.beside.published);
             let Some(Object::Table(rows)) = warehouse.object(&relation) else { continue };
@@ -290,6 +333,15 @@ impl Checks {
             if let Some(twice) = rows.iter().find(|row| !days.insert(row.day)) {
                 world.violate(&format!("{relation} has day {} twice after a publication", twice.day));
             }
+        }
+    }
+}
+
+impl Checks {
+    /// A table is gone: no view may show it.
+    pub(crate) fn dropped(&mut self, world: &World, warehouse: &Warehouse, relation: &str) {
+        if let Some((view, _)) = warehouse.views.iter().find(|(_, (_, target))| target == relation) {
+            world.violate(&format!("{relation} is dropped although {view} shows it"));
         }
     }
 }
@@ -327,10 +379,10 @@ pub(crate) fn days_of(range: Interval) -> impl Iterator<Item = i64> {
 }
 
 /// A table has one row of a day.
-fn once(world: &World, warehouse: &Warehouse, relation: &str, day: i64) {
+pub(crate) fn once(world: &World, warehouse: &Warehouse, relation: &str, day: i64) {
     let count = match warehouse.object(relation) {
         Some(Object::Table(rows)) => rows.iter().filter(|row| row.day == day).count(),
-        Some(Object::View(_)) | None => 0,
+        Some(Object::View(_) | Object::Merged { .. }) | None => 0,
     };
     if count != 1 {
         world.violate(&format!("{relation} has day {day} {count} times"));

@@ -1,6 +1,7 @@
 //! Nodes: coordinators and workers, the real ones, that start, crash, freeze and drain.
 
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -15,6 +16,7 @@ use worker::engine::Engine;
 use worker::execute::Executor;
 
 use crate::engine::SimEngine;
+use crate::invariants::DAY;
 use crate::net::transport;
 use crate::store::NodeStore;
 use crate::world::{Host, World, lock};
@@ -28,6 +30,8 @@ pub(crate) const GATEWAY: &str = "wh";
 pub(crate) struct Fleet {
     world: Arc<World>,
     nodes: Mutex<BTreeMap<String, Node>>,
+    /// Whether nobody may start.
+    closed: AtomicBool,
 }
 
 #[derive(Default)]
@@ -48,7 +52,7 @@ impl Fleet {
             (name, Node { skew, ..Node::default() })
         };
         let nodes = Mutex::new(names.map(node).collect());
-        Arc::new(Self { world: world.clone(), nodes })
+        Arc::new(Self { world: world.clone(), nodes, closed: AtomicBool::new(false) })
     }
 
     pub(crate) fn names(&self) -> Vec<String> {
@@ -66,7 +70,7 @@ impl Fleet {
 
     /// Starts a node that isn't up.
     pub(crate) fn start(self: &Arc<Self>, name: &str) {
-        if self.host(name).is_some() {
+        if self.host(name).is_some() || self.closed.load(Ordering::Relaxed) {
             return;
         }
         let host = Host::new(name);
@@ -111,6 +115,17 @@ impl Fleet {
         }
     }
 
+    /// Ends all nodes; none starts until [`Fleet::open`].
+    pub(crate) fn close(&self) {
+        self.closed.store(true, Ordering::Relaxed);
+        self.names().iter().for_each(|name| self.crash(name));
+    }
+
+    pub(crate) fn open(self: &Arc<Self>) {
+        self.closed.store(false, Ordering::Relaxed);
+        self.revive();
+    }
+
     /// Asks a node to end in an orderly way.
     pub(crate) fn drain(self: &Arc<Self>, name: &str) {
         let stop = lock(&self.nodes).get(name).map(|node| node.stop.clone());
@@ -133,7 +148,7 @@ impl Fleet {
 /// A node's wall clock.
 fn clock(world: &Arc<World>, skew: i64) -> Clock {
     let world = world.clone();
-    Arc::new(move || Timestamp(NOON + world.now() as i64 + skew))
+    Arc::new(move || Timestamp(NOON + world.days_passed() * DAY + world.now() as i64 + skew))
 }
 
 /// A coordinator's process, which is started again when it ends.

@@ -3,8 +3,8 @@
 use coord_common::project::SourceFile;
 
 use crate::node::GATEWAY;
-use crate::random::{Random, mix};
-use crate::warehouse::value;
+use crate::random::Random;
+use crate::warehouse::{Source, value};
 
 /// Days of data up to the plans' end: the clock shows noon of the tenth.
 pub(crate) const DAYS: i64 = 9;
@@ -35,6 +35,10 @@ pub(crate) struct Model {
     pub(crate) ups: Vec<String>,
     /// The first of its days.
     pub(crate) from: i64,
+    /// Whether it has an audit.
+    pub(crate) audited: bool,
+    /// How long its batches may take, in seconds.
+    pub(crate) limit: Option<u64>,
 }
 
 /// The state of all models' files at some time.
@@ -63,9 +67,17 @@ impl Project {
                     ups.push(other);
                 }
             }
-            models.push(Model { name: format!("m{n}"), kind, tag: 100 * n, ups, from });
+            let audited = random.chance(300) && kind != Kind::View;
+            let limit = random.chance(200).then_some(5);
+            models.push(Model { name: format!("m{n}"), kind, tag: 100 * n, ups, from, audited, limit });
         }
         Self(models)
+    }
+
+    /// One model of days, which says this.
+    pub(crate) fn of_one(tag: u64) -> Self {
+        let (kind, ups) = (Kind::Range { batch: 1 }, Vec::new());
+        Self(vec![Model { name: "m0".to_owned(), kind, tag, ups, from: 0, audited: false, limit: None }])
     }
 
     /// The same with one model changed. Tables to which rows are added keep old rows, so what they
@@ -96,25 +108,35 @@ impl Project {
         [file("config.yaml".to_owned(), config)].into_iter().chain(models).collect()
     }
 
+    /// The first day of its data.
+    pub(crate) fn first_day(&self) -> i64 {
+        self.0.iter().map(|model| model.from).min().unwrap_or_default()
+    }
+
+    /// Whether a model's table has one row a day.
+    pub(crate) fn is_by_day(&self, model: &str) -> bool {
+        matches!(self.model(model).map(|model| model.kind), Some(Kind::Range { .. } | Kind::Append))
+    }
+
     pub(crate) fn model(&self, name: &str) -> Option<&Model> {
         self.0.iter().find(|model| model.name == name)
     }
 
-    /// What a model holds of a day, or in all, by the values of its rows.
-    pub(crate) fn expected(&self, name: &str, day: Option<i64>, source: u64) -> Vec<u64> {
+    /// What a model holds of a day, or in all of so many days, by the values of its rows.
+    pub(crate) fn expected(&self, name: &str, day: Option<i64>, source: &Source, days: i64) -> Vec<u64> {
         let Some(model) = self.model(name) else { return Vec::new() };
         let inputs = |day: Option<i64>| -> Vec<u64> {
             if model.ups.is_empty() {
-                return vec![mix(source ^ 0xabcd ^ day.unwrap_or(-1) as u64)];
+                return vec![source.of(day)];
             }
-            model.ups.iter().flat_map(|up| self.expected(up, day, source)).collect()
+            model.ups.iter().flat_map(|up| self.expected(up, day, source, days)).collect()
         };
         match (model.kind, day) {
             (Kind::Range { .. } | Kind::Append, Some(day)) => {
                 vec![value(model.tag, day, inputs(Some(day)).into_iter())]
             }
             (Kind::Range { .. } | Kind::Append, None) => {
-                (model.from..DAYS).flat_map(|day| self.expected(name, Some(day), source)).collect()
+                (model.from..days).flat_map(|day| self.expected(name, Some(day), source, days)).collect()
             }
             (Kind::Full, _) => vec![value(model.tag, 0, inputs(None).into_iter())],
             (Kind::View, day) => vec![value(model.tag, day.unwrap_or_default(), inputs(day).into_iter())],
@@ -125,7 +147,7 @@ impl Project {
 fn text(model: &Model) -> String {
     let kind = match model.kind {
         Kind::Range { batch } => format!("INCREMENTAL_BY_TIME_RANGE (time_column ds, batch_size {batch})"),
-        Kind::Append => "INCREMENTAL_UNMANAGED".to_owned(),
+        Kind::Append => "INCREMENTAL_UNMANAGED (disable_restatement false)".to_owned(),
         Kind::Full => "FULL".to_owned(),
         Kind::View => "VIEW".to_owned(),
     };
@@ -144,65 +166,11 @@ fn text(model: &Model) -> String {
         query += &format!(" WHERE {}", all.join(" AND "));
     }
     let (name, start) = (&model.name, model.from + 1);
+    let audits = if model.audited { ", audits (not_null(columns := (v)))" } else { "" };
+    let limit = model.limit.map_or_else(String::new, |seconds| {
+        format!(", session_properties (batch_timeout = '{seconds} seconds')")
+    });
     format!(
-        "MODEL (name s.{name}, kind {kind}, cron '@daily', start '2024-01-{start:02}', columns (ds TEXT, v TEXT));\n\n{query}\n"
+        "MODEL (name s.{name}, kind {kind}, cron '@daily', start '2024-01-{start:02}'{audits}{limit}, columns (ds TEXT, v TEXT));\n\n{query}\n"
     )
-}
-
-/// What people do in one run.
-#[derive(Debug, Clone)]
-pub(crate) struct Play {
-    pub(crate) versions: Vec<Project>,
-    /// For each client, what it brings about, one after the other.
-    pub(crate) jobs: Vec<Vec<Job>>,
-    /// Whether what was computed is computed again.
-    pub(crate) restates: bool,
-}
-
-/// Bring an environment to a version.
-#[derive(Debug, Clone)]
-pub(crate) struct Job {
-    pub(crate) environment: &'static str,
-    pub(crate) version: usize,
-    /// Cancel it once, after so many milliseconds.
-    pub(crate) cancel_after: Option<u64>,
-}
-
-impl Job {
-    fn drawn(random: &mut Random, version: usize) -> Self {
-        Self {
-            environment: if random.chance(650) { "prod" } else { "dev" },
-            version,
-            cancel_after: random.chance(250).then(|| random.between(100, 8000)),
-        }
-    }
-}
-
-impl Play {
-    pub(crate) fn drawn(random: &mut Random) -> Self {
-        let first = Project::drawn(random);
-        let versions: Vec<Project> = (0..3)
-            .scan(first, |project, _| {
-                let this = project.clone();
-                *project = this.changed(random);
-                Some(this)
-            })
-            .collect();
-        let first = Job { environment: "prod", ..Job::drawn(random, 0) };
-        let mut jobs = vec![vec![first]];
-        if random.chance(600) {
-            jobs[0].push(Job::drawn(random, 1));
-        }
-        if random.chance(500) {
-            jobs.push(vec![Job::drawn(random, 2)]);
-        }
-        Self { versions, jobs, restates: false }
-    }
-
-    /// Whether a model's table has one row a day.
-    pub(crate) fn is_by_day(&self, model: &str) -> bool {
-        let name = model.rsplit('.').next().unwrap_or_default().replace('"', "");
-        let kind = self.versions[0].model(&name).map(|model| model.kind);
-        matches!(kind, Some(Kind::Range { .. } | Kind::Append))
-    }
 }

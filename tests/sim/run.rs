@@ -9,10 +9,12 @@ use tokio::time::timeout;
 
 use crate::client::Client;
 use crate::fault::{Mutant, trouble};
-use crate::foreign::meddle;
+use crate::foreign::{meddle, sweep};
 use crate::invariants::Counts;
 use crate::node::Fleet;
+use crate::restore::move_house;
 use crate::store::expire_leases;
+use crate::story::{Job, Story};
 use crate::world::{World, lock};
 use crate::{in_simulated_time, outcome};
 
@@ -50,10 +52,19 @@ fn hear_panics() {
 
 /// Runs a seed to its end, or to the first invariant that is broken.
 pub(crate) fn run(seed: u64, mutant: Mutant) -> Report {
+    act(seed, || World::new(seed, mutant), async |world, fleet| play(&world, &fleet).await)
+}
+
+/// Runs what is scripted, in a world of its own.
+pub(crate) fn act(
+    seed: u64,
+    world: impl FnOnce() -> Arc<World>,
+    script: impl AsyncFnOnce(Arc<World>, Arc<Fleet>),
+) -> Report {
     hear_panics();
     PANIC.take();
     let mut report = in_simulated_time(async move {
-        let world = World::new(seed, mutant);
+        let world = world();
         world.note(&format!("seed {seed} {:?} {:?}", world.knobs, world.play));
         let fleet = Fleet::new(&world);
         tokio::spawn(expire_leases(world.clone()));
@@ -63,7 +74,7 @@ pub(crate) fn run(seed: u64, mutant: Mutant) -> Report {
         tokio::select! {
             biased;
             () = world.broken.notified() => {}
-            () = play(&world, &fleet) => {}
+            () = script(world.clone(), fleet.clone()) => {}
         }
         Report {
             seed,
@@ -82,8 +93,14 @@ pub(crate) fn run(seed: u64, mutant: Mutant) -> Report {
 
 async fn play(world: &Arc<World>, fleet: &Arc<Fleet>) {
     tokio::spawn(trouble(world.clone(), fleet.clone()));
+    if world.mutant == Mutant::Janitor {
+        tokio::spawn(sweep(world.clone()));
+    }
     if world.knobs.foreign {
         tokio::spawn(meddle(world.clone()));
+    }
+    if world.play.story == Story::Restored {
+        tokio::spawn(move_house(world.clone(), fleet.clone()));
     }
     let clients: Vec<_> = world
         .play
@@ -110,6 +127,18 @@ async fn play(world: &Arc<World>, fleet: &Arc<Fleet>) {
         world.calm_down();
         fleet.revive();
     }
+    if world.play.story == Story::Runs {
+        let last = Job::last_run();
+        if timeout(PATIENCE, Client::new(world, fleet, "last").work(&[last])).await.is_err() {
+            world.violate("the last run has no end");
+            return;
+        }
+    }
+    end(world).await;
+}
+
+/// Waits until all is at rest, and looks at what is left.
+pub(crate) async fn end(world: &World) {
     if timeout(PATIENCE, at_rest(world)).await.is_err() {
         world.violate("it doesn't come to rest");
         return;

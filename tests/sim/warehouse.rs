@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use coord_common::id::Token;
 use coord_common::task::Relation;
-use worker::engine::{BatchWrite, Fence, Kept, Publication, ViewSwitch, Write};
+use worker::engine::{BatchWrite, Beside, Fence, Kept, Publication, Published, ViewSwitch, Write};
 
 use crate::fault::Mutant;
 use crate::random::mix;
@@ -26,6 +26,31 @@ pub(crate) struct Row {
 pub(crate) enum Object {
     Table(Vec<Row>),
     View(String),
+    /// The rows of a table aside, together with those that stay: all that are outside of some days.
+    Merged {
+        published: String,
+        aside: String,
+        days: Vec<(i64, i64)>,
+    },
+}
+
+/// What the outside world holds of each day; another number, other rows.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Source(BTreeMap<i64, u64>);
+
+impl Source {
+    /// What models read of a day.
+    pub(crate) fn of(&self, day: Option<i64>) -> u64 {
+        let day = day.unwrap_or(-1);
+        mix(self.0.get(&day).copied().unwrap_or_default() ^ 0xabcd ^ day as u64)
+    }
+
+    /// Gives some days other rows.
+    pub(crate) fn change(&mut self, days: std::ops::Range<i64>) {
+        for day in days {
+            *self.0.entry(day).or_default() += 0x1_0000;
+        }
+    }
 }
 
 #[derive(Debug, Clone, Default)]
@@ -48,8 +73,7 @@ pub(crate) struct Warehouse {
     pub(crate) views: BTreeMap<String, (u64, String)>,
     /// The relation of each table's id.
     pub(crate) relations: BTreeMap<String, String>,
-    /// What the outside world holds; another number, other rows.
-    pub(crate) source: u64,
+    pub(crate) source: Source,
     next_id: u64,
 }
 
@@ -69,6 +93,8 @@ pub(crate) struct Draft {
     inserted: Vec<(i64, u64)>,
     /// A view's query, instead of rows.
     view: Option<String>,
+    /// What its table stands beside, if it does.
+    beside: Option<Beside>,
     /// Whether it empties a table to which rows are added otherwise.
     first: bool,
     pub(crate) rows: u64,
@@ -120,6 +146,25 @@ pub(crate) fn value(tag: u64, day: i64, inputs: impl Iterator<Item = u64>) -> u6
     inputs.fold(mix(tag ^ ((day as u64) << 32)), |value, input| mix(value ^ input))
 }
 
+/// The rows of a day, or all of them, by their values.
+fn picked<'a>(
+    relation: &str,
+    rows: impl Iterator<Item = &'a Row>,
+    day: Option<i64>,
+) -> Result<Vec<u64>, String> {
+    let rows = rows.filter(|row| day.is_none_or(|day| row.day == day));
+    let mut found: Vec<(i64, u64)> = rows.map(|row| (row.day, row.value)).collect();
+    found.sort_unstable();
+    match found.is_empty() {
+        true => Err(format!("{relation} has no row of day {day:?}")),
+        false => Ok(found.into_iter().map(|(_, value)| value).collect()),
+    }
+}
+
+fn is_within((low, high): (i64, i64), row: &Row) -> bool {
+    low <= row.day && row.day <= high
+}
+
 impl Warehouse {
     pub(crate) fn object(&self, relation: &str) -> Option<&Object> {
         self.objects.get(relation)
@@ -131,7 +176,7 @@ impl Warehouse {
     /// The relation that isn't there, or has no row of the day.
     pub(crate) fn read(&self, relation: &str, day: Option<i64>) -> Result<Vec<u64>, String> {
         if relation == "raw.src" {
-            return Ok(vec![mix(self.source ^ 0xabcd ^ day.unwrap_or(-1) as u64)]);
+            return Ok(vec![self.source.of(day)]);
         }
         match self.objects.get(relation) {
             None => Err(format!("{relation} isn't there")),
@@ -142,18 +187,20 @@ impl Warehouse {
                 let day_or_none = day.unwrap_or_default();
                 Ok(vec![value(tag(query), day_or_none, inputs.into_iter().flatten())])
             }
-            Some(Object::Table(rows)) => {
-                let mut found: Vec<(i64, u64)> = rows
-                    .iter()
-                    .filter(|row| day.is_none_or(|day| row.day == day))
-                    .map(|row| (row.day, row.value))
-                    .collect();
-                found.sort_unstable();
-                match found.is_empty() {
-                    true => Err(format!("{relation} has no row of day {day:?}")),
-                    false => Ok(found.into_iter().map(|(_, value)| value).collect()),
-                }
+            Some(Object::Table(rows)) => picked(relation, rows.iter(), day),
+            Some(Object::Merged { published, aside, days }) => {
+                let stay = self.rows(published).iter();
+                let stay = stay.filter(|row| !days.iter().any(|range| is_within(*range, row)));
+                picked(relation, stay.chain(self.rows(aside)), day)
             }
+        }
+    }
+
+    /// A table's rows; none where there is no such table.
+    fn rows(&self, relation: &str) -> &[Row] {
+        match self.objects.get(relation) {
+            Some(Object::Table(rows)) => rows,
+            Some(Object::View(_) | Object::Merged { .. }) | None => &[],
         }
     }
 
@@ -203,25 +250,23 @@ impl Warehouse {
     /// What they read and isn't there.
     pub(crate) fn draft(&mut self, batch: &BatchWrite) -> Result<Draft, String> {
         let relation = name(&batch.target);
-        let existing: Vec<Row> = match self.objects.get(&relation) {
-            Some(Object::Table(rows)) => rows.clone(),
-            Some(Object::View(_)) | None => Vec::new(),
-        };
+        let existing: Vec<Row> = self.rows(&relation).to_vec();
         let mut draft = Draft {
             relation,
             deleted: BTreeSet::new(),
             inserted: Vec::new(),
             view: None,
+            beside: batch.aside.clone(),
             first: batch.first && matches!(batch.write, Write::Append { .. }),
             rows: 0,
         };
-        let within = |(low, high): (i64, i64), row: &&Row| low <= row.day && row.day <= high;
         match &batch.write {
             Write::Create { .. } | Write::AuditOnly | Write::Migrate { .. } => {}
             Write::TimeRange { query, low, high, .. } => {
                 let (low, high) = (&low.time, &high.time);
                 let range = days(low, high).ok_or_else(|| format!("odd bounds {low} {high}"))?;
-                draft.deleted = existing.iter().filter(|row| within(range, row)).map(|row| row.id).collect();
+                draft.deleted =
+                    existing.iter().filter(|row| is_within(range, row)).map(|row| row.id).collect();
                 for day in range.0..=range.1 {
                     draft.inserted.push(self.compute(query, Some(day))?);
                 }
@@ -271,6 +316,9 @@ impl Warehouse {
             self.objects.insert(draft.relation, Object::View(query));
             return Ok(());
         }
+        if let Some(beside) = draft.beside.as_ref().filter(|_| !self.objects.contains_key(&draft.relation)) {
+            self.make_aside(&draft.relation, beside);
+        }
         let first_id = self.next_id;
         self.next_id += draft.inserted.len() as u64;
         let table = self.objects.entry(draft.relation).or_insert_with(|| Object::Table(Vec::new()));
@@ -280,6 +328,22 @@ impl Warehouse {
             rows.extend(new.map(|((day, value), id)| Row { id, day, value, token: fence.token }));
         }
         Ok(())
+    }
+
+    /// Makes a table aside, with the view of it and of the rows that stay.
+    fn make_aside(&mut self, relation: &str, beside: &Beside) {
+        let published = name(&beside.published);
+        let rows = match &beside.kept {
+            Kept::Copy => self.rows(&published).to_vec(),
+            Kept::Nothing => Vec::new(),
+            Kept::Outside { ranges, merged, .. } => {
+                let days = ranges.iter().filter_map(|[low, high]| days(&low.time, &high.time)).collect();
+                let view = Object::Merged { published, aside: relation.to_owned(), days };
+                self.objects.insert(name(merged), view);
+                Vec::new()
+            }
+        };
+        self.objects.insert(relation.to_owned(), Object::Table(rows));
     }
 
     /// The greatest token that was ever raised over a slot.
@@ -310,16 +374,11 @@ impl Warehouse {
 
     /// Drops a table for good and shuts older tokens out.
     pub(crate) fn discard(&mut self, table: &str, relation: &str, token: Token) -> Result<(), Stale> {
-        let slots: Vec<String> =
-            self.owners.iter().filter(|(_, owner)| *owner == table).map(|(slot, _)| slot.clone()).collect();
-        if let Some(newer) = slots.iter().find(|slot| self.holder(slot) > token.0) {
+        let mut slots = self.owners.iter().filter(|(_, owner)| *owner == table).map(|(slot, _)| slot);
+        if let Some(newer) = slots.find(|slot| self.holder(slot) > token.0) {
             return Err(Stale(newer.clone()));
         }
-        for slot in slots {
-            self.fences.remove(&slot);
-        }
-        let floor = self.floors.entry(table.to_owned()).or_default();
-        *floor = token.0.max(*floor);
+        self.shut(table, token);
         self.objects.remove(relation);
         Ok(())
     }
@@ -335,7 +394,8 @@ impl Warehouse {
         Ok(done)
     }
 
-    /// Puts what was computed aside in place, all at once.
+    /// Puts what was computed aside in place, all at once; or a part of the tables only, where that
+    /// is the mutant.
     pub(crate) fn publish(&mut self, publication: &Publication, mutant: Mutant) -> Result<(), Stale> {
         let fences = publication_fences(publication);
         let lost = fences.iter().find(|fence| self.holder(&fence.slot) != fence.token.0);
@@ -343,26 +403,19 @@ impl Warehouse {
             return Err(Stale(lost.slot.clone()));
         }
         for table in &publication.tables {
-            let aside = self.objects.remove(&name(&table.relation));
-            let floor = self.floors.entry(table.aside.clone()).or_default();
-            *floor = publication.token.0.max(*floor);
-            let own: Vec<String> =
-                self.owners.iter().filter(|(_, o)| **o == table.aside).map(|(s, _)| s.clone()).collect();
-            for slot in own {
-                self.fences.remove(&slot);
+            if !publication.discard {
+                self.put_in_place(table);
             }
-            let Some(Object::Table(new)) = aside.filter(|_| !publication.discard) else { continue };
-            let published = name(&table.beside.published);
-            let Some(Object::Table(rows)) = self.objects.get_mut(&published) else { continue };
-            match &table.beside.kept {
-                Kept::Nothing | Kept::Copy => rows.clear(),
-                Kept::Outside { ranges, .. } => {
-                    let ranges: Vec<(i64, i64)> =
-                        ranges.iter().filter_map(|[low, high]| days(&low.time, &high.time)).collect();
-                    rows.retain(|row| !ranges.iter().any(|(low, high)| (*low..=*high).contains(&row.day)));
-                }
+            if mutant == Mutant::Publication {
+                return Ok(());
             }
-            rows.extend(new);
+        }
+        for table in &publication.tables {
+            self.objects.remove(&name(&table.relation));
+            if let Kept::Outside { merged, .. } = &table.beside.kept {
+                self.objects.remove(&name(merged));
+            }
+            self.shut(&table.aside, publication.token);
         }
         for fence in &fences {
             if let Some(row) = self.fences.get_mut(&fence.slot) {
@@ -370,6 +423,31 @@ impl Warehouse {
             }
         }
         Ok(())
+    }
+
+    fn put_in_place(&mut self, table: &Published) {
+        let Some(Object::Table(new)) = self.objects.get(&name(&table.relation)).cloned() else { return };
+        let Some(Object::Table(rows)) = self.objects.get_mut(&name(&table.beside.published)) else { return };
+        match &table.beside.kept {
+            Kept::Nothing | Kept::Copy => rows.clear(),
+            Kept::Outside { ranges, .. } => {
+                let ranges: Vec<_> =
+                    ranges.iter().filter_map(|[low, high]| days(&low.time, &high.time)).collect();
+                rows.retain(|row| !ranges.iter().any(|range| is_within(*range, row)));
+            }
+        }
+        rows.extend(new);
+    }
+
+    /// Removes the fences of a table; nobody with this token or an older one makes them again.
+    fn shut(&mut self, table: &str, token: Token) {
+        let own = self.owners.iter().filter(|(_, owner)| *owner == table);
+        for slot in own.map(|(slot, _)| slot.clone()).collect::<Vec<_>>() {
+            self.fences.remove(&slot);
+            self.owners.remove(&slot);
+        }
+        let floor = self.floors.entry(table.to_owned()).or_default();
+        *floor = token.0.max(*floor);
     }
 }
 
@@ -382,7 +460,9 @@ fn publication_fences(publication: &Publication) -> Vec<Fence> {
         supersedes: supersedes.to_vec(),
     };
     let tables = publication.tables.iter();
-    let each = tables.map(|it| fence(format!("{}:publish", it.table), &it.table, &it.supersedes));
+    let each = tables
+        .filter(|_| !publication.discard)
+        .map(|it| fence(format!("{}:publish", it.table), &it.table, &it.supersedes));
     [fence(publication.slot.clone(), &publication.slot, &[])].into_iter().chain(each).collect()
 }
 

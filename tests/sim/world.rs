@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::Poll;
 use std::time::Duration;
@@ -15,9 +15,9 @@ use tokio::time::{Instant, sleep};
 use crate::fault::{Knobs, Mutant};
 use crate::invariants::Checks;
 use crate::net::Net;
-use crate::project::Play;
 use crate::random::Random;
 use crate::store::Db;
+use crate::story::Play;
 use crate::warehouse::Warehouse;
 
 /// Everything outside of the nodes.
@@ -29,6 +29,8 @@ pub(crate) struct World {
     log: Mutex<Log>,
     /// Whether faults have ended.
     calm: AtomicBool,
+    /// How many days have passed.
+    days: AtomicI64,
     /// Fires when an invariant is broken.
     pub(crate) broken: Notify,
     pub(crate) store: Mutex<Db>,
@@ -60,6 +62,10 @@ impl World {
         let mut random = Random::new(seed);
         let knobs = Knobs::drawn(&mut random);
         let play = Play::drawn(&mut random);
+        Self::with(random, mutant, knobs, play)
+    }
+
+    pub(crate) fn with(random: Random, mutant: Mutant, knobs: Knobs, play: Play) -> Arc<Self> {
         Arc::new(Self {
             started: Instant::now(),
             knobs,
@@ -67,6 +73,7 @@ impl World {
             random: Mutex::new(random),
             log: Mutex::default(),
             calm: AtomicBool::new(false),
+            days: AtomicI64::new(0),
             broken: Notify::new(),
             store: Mutex::default(),
             warehouse: Mutex::default(),
@@ -81,6 +88,17 @@ impl World {
     /// Milliseconds since the start.
     pub(crate) fn now(&self) -> u64 {
         self.started.elapsed().as_millis() as u64
+    }
+
+    /// Days that have passed since the start, by what all clocks say.
+    pub(crate) fn days_passed(&self) -> i64 {
+        self.days.load(Ordering::Relaxed)
+    }
+
+    /// Has a day pass at once.
+    pub(crate) fn next_day(&self) {
+        self.days.fetch_add(1, Ordering::Relaxed);
+        self.note("the next day begins");
     }
 
     pub(crate) fn note(&self, what: &str) {

@@ -172,6 +172,12 @@ impl Scheduler {
                 };
                 let gateway = self.plans[&at.plan].nodes[at.node].gateway;
                 self.take_range(at, interval);
+                if let Some(plan) = self.plans.get_mut(&at.plan) {
+                    // A record of its wait may be older.
+                    let node = &mut plan.nodes[at.node];
+                    node.retry.remove(&interval);
+                    node.due.remove(&interval);
+                }
                 self.hold_batch(Held {
                     worker,
                     deadline: self.now.after(self.config.recovered),

@@ -59,6 +59,11 @@ impl Scheduler {
             retry.unwrap_or(Retry { attempts: 0, losses: 0, not_before: self.now });
         let (table, gateway) = (node.table, node.gateway);
         let void = node.void_of(interval);
+        if retry.is_some() && attempts + losses == 0 {
+            // It was handed back: a later leader mustn't find it both waiting and in flight.
+            let batch = Batch { table: node.task.table.clone(), interval };
+            out.records.push(Record::Cleared { plan: plan.id, batch });
+        }
         if retry.is_none() {
             self.take_fresh(at, interval);
         }

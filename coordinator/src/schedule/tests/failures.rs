@@ -184,6 +184,55 @@ fn making_a_table_that_is_made_isnt_waited_for_by_the_next_leader() {
 }
 
 #[test]
+fn what_was_handed_back_is_struck_off_as_waiting_when_it_is_granted_again() {
+    for made in [true, false] {
+        let nodes = vec![node(0, &[(0, 10)], &[])];
+        let mut bench = Bench::new(vec![if made { plan_on_tables(1, nodes) } else { plan(1, nodes) }]);
+        let lease = bench.leases("a", 1).remove(0);
+        let batch = evaluate(&lease).batch.clone();
+        let out = bench.report("a", lease.token, Outcome::HandedBack);
+        let waits = |record: &Record| matches!(record, Record::Waiting { .. });
+        assert!(out.records.iter().any(waits), "{:?}", out.records);
+        let out = bench.ask("b", 1);
+        assert_eq!(out.grants.len(), 1);
+        let cleared = Record::Cleared { plan: plan_id(1), batch };
+        assert_eq!(out.records.first(), Some(&cleared), "{:?}", out.records);
+    }
+}
+
+#[test]
+fn a_batch_on_record_as_waiting_and_as_in_flight_runs_once_under_the_next_leader() {
+    let work = plan_on_tables(1, vec![node(0, &[(0, 20)], &[])]);
+    let mut bench = Bench::new(vec![work.clone()]);
+    let lease = bench.leases("a", 1).remove(0);
+    let batch = evaluate(&lease).batch.clone();
+    let mut next = Bench::new(vec![work]);
+    let (plan, void) = (plan_id(1), IntervalSet::new());
+    next.on(Event::Recovered(Recovered::Waiting {
+        plan,
+        batch: batch.clone(),
+        attempts: 0,
+        losses: 0,
+        delay: 0,
+    }));
+    next.on(Event::Recovered(Recovered::Leased {
+        token: lease.token,
+        worker: worker("a"),
+        plan,
+        batch,
+        mode: Mode::Write,
+        attempts: 0,
+        losses: 0,
+        serves: vec![plan],
+        supersedes: Vec::new(),
+        void,
+    }));
+    assert_eq!(next.granted("b", 9), ["m0 10-20"]);
+    next.done("a", lease.token);
+    assert_eq!(next.granted("b", 9), Vec::<String>::new());
+}
+
+#[test]
 fn a_batch_that_empties_its_table_shuts_out_all_that_was_lost() {
     let mut lost = existing(0, &[]);
     lost.lost = vec![range(0, 10), range(20, 30)];
