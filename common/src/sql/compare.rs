@@ -188,14 +188,6 @@ fn set_operation(old: &Map<String, Value>, new: &Map<String, Value>, order: Orde
     if rest || by_name(old) && sides.contains(&QueryChange::Additive) {
         return QueryChange::Other;
     }
-    let keeps_rows = old["op"] == "Union" && old["set_quantifier"] == "All";
-    if !keeps_rows && sides.contains(&QueryChange::Additive) {
-        // Whole rows are compared: only what is the same in all of them tells none apart.
-        let grown = ["left", "right"].map(|side| constants(&old[side], &new[side]));
-        if grown[0].is_none() || grown[0] != grown[1] {
-            return QueryChange::Other;
-        }
-    }
     // Columns are matched by place: branches must grow alike.
     let grown = ["left", "right"].map(|side| additions(&old[side], &new[side]));
     if let [Some(left), Some(right)] = grown
@@ -209,21 +201,6 @@ fn set_operation(old: &Map<String, Value>, new: &Map<String, Value>, order: Orde
 
 fn by_name(operation: &Map<String, Value>) -> bool {
     operation["set_quantifier"].as_str().is_some_and(|q| q.ends_with("ByName"))
-}
-
-/// The constants that all SELECTs of a branch gained, with their places; nothing where something else was.
-fn constants(old: &Value, new: &Value) -> Option<Vec<(usize, Value)>> {
-    if let (Some(old), Some(new)) = (old.get("SetOperation"), new.get("SetOperation")) {
-        let left = constants(&old["left"], &new["left"])?;
-        return (constants(&old["right"], &new["right"])? == left).then_some(left);
-    }
-    if let (Some(old), Some(new)) = (old.get("Query"), new.get("Query")) {
-        return constants(&old["body"], &new["body"]);
-    }
-    let items = |body: &Value| body.get("Select")?["projection"].as_array().cloned();
-    let (before, after) = (items(old)?, items(new)?);
-    let added = subsequence(&before, &after)?.1.into_iter();
-    added.map(|at| expression(&after[at]).filter(is_constant).map(|expr| (at, expr))).collect()
 }
 
 /// The places of the items that a branch's first SELECT gained.
@@ -294,13 +271,11 @@ fn changes_rows(item: &Value, select: &Map<String, Value>, before: &[Value], ord
     } else {
         ungrouped && select["having"].is_null() && aggregates(item) && !before.iter().any(aggregates)
     };
-    let tells_apart = select["distinct"] == "Distinct" && !adds_no_key(item, before);
     let packed = select.get("value_table_mode").is_some_and(|mode| !mode.is_null());
-    calls(item, &TABLE_FUNCTIONS) || grain || tells_apart || packed || shadows(item, select, order)
+    calls(item, &TABLE_FUNCTIONS) || grain || packed || shadows(item, select, order)
 }
 
-/// Whether an item that rows are told apart by (`GROUP BY ALL`, `DISTINCT`) tells no more of them apart: a
-/// constant, or one again.
+/// Whether an item that `GROUP BY ALL` groups by tells no more rows apart: a constant, or one again.
 fn adds_no_key(item: &Value, before: &[Value]) -> bool {
     expression(item).is_some_and(|added| {
         is_constant(&added) || before.iter().any(|item| expression(item).as_ref() == Some(&added))

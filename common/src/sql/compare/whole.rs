@@ -5,7 +5,7 @@ use serde_json::{Map, Value, json};
 use super::{groups_by_place, is_select, orders_by_place, uses};
 
 /// Whether some node means "all columns" in a way that more columns change rows: natural joins,
-/// pivots, stars that functions take or that tell rows apart, and places counted over a star.
+/// pivots, stars that functions take or that rows are grouped by, and places counted over a star.
 pub(super) fn depends_on_all_columns(node: &Value) -> bool {
     match node {
         Value::String(text) => text == "Natural",
@@ -15,20 +15,14 @@ pub(super) fn depends_on_all_columns(node: &Value) -> bool {
             let keys = |select: &Map<String, Value>| {
                 let packed = select.get("value_table_mode").is_some_and(|mode| !mode.is_null());
                 let groups_all = select["group_by"].get("Expressions").is_none();
-                packed
-                    || groups_all
-                    || select["distinct"] == "Distinct"
-                    || groups_by_place(&select["group_by"])
+                packed || groups_all || groups_by_place(&select["group_by"])
             };
             let stars = is_select(fields) && starred(fields) && keys(fields)
                 || fields.contains_key("body")
                     && orders_by_place(fields)
                     && fields["body"].get("Select").and_then(Value::as_object).is_some_and(starred);
-            let branches = fields.get("SetOperation").is_some_and(|operation| {
-                ["left", "right"].iter().any(|side| starred_branch(&operation[*side]))
-            });
             let takes = fields.get("Function").is_some_and(takes_star);
-            pivots || stars || branches || takes || fields.values().any(depends_on_all_columns)
+            pivots || stars || takes || fields.values().any(depends_on_all_columns)
         }
         _ => false,
     }
@@ -37,11 +31,6 @@ pub(super) fn depends_on_all_columns(node: &Value) -> bool {
 fn starred(select: &Map<String, Value>) -> bool {
     let star = |item: &Value| item.get("Wildcard").is_some() || item.get("QualifiedWildcard").is_some();
     select["projection"].as_array().is_some_and(|items| items.iter().any(star))
-}
-
-fn starred_branch(body: &Value) -> bool {
-    let query = body.get("Query").map(|query| &query["body"]);
-    body.get("Select").and_then(Value::as_object).is_some_and(starred) || query.is_some_and(starred_branch)
 }
 
 /// Whether a function other than `COUNT` takes all columns: `HASH(*)`.
