@@ -182,6 +182,26 @@ fn a_restatement_that_is_given_up_leaves_nothing_and_can_be_planned_again() {
 }
 
 #[test]
+fn a_restatement_that_failed_puts_no_older_rows_over_those_of_a_later_one() {
+    let fleet = applied();
+    fleet.sql("UPDATE public.source SET broken = 8");
+    let early = plan_id(&fleet.cli().plan(&AGAIN));
+    let five = ["prod", "-r", "chain.days", "--start", "2024-01-31", "--end", "2024-02-04"];
+    let late = plan_id(&fleet.cli().plan(&five));
+    assert_eq!(fleet.cli().run(&["apply", &early]).code, Some(1), "one of its days is broken");
+    fleet.sql("UPDATE public.source SET broken = 0, factor = 20");
+    fleet.cli().ok(&["apply", &late]);
+    let shown = fleet.sql(SHOWN);
+    let refused = fleet.cli().run(&["apply", &early]);
+    assert_eq!(refused.code, Some(1), "{refused:#?}");
+    assert!(refused.stderr.contains("has computed some of the same rows since it began"), "{refused:#?}");
+    wait_until("what it had computed is gone", || fleet.count(ASIDE) == 0);
+    assert_eq!(fleet.sql(SHOWN), shown);
+    fleet.cli().plan_and_apply(&AGAIN);
+    assert_eq!(fleet.sql(SHOWN), [["230 1190 1190 1190"]]);
+}
+
+#[test]
 fn a_restatement_in_place_shows_old_beside_new_rows_and_ends_the_same() {
     let mut fleet = applied();
     let in_place: Vec<&str> = AGAIN.into_iter().chain(["--in-place"]).collect();

@@ -181,6 +181,14 @@ fn restated(plan: &Plan) -> impl Iterator<Item = (&PlannedModel, &TableId)> {
     models.filter_map(|model| Some((model, model.table.as_ref()?)))
 }
 
+/// Whether two restatements compute some of the same rows.
+pub(crate) fn restate_the_same(one: &Plan, other: &Plan) -> bool {
+    restated(one).any(|(model, table)| {
+        let common = |rows: &PlannedModel| !rows.missing.intersection(&model.missing).is_empty();
+        restated(other).any(|(rows, of)| of == table && common(rows))
+    })
+}
+
 /// What a restatement of production makes stale, given all environments as they are now: what the
 /// plan says, and what has come since it was made.
 pub(crate) fn clears(plan: &Plan, book: &Book, environments: &[&Environment]) -> Vec<Clear> {

@@ -11,7 +11,9 @@ mod keep;
 mod signals;
 
 pub(crate) use admit::{StalePlan, check_base, is_run, still_left, todos, work};
-pub(crate) use aside::{Asides, check_restated, clears, goes_aside, held, moves_the_pointer, whole_tables};
+pub(crate) use aside::{
+    Asides, check_restated, clears, goes_aside, held, moves_the_pointer, restate_the_same, whole_tables,
+};
 pub(crate) use audit::audit_work;
 pub(crate) use columns::columns_work;
 pub(crate) use keep::{Group, LeaseRecord, LeasedWork, Setback, groups, token_of};

@@ -221,6 +221,10 @@ pub(crate) struct Restatement {
     /// What tables held that can only be replaced whole, when it began: a hash.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) based_on: Option<Hash128>,
+    /// A restatement that has ended since over rows that this one has computed aside: from what was there
+    /// to be read before, so they must not take the place of newer ones.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) overtaken_by: Option<PlanId>,
     /// How often it was carried out before: each time is published anew.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub(crate) round: u32,
@@ -240,7 +244,7 @@ impl Restatement {
 
     /// The same once more.
     pub(crate) fn again(self) -> Self {
-        Self { based_on: None, round: self.round + 1, ..self }
+        Self { based_on: None, overtaken_by: None, round: self.round + 1, ..self }
     }
 }
 

@@ -168,6 +168,10 @@ impl Control {
                 return Ok(Err(ApplyError::Stale(why)));
             }
         }
+        if body.plan.recomputes() && body.plan.in_place {
+            // Its rows are there to be seen with each batch.
+            self.overtake(&body.plan).await?;
+        }
         let resumed = record.state != PlanState::Planned;
         let left = if record.materialised { Some(self.todos_on_record(id).await?) } else { None };
         record.state = PlanState::Applying;

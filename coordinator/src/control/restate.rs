@@ -49,6 +49,10 @@ impl Control {
             return Err(StalePlan::new(plan, what.to_owned()));
         }
         let known = record.restatement.clone().unwrap_or_default();
+        if let Some(by) = known.overtaken_by {
+            let what = format!("restatement {by} has computed some of the same rows since it began");
+            return Err(StalePlan::new(plan, what));
+        }
         Ok(Restatement { in_place: plan.in_place, aside, based_on: Some(based_on), ..known })
     }
 
@@ -150,6 +154,7 @@ impl Control {
     /// old ones no longer count, and the plan is done.
     pub(super) async fn conclude(&mut self, plan: &Plan, out: &mut Output) -> Result<(), ControlError> {
         self.forget_asides(plan).await?;
+        self.overtake(plan).await?;
         self.note_restated(plan).await?;
         let txn = self.clears(plan, out).await?;
         let Some((record, revision)) = self.book.plans.get(&plan.id).cloned() else { return Ok(()) };
@@ -166,6 +171,20 @@ impl Control {
             return self.end_well(plan, out).await;
         }
         self.finish_with(plan.id, PlanState::Finished, "finished", txn).await
+    }
+
+    /// Notes with restatements that failed that some of what they have computed aside is older than what
+    /// is shown by now.
+    pub(super) async fn overtake(&mut self, plan: &Plan) -> Result<(), ControlError> {
+        for (id, record) in self.open_plans(plan.id) {
+            let Some(known) = record.restatement.clone().filter(|known| known.aside) else { continue };
+            let body: PlanBody = read_blob(&*self.store, record.body).await?;
+            if record.state == PlanState::Failed && apply::restate_the_same(plan, &body.plan) {
+                let restatement = Some(Restatement { overtaken_by: Some(plan.id), ..known });
+                self.put_plan(id, PlanRecord { restatement, ..record }, Txn::new()).await?;
+            }
+        }
+        Ok(())
     }
 
     /// Strikes the ranges of other tables that a restatement has made stale. All but the last
