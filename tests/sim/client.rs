@@ -31,6 +31,8 @@ enum End {
     Done,
     /// It must be made anew.
     Stale,
+    /// Somebody had begun with it before, and may have read what was there before.
+    Joined,
 }
 
 impl Client {
@@ -72,8 +74,12 @@ impl Client {
                     let id = plan.id.to_string();
                     self.keep(&plan, job);
                     self.say(&format!("plans {id} for {} against {}", job.environment, plan.base_seq));
-                    if self.carry_out(&id, &mut cancel).await == End::Done {
-                        return;
+                    let restates = matches!(job.what, What::Restate { .. });
+                    match self.carry_out(&id, &mut cancel).await {
+                        End::Done => return,
+                        // A restatement is of the rows that were there when it began.
+                        End::Joined if !restates => return,
+                        End::Joined | End::Stale => {}
                     }
                 }
                 // Nothing differs from production: it needs no environment of its own.
@@ -203,6 +209,7 @@ impl Client {
     }
 
     async fn carry_out(&mut self, id: &str, cancel: &mut Option<u64>) -> End {
+        let mut began = None;
         loop {
             let (plan_id, by) = (id.to_owned(), self.host.name.clone());
             let request = wire::ApplyRequest { plan_id, by, ..wire::ApplyRequest::default() };
@@ -213,6 +220,7 @@ impl Client {
                     if state == "finished" {
                         return End::Done;
                     }
+                    began.get_or_insert(state == "started");
                 }
                 Err(status) => {
                     let code = refusal(&status);
@@ -224,7 +232,7 @@ impl Client {
                 }
             }
             if self.wait(id, cancel).await {
-                return End::Done;
+                return if began == Some(true) { End::Done } else { End::Joined };
             }
         }
     }
