@@ -47,9 +47,11 @@ impl Control {
                 None => drop(self.commit(Txn::new().delete(key)).await?),
             }
         }
+        // All together: with failures alone, a plan would be at its end while leases of it are held.
         for event in known {
-            self.scheduler.on(now, Event::Recovered(event), &mut out);
+            self.scheduler.note(now, Event::Recovered(event), &mut out);
         }
+        self.scheduler.decide(&mut out);
         for (id, state, environment) in &under_way {
             match state {
                 PlanState::Cancelling => self.scheduler.on(now, Event::Cancel { plan: *id }, &mut out),
